@@ -1,0 +1,165 @@
+"""The command line: verbs, their settings and their functions, each imported only when it is called."""
+
+import errno
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin
+
+import click
+
+from genebert import __version__
+from genebert.errors import UserError, problem
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from genebert.settings import Settings
+
+USER_MISTAKE = 2
+
+
+class Verb(NamedTuple):
+    """A verb's function as "module:function", its settings class, and its one-line help."""
+
+    target: str
+    settings: str
+    help: str
+
+
+VERBS = {
+    "demo": Verb("genebert.demo:demo", "DemoSettings", "Run the whole pipeline and write a report."),
+    "simulate": Verb("genebert.simulate:simulate", "SimulateSettings", "Make a genome, peaks, variants and the truth."),
+    "prepare": Verb("genebert.corpus.build:prepare", "PrepareSettings", "Build a corpus from genome, peaks and motifs."),
+    "inspect": Verb("genebert.inspect:inspect", "InspectSettings", "Print what a folder made by genebert holds."),
+    "pretrain": Verb("genebert.pretrain:pretrain", "PretrainSettings", "Pre-train on a corpus: MGM, NGSP and SRM."),
+    "labels": Verb("genebert.tasks.labels:labels", "LabelsSettings", "Make labelled windows for fine-tuning."),
+    "finetune": Verb("genebert.finetune:finetune", "FinetuneSettings", "Fine-tune on labels, with baselines."),
+    "evaluate": Verb("genebert.predict:evaluate", "EvaluateSettings", "Measure a predictor on unseen labels."),
+    "predict": Verb("genebert.predict:predict", "PredictSettings", "Predict for sequences or genomic windows."),
+    "variants": Verb("genebert.variants:variants", "VariantsSettings", "Score the variants of a VCF per cell type."),
+    "report": Verb("genebert.report.build:report", "ReportSettings", "Write a self-contained HTML report."),
+}
+
+
+class LazyGroup(click.Group):
+    """Lists the verbs without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs in the order in which they are used."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Build the command of a verb from its settings class, or return None if there is no such verb."""
+        if name not in VERBS:
+            return None
+        settings: type[Settings] = getattr(import_module("genebert.settings"), VERBS[name].settings)
+        return command_of(name, settings)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one line per verb."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verb.help) for name, verb in VERBS.items()])
+
+
+def command_of(name: str, settings: "type[Settings]") -> click.Command:
+    """Return the click command whose parameters are the fields of a settings class."""
+    parameters: list[click.Parameter] = [_parameter(key, field) for key, field in settings.model_fields.items()]
+    parameters.append(click.Option(["--config"], type=click.Path(dir_okay=False, path_type=Path),
+                                   help="YAML with any of these options; the command line wins"))
+    return click.Command(name, params=parameters, callback=lambda **given: run(name, settings, given), help=settings.__doc__)
+
+
+def _parameter(key: str, field: "FieldInfo") -> click.Parameter:
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    if extra.get("positional"):
+        return click.Argument([key], type=str)
+    flag = f"--{key.replace('_', '-')}"
+    description = field.description or ""
+    if field.annotation is bool:
+        return click.Option([f"{flag}/--no-{flag[2:]}", key], default=None, help=f"{description} [default: {field.default}]")
+    if field.is_required():
+        description += " [required]"
+    elif field.default not in (None, []):
+        description += f" [default: {field.default}]"
+    choices = [str(choice) for choice in get_args(field.annotation) if not isinstance(choice, type)]
+    literal = "Literal" in str(get_origin(field.annotation))
+    is_list = get_origin(field.annotation) is list
+    return click.Option([flag, key], multiple=is_list, default=None, help=description,
+                        metavar="|".join(choices) if literal else ("ITEM[,ITEM...]" if is_list else None))
+
+
+def run(name: str, settings: "type[Settings]", given: dict[str, Any]) -> None:
+    """Check what the user gave, call the verb's function, and turn a user's mistake into exit code 2."""
+    try:
+        values = _read_config(given.pop("config"))
+        for key, value in given.items():
+            if value is None or value == ():
+                continue
+            values[key] = [part for item in value for part in str(item).split(",") if part] if isinstance(value, tuple) else value
+        module, function = VERBS[name].target.split(":")
+        checked = _validate(name, settings, values)
+        verb: Callable[[Settings], object] = getattr(import_module(module), function)
+        verb(checked)
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR):
+            raise
+        where = error.filename or "the output folder"
+        _fail(problem(where, f"{error.strerror}", "Free space or correct the permissions, then run the same command again; "
+                                                  "earlier results are untouched."))
+
+
+def _validate(name: str, settings: "type[Settings]", values: dict[str, Any]) -> "Settings":
+    from pydantic import ValidationError
+
+    try:
+        return settings.model_validate(values)
+    except ValidationError as error:
+        lines = [f"genebert {name} cannot start:"]
+        for item in error.errors():
+            key = ".".join(str(part) for part in item["loc"]).replace("_", "-")
+            if item["type"] == "missing":
+                lines.append(f"  - --{key} is required. See `genebert {name} --help`.")
+            elif item["type"] == "extra_forbidden":
+                lines.append(f"  - {key} in --config is no option. See `genebert {name} --help`.")
+            else:
+                lines.append(f"  - --{key} {item['input']}: {item['msg']}.")
+        raise UserError("\n".join(lines)) from None
+
+
+def _read_config(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UserError(problem(path, f"the configuration cannot be read ({error.strerror})", "Check --config.")) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(problem(path, f"the configuration is no valid YAML ({error})", "Correct it.")) from None
+    if not isinstance(values, dict):
+        raise UserError(problem(path, "the configuration is no mapping of options to values", "Write `option: value` lines."))
+    return {str(key).replace("-", "_"): value for key, value in values.items()}
+
+
+def _fail(message: str) -> None:
+    click.echo(f"error: {message}", err=True)
+    sys.exit(USER_MISTAKE)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="genebert")
+def main() -> None:
+    """Pre-train on DNA sequence and TF x region matrices from ATAC-seq, and apply it across cell types.
+
+    \b
+    genome, peaks, motifs -> prepare -> corpus -> pretrain -> model -> finetune -> predictor -> predict, variants
+    """
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""What a user can set: one class per stage. Its fields are the CLI options, the YAML keys and the reference.
+
+Only pydantic is imported here, so that `genebert VERB --help` answers at once.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+CONFIGS = Path(__file__).parent / "configs"
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["fp32", "bf16"]
+
+
+def positional(description: str, default: Any = ...) -> Any:
+    """Declare a field that the CLI takes by position."""
+    return Field(default, description=description, json_schema_extra={"positional": True})
+
+
+def machine(default: Any, description: str, **limits: Any) -> Any:
+    """Declare a field that says where or how to run, and does not change what comes out."""
+    return Field(default, description=description, json_schema_extra={"machine": True}, **limits)
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are errors, values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StageSettings(Settings):
+    """Settings of a stage that makes a folder."""
+
+    out: Path = Field(description="folder to make")
+
+    def identity(self) -> dict[str, Any]:
+        """Return, as JSON values, the settings that determine the result; files count by content, elsewhere."""
+        skip = {name for name, field in type(self).model_fields.items() if "Path" in str(field.annotation)}
+        skip |= {name for name, field in type(self).model_fields.items()
+                 if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("machine")}
+        return self.model_dump(mode="json", exclude=skip)
+
+
+class SimulateSettings(StageSettings):
+    """Make a seeded genome, ATAC-seq peaks, annotation, variants and a cohort, with the truth beside them."""
+
+    genome_mb: float = Field(4.0, ge=2, le=200, description="genome size in Mb (10^6 bp)")
+    chromosomes: int = Field(8, ge=4, le=64, description="number of chromosomes, of equal length")
+    cell_types: int = Field(6, ge=2, le=64, description="number of cell types")
+    regions: int = Field(4000, ge=50, description="number of regulatory elements in the genome")
+    genes: int = Field(800, ge=20, description="number of genes, each with a promoter and introns")
+    individuals: int = Field(200, ge=20, description="number of individuals, half of them cases")
+    variants: int = Field(2000, ge=50, description="number of common variants in the cohort VCF")
+    seed: int = Field(0, ge=0, description="seed; the same seed and settings give the same bytes")
+
+
+class PrepareSettings(StageSettings):
+    """Build a corpus: consensus regions, sequence, motif evidence, accessibility per cell type, splits."""
+
+    genome: Path = Field(description="genome FASTA, plain or bgzip")
+    peaks: list[Path] = Field(description="one narrowPeak or BED file per cell type (gzip allowed), or a folder of them; "
+                                          "the file name up to the first suffix names the cell type")
+    motifs: str = Field("jaspar:vertebrates", description="MEME or JASPAR file, or jaspar:GROUP for JASPAR CORE offline "
+                                                          "(vertebrates, plants, insects, nematodes, fungi, urochordates)")
+    blacklist: Path | None = Field(None, description="BED of intervals to leave out (gzip allowed)")
+    region_width: int = Field(512, ge=64, le=16384, description="width of a region in bp, even")
+    max_n_fraction: float = Field(0.1, ge=0, le=1, description="a region with a larger fraction of N is dropped")
+    valid_chromosomes: list[str] = Field([], description="chromosomes for validation (epoch choice, thresholds)")
+    test_chromosomes: list[str] = Field([], description="chromosomes held out for testing")
+    pseudocount: float = Field(0.01, gt=0, le=1, description="weight of the background mixed into each PWM column")
+    skip_unknown_chromosomes: bool = Field(False, description="drop and count peaks on chromosomes that the genome lacks")
+
+
+class ModelSettings(Settings):
+    """Sizes of the network."""
+
+    k: Literal[1, 3, 4, 5, 6] = Field(6, description="k-mer length of a token")
+    hidden_size: int = Field(description="width of the sequence encoder")
+    layers: int = Field(description="number of BERT layers")
+    heads: int = Field(description="attention heads per BERT layer")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout on hidden states")
+    region_columns: int = Field(description="R, regions per region matrix")
+    patch: tuple[int, int] = Field(description="Swin patch: (motifs, regions)")
+    window: int = Field(description="Swin attention window, in patches")
+    embed_dim: int = Field(description="width of the first Swin stage")
+    depths: list[int] = Field(description="Swin blocks per stage")
+    stage_heads: list[int] = Field(description="attention heads per Swin stage")
+    projection_dim: int = Field(128, description="width of the space in which SRM compares sequence and region matrix")
+
+
+class TrainingSettings(Settings):
+    """How long and how fast to train."""
+
+    epochs: float = Field(gt=0, description="passes over the training examples")
+    batch_size: int = Field(ge=2, description="examples per optimiser step")
+    learning_rate: float = Field(gt=0, description="peak learning rate of AdamW")
+    warmup: float = Field(0.1, ge=0, lt=1, description="fraction of the steps over which the learning rate rises")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay; biases and norms are exempt")
+    mask_fraction: float = Field(0.15, gt=0, lt=0.5, description="fraction of bases hidden for MGM")
+    mgm_weight: float = Field(1.0, ge=0, description="weight of masked genome modelling in the loss; 0 turns it off")
+    ngsp_weight: float = Field(1.0, ge=0, description="weight of next genome segment prediction; 0 turns it off")
+    srm_weight: float = Field(1.0, ge=0, description="weight of sequence-region matching; 0 turns it off")
+
+
+class Preset(Settings):
+    """A shipped YAML: a network and the way to train it."""
+
+    model: ModelSettings
+    training: TrainingSettings
+
+
+def load_preset(name: str) -> Preset:
+    """Load the shipped preset `name` (tiny, small or paper)."""
+    return Preset.model_validate(yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()))
+
+
+class PretrainSettings(StageSettings):
+    """Pre-train the two-modality model with MGM, NGSP and SRM; an interrupted run resumes."""
+
+    corpus: Path = Field(description="folder made by prepare")
+    preset: Literal["tiny", "small", "paper"] = Field("tiny", description="sizes and schedule")
+    epochs: float | None = Field(None, gt=0, description="passes over the training examples (default: the preset's)")
+    batch_size: int | None = Field(None, ge=2, description="examples per step (default: the preset's)")
+    learning_rate: float | None = Field(None, gt=0, description="peak learning rate (default: the preset's)")
+    mgm_weight: float | None = Field(None, ge=0, description="weight of MGM, 0 turns it off (default: the preset's)")
+    ngsp_weight: float | None = Field(None, ge=0, description="weight of NGSP, 0 turns it off (default: the preset's)")
+    srm_weight: float | None = Field(None, ge=0, description="weight of SRM, 0 turns it off (default: the preset's)")
+    checkpoint_steps: int = machine(100, "steps between checkpoints for resuming", ge=1)
+    seed: int = Field(0, ge=0, description="seed of weights, order, masks and negatives")
+    precision: Precision = Field("fp32", description="arithmetic: fp32, or bf16 mixed precision")
+    device: Device = machine("auto", "where to run")
+
+
+class LabelsSettings(StageSettings):
+    """Make a table of labelled windows for fine-tuning, split by the corpus' chromosomes."""
+
+    task: Literal["promoter", "accessibility"] = Field(
+        description="promoter: windows around transcription start sites against GC-matched windows; "
+                    "accessibility: is a region accessible in a cell type")
+    corpus: Path = Field(description="folder made by prepare; its chromosome splits are used")
+    genome: Path = Field(description="genome FASTA, the same as the corpus'")
+    tss: Path | None = Field(None, description="BED of transcription start sites with strand (for promoter)")
+    upstream: int = Field(249, ge=0, description="bp before the transcription start site (for promoter)")
+    downstream: int = Field(51, ge=1, description="bp from the transcription start site on (for promoter)")
+    per_cell_type: int = Field(400, ge=2, description="most windows of each label per cell type and split (for accessibility)")
+    seed: int = Field(0, ge=0, description="seed of the choice of negatives")
+
+
+class FinetuneSettings(StageSettings):
+    """Fine-tune a pre-trained model on labelled sequences or windows; baselines are trained beside it."""
+
+    labels: Path = Field(description="CSV or TSV with a header: label, and sequence or chrom, start, end (0-based, half-open), "
+                                     "optionally strand, cell_type, split; or a folder made by labels")
+    model: Path = Field(description="folder made by pretrain")
+    valid: Path | None = Field(None, description="labelled validation sequences, if labels has no split column")
+    test: Path | None = Field(None, description="labelled test sequences, if labels has no split column")
+    genome: Path | None = Field(None, description="genome FASTA, for labels with coordinates")
+    corpus: Path | None = Field(None, description="folder made by prepare, for labels with a cell_type column")
+    epochs: int = Field(5, ge=1, description="most passes over the training rows; the best on validation is kept")
+    batch_size: int = Field(32, ge=2, description="rows per step")
+    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
+    seeds: int = Field(1, ge=1, description="number of repetitions with consecutive seeds")
+    seed: int = Field(0, ge=0, description="first seed")
+    baselines: bool = Field(True, description="also train the same network from scratch and a k-mer logistic regression")
+    precision: Precision = Field("fp32", description="arithmetic: fp32, or bf16 mixed precision")
+    device: Device = machine("auto", "where to run")
+
+
+class EvaluateSettings(StageSettings):
+    """Measure a predictor on labelled sequences or windows that it has not seen."""
+
+    labels: Path = Field(description="labelled CSV or TSV, as for finetune; with a split column only its test rows are used")
+    model: Path = Field(description="folder made by finetune")
+    genome: Path | None = Field(None, description="genome FASTA, for labels with coordinates")
+    corpus: Path | None = Field(None, description="folder made by prepare, for labels with a cell_type column")
+    device: Device = machine("auto", "where to run")
+
+
+class PredictSettings(StageSettings):
+    """Predict from sequences (CSV, TSV, FASTA) or windows (BED plus genome)."""
+
+    windows: Path = positional("BED, FASTA, or CSV or TSV with a header, as for finetune, without labels")
+    model: Path = Field(description="folder made by finetune")
+    genome: Path | None = Field(None, description="genome FASTA, for windows with coordinates")
+    corpus: Path | None = Field(None, description="folder made by prepare, to predict per cell type")
+    cell_types: list[str] = Field([], description="cell types to predict for (default: all of the corpus)")
+    device: Device = machine("auto", "where to run")
+
+
+class VariantsSettings(StageSettings):
+    """Score SNVs and short indels per cell type: reference and alternate, both modalities updated."""
+
+    vcf: Path = positional("VCF or BCF (gzip allowed)")
+    model: Path = Field(description="folder made by finetune")
+    genome: Path = Field(description="genome FASTA")
+    corpus: Path | None = Field(None, description="folder made by prepare, for a model that was fine-tuned per cell type")
+    cell_types: list[str] = Field([], description="cell types to score (default: all of the corpus)")
+    everywhere: bool = Field(False, description="score variants outside the corpus' regions too")
+    max_indel: int = Field(50, ge=1, description="longest insertion or deletion to score, in bp")
+    mutagenesis: int = Field(2, ge=0, description="number of top variants for which in-silico mutagenesis is computed")
+    seed: int = Field(0, ge=0, description="seed of the matched random variants that the p-values come from")
+    null_variants: int = Field(500, ge=0, description="number of matched random variants for empirical p-values; 0 turns them off")
+    device: Device = machine("auto", "where to run")
+
+
+class ReportSettings(StageSettings):
+    """Write one self-contained HTML page about a corpus and what was made from it."""
+
+    corpus: Path = Field(description="folder made by prepare")
+    pretrained: Path | None = Field(None, description="folder made by pretrain")
+    predictors: list[Path] = Field([], description="folders made by finetune")
+    variants: Path | None = Field(None, description="folder made by variants")
+    title: str = Field("GeneBERT report", description="title of the page")
+
+
+class InspectSettings(Settings):
+    """Print what is in a folder that genebert made."""
+
+    folder: Path = positional("folder made by any stage")
+
+
+class DemoSettings(Settings):
+    """Run the whole pipeline on simulated data, or on a folder of real data, and write a report."""
+
+    out: Path = Field(Path("demo"), description="folder to make")
+    data: Path | None = Field(None, description="folder of real data (default: simulate)")
+    inputs: str = Field("inputs.yaml", description="YAML in the data folder, or shipped with genebert, that names its files")
+    seed: int = Field(0, ge=0, description="seed of everything")
+    device: Device = machine("auto", "where to run")

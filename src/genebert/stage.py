@@ -1,0 +1,259 @@
+"""One stage, one folder: provenance, locking, resuming, and results that appear only when complete.
+
+A stage works in `<out>.partial`; its last acts are to write `manifest.json` there and to rename the folder to
+`<out>`. So a folder with a manifest is a complete result, and whatever was at `<out>` before is never half
+overwritten.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from genebert import __version__
+from genebert.errors import UserError, problem
+from genebert.settings import StageSettings
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+_LIBRARIES = ("numpy", "pandas", "pysam", "lightmotif", "pyjaspar", "torch", "transformers", "lightning", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a finished stage says about itself.
+
+    Attributes:
+        folder: the stage's folder.
+        stage: its verb, such as "prepare".
+        settings: the settings it ran with, as JSON values.
+        inputs: name -> {"path", "sha256"}; for the folder of an earlier stage, the sha256 of its manifest.
+        files: relative name -> {"bytes", "sha256"} of what the stage wrote.
+        metrics: what the stage measured.
+        software: library -> version.
+        fingerprint: sha256 over stage, settings and inputs; equal fingerprints mean equal results.
+    """
+
+    folder: Path
+    stage: str
+    settings: dict[str, Any]
+    inputs: dict[str, dict[str, str]]
+    files: dict[str, dict[str, Any]]
+    metrics: dict[str, Any]
+    software: dict[str, str]
+    fingerprint: str
+
+
+@dataclass
+class StageRun:
+    """A stage at work: write into `folder`, then call `finish`."""
+
+    out: Path
+    folder: Path
+    stage: str
+    settings: dict[str, Any]
+    inputs: dict[str, dict[str, str]]
+    fingerprint: str
+    finished: bool = False
+
+    def finish(self, metrics: Mapping[str, Any]) -> Path:
+        """Write the manifest, make the folder visible under its final name, and return that name."""
+        names = sorted(p.relative_to(self.folder) for p in self.folder.rglob("*") if p.is_file())
+        files = {
+            str(n): {"bytes": (self.folder / n).stat().st_size, "sha256": sha256_of(self.folder / n)}
+            for n in names
+            if n.name not in {".lock", "run.json"}
+        }
+        manifest = {
+            "format": FORMAT,
+            "stage": self.stage,
+            "fingerprint": self.fingerprint,
+            "settings": self.settings,
+            "inputs": self.inputs,
+            "software": software_versions(),
+            "metrics": dict(metrics),
+            "files": files,
+        }
+        write_json(self.folder / MANIFEST, manifest)
+        (self.folder / "run.json").unlink()
+        if self.out.is_dir():
+            self.out.rmdir()  # it is empty: open_stage refused anything else
+        self.folder.rename(self.out)
+        (self.out / ".lock").unlink(missing_ok=True)
+        self.finished = True
+        return self.out
+
+
+@contextmanager
+def open_stage(
+    stage: str, settings: StageSettings, inputs: Mapping[str, Path | None], *, resumable: bool = False
+) -> Iterator[StageRun]:
+    """Open the output folder of a stage.
+
+    Args:
+        stage: the verb.
+        settings: what the user set; `settings.out` is the folder to make.
+        inputs: name -> file, folder of files, or folder of an earlier stage; None is skipped.
+        resumable: keep what an interrupted run with the same fingerprint left in `<out>.partial`.
+
+    Yields:
+        the run; its `finished` is True if `out` already holds this very result and nothing is left to do.
+
+    Raises:
+        UserError: an input is absent, `out` holds something else, or another process works on it.
+    """
+    out = settings.out
+    record = {name: describe_input(name, path) for name, path in inputs.items() if path is not None}
+    identity = settings.identity()
+    fingerprint = digest({"stage": stage, "settings": identity, "inputs": {k: v["sha256"] for k, v in record.items()}})
+    run = StageRun(out, Path(f"{out}.partial"), stage, identity, record, fingerprint)
+    if (out / MANIFEST).exists():
+        run.finished = _same_result(out, stage, fingerprint)
+        yield run
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(problem(out, "the output folder is in use and was not made by this command",
+                                "Choose another --out, or remove it first."))
+    run.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run.folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(problem(out, f"another genebert {stage} is writing there", "Wait for it, or choose another --out.")) from None
+    try:
+        _start_or_resume(run, resumable)
+        yield run
+    finally:
+        lock.release()
+        if not run.finished and not resumable:
+            shutil.rmtree(run.folder, ignore_errors=True)
+
+
+def _same_result(out: Path, stage: str, fingerprint: str) -> bool:
+    manifest = read_manifest(out, stage)
+    if manifest.fingerprint == fingerprint:
+        return True
+    raise UserError(problem(out, f"it holds the result of a genebert {stage} with other settings or inputs",
+                            "Choose another --out, or remove it first."))
+
+
+def _start_or_resume(run: StageRun, resumable: bool) -> None:
+    state = run.folder / "run.json"
+    if resumable and state.exists() and json.loads(state.read_text()).get("fingerprint") == run.fingerprint:
+        return
+    for path in run.folder.iterdir():
+        if path.name != ".lock":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    write_json(state, {"stage": run.stage, "fingerprint": run.fingerprint})
+
+
+def read_manifest(folder: Path, stage: str | None = None, *, verify: bool = False) -> Manifest:
+    """Read and check the manifest of a finished stage.
+
+    Args:
+        folder: the stage's folder.
+        stage: the verb that must have made it, or None for any.
+        verify: compare the sha256 of every file, not only its size.
+
+    Raises:
+        UserError: no finished stage is there, another stage made it, or files are missing or damaged.
+    """
+    path = folder / MANIFEST
+    verb = stage or "..."
+    if not folder.exists():
+        raise UserError(problem(folder, "there is no such folder", f"Make it with `genebert {verb} --out {folder}`."))
+    if not path.exists():
+        raise UserError(problem(folder, f"it has no {MANIFEST}, so it is not a finished result of genebert {verb}",
+                                f"Make it with `genebert {verb} --out {folder}`."))
+    try:
+        raw = json.loads(path.read_text())
+        manifest = Manifest(folder, raw["stage"], raw["settings"], raw["inputs"], raw["files"], raw["metrics"],
+                            raw["software"], raw["fingerprint"])
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise UserError(problem(path, f"the manifest is damaged ({type(error).__name__}: {error})",
+                                f"Remove {folder} and run `genebert {verb}` again.")) from None
+    if raw.get("format") != FORMAT:
+        raise UserError(problem(path, f"its format is {raw.get('format')!r}, and this version of genebert reads format {FORMAT}",
+                                f"Run `genebert {manifest.stage}` again with this version."))
+    if stage is not None and manifest.stage != stage:
+        raise UserError(problem(folder, f"it was made by `genebert {manifest.stage}`, and a result of `genebert {stage}` is needed",
+                                "Give the right folder."))
+    _check_files(manifest, verify)
+    return manifest
+
+
+def _check_files(manifest: Manifest, verify: bool) -> None:
+    for name, facts in manifest.files.items():
+        path = manifest.folder / name
+        if not path.exists():
+            found = "is missing"
+        elif path.stat().st_size != facts["bytes"]:
+            found = f"has {path.stat().st_size} bytes where the manifest says {facts['bytes']}"
+        elif verify and sha256_of(path) != facts["sha256"]:
+            found = "has changed since it was written (its sha256 differs from the manifest's)"
+        else:
+            continue
+        raise UserError(problem(path, f"the file {found}", f"Remove {manifest.folder} and run `genebert {manifest.stage}` again."))
+
+
+def describe_input(name: str, path: Path) -> dict[str, str]:
+    """Return {"path", "sha256"} of an input: a file, a folder of files, or the folder of an earlier stage.
+
+    Raises:
+        UserError: it does not exist or cannot be read.
+    """
+    if not path.exists():
+        raise UserError(problem(path, f"no such file or folder (given as {name})", "Check the path."))
+    try:
+        if path.is_dir() and not (path / MANIFEST).exists():
+            parts = {str(p.relative_to(path)): sha256_of(p) for p in sorted(path.rglob("*")) if p.is_file()}
+            checksum = digest(parts)
+        else:
+            checksum = sha256_of(path / MANIFEST if path.is_dir() else path)
+    except OSError as error:
+        raise UserError(problem(path, f"it cannot be read ({error.strerror})", "Check its permissions.")) from None
+    return {"path": str(path), "sha256": checksum}
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """Return the hexadecimal SHA-256 of a JSON value, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON so that the file is either absent, old or complete."""
+    draft = path.with_name(f".{path.name}.draft")
+    with draft.open("w") as handle:
+        json.dump(value, handle, indent=2, sort_keys=True, allow_nan=False)
+        handle.write("\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+    draft.replace(path)
+
+
+@cache
+def software_versions() -> dict[str, str]:
+    """Return the versions of genebert, Python and the libraries that results depend on."""
+    found = {"genebert": __version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
