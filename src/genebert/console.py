@@ -1,0 +1,56 @@
+"""What the user sees while a stage works: lines and progress bars on standard error."""
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Item = TypeVar("Item")
+
+
+@cache
+def console() -> Console:
+    """Return the console of the process; standard output stays free for results."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Print a line, as it is (names from files are no markup)."""
+    console().print(text, markup=False)
+
+
+def progress_bar() -> Progress:
+    """Return a progress display with elapsed and remaining time; `{task.fields[note]}` follows the bar."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=console(),
+    )
+
+
+def track(items: list[Item], description: str) -> Iterator[Item]:
+    """Yield the items with a progress bar."""
+    with progress_bar() as progress:
+        task = progress.add_task(description, total=len(items), note="")
+        for item in items:
+            yield item
+            progress.advance(task)
+
+
+def table(title: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Print a table to standard output."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(title=title, title_justify="left", header_style="bold")
+    for i, name in enumerate(header):
+        made.add_column(name, justify="left" if i == 0 else "right")
+    for row in rows:
+        made.add_row(*(Text(str(cell)) for cell in row))
+    Console(highlight=False).print(made)

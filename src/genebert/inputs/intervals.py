@@ -1,0 +1,255 @@
+"""Intervals from BED, narrowPeak and labelled tables, plain or gzip, checked line by line."""
+
+import csv
+import gzip
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pandas as pd
+
+from genebert.errors import Problems, UserError, problem
+from genebert.inputs.genome import GZIP_MAGIC, match_chromosomes
+
+NARROW_PEAK = ("chrom", "start", "end", "name", "score", "strand", "signal", "p", "q", "summit")
+BED = ("chrom", "start", "end", "name", "score", "strand")
+_HEADER_WORDS = ("#", "track", "browser")
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Intervals of one file.
+
+    Attributes:
+        table: DataFrame; chrom, start, end (int64, 0-based, half-open), the file's further columns, and `line`, the
+            1-based line of the file.
+        path: the file.
+        duplicates: number of rows left out because an earlier row says the same (coordinates, and summit, strand or label).
+        skipped: chromosome -> number of rows left out because the genome lacks it.
+    """
+
+    table: pd.DataFrame
+    path: Path
+    duplicates: int
+    skipped: dict[str, int]
+
+
+def read_peaks(path: Path, lengths: Mapping[str, int], *, skip_unknown: bool = False) -> Intervals:
+    """Read narrowPeak (10 columns) or BED (3 or more) as peaks.
+
+    Args:
+        path: file, plain or gzip.
+        lengths: chromosome -> length of the genome in bp.
+        skip_unknown: leave out and count rows on chromosomes that the genome lacks, instead of raising.
+
+    Returns:
+        intervals whose table has the columns chrom, start, end, score, signal, summit, line. `summit` is an absolute
+        position, the interval's middle where the file gives none. `score` ranks peaks: the narrowPeak's -log10 p, else its
+        signal, else the BED score, else 0. `signal` is the narrowPeak's signal, else the score, else 1.
+
+    Raises:
+        UserError: the file cannot be read, or rows are malformed (all problems are listed with their lines).
+    """
+    intervals = read_bed(path, lengths, skip_unknown=skip_unknown)
+    table = intervals.table
+    middle = (table["start"] + table["end"]) // 2
+    rank = pd.Series(0.0, index=table.index)
+    signal = pd.Series(1.0, index=table.index)
+    if "score" in table:
+        rank = _number(table["score"]).fillna(0.0)
+        signal = rank if rank.gt(0).any() else signal
+    if "summit" in table:
+        _check_summits(intervals)
+        signal = _number(table["signal"]).fillna(0.0)
+        p = _number(table["p"])
+        rank = p if p.ge(0).any() else signal
+        middle = (table["start"] + _number(table["summit"])).where(_number(table["summit"]) >= 0, middle).astype(np.int64)
+    found = table[["chrom", "start", "end", "line"]].assign(score=rank, signal=signal, summit=middle)
+    return Intervals(found, path, intervals.duplicates, intervals.skipped)
+
+
+def _number(column: pd.Series) -> pd.Series:
+    return pd.to_numeric(column, errors="coerce")
+
+
+def _check_summits(intervals: Intervals) -> None:
+    table = intervals.table
+    summit = _number(table["summit"])
+    wrong = summit.isna() | (summit >= table["end"] - table["start"])
+    found = Problems(f"The peaks of {intervals.path} cannot be used:")
+    for line, value in zip(table["line"][wrong], table["summit"][wrong], strict=True):
+        found.add(f"line {line}", f"column 10 (summit) is {value!r}, and not an offset inside the peak",
+                  "Give the offset from start, or -1 if there is none.")
+    found.raise_any()
+
+
+def read_bed(path: Path, lengths: Mapping[str, int], *, skip_unknown: bool = False) -> Intervals:
+    """Read BED with 3 to 6 columns, or narrowPeak with 10; further columns of other files are ignored.
+
+    Raises:
+        UserError: as `read_peaks`.
+    """
+    return check_intervals(_read_rows(path), path, lengths, skip_unknown=skip_unknown)
+
+
+def read_blacklist(path: Path, lengths: Mapping[str, int]) -> pd.DataFrame:
+    """Read intervals to leave out: DataFrame with chrom, start, end.
+
+    A blacklist covers a whole assembly; what lies beyond the genome at hand does no harm and is passed over.
+
+    Raises:
+        UserError: as `read_peaks`, but for unknown chromosomes and ends.
+    """
+    found = check_intervals(_read_rows(path), path, lengths, skip_unknown=True, beyond_end=True)
+    return found.table[["chrom", "start", "end"]]
+
+
+def check_intervals(
+    rows: pd.DataFrame, path: Path, lengths: Mapping[str, int], *, skip_unknown: bool = False, beyond_end: bool = False
+) -> Intervals:
+    """Check a table of text with the columns chrom, start, end, line; map chromosome names; drop duplicate rows.
+
+    Raises:
+        UserError: as `read_peaks`.
+    """
+    found = Problems(f"The intervals of {path} cannot be used:")
+    table = _parse_coordinates(rows, found)
+    found.raise_any()
+    table, skipped = _map_chromosomes(table, path, lengths, skip_unknown)
+    beyond = (table["end"] > table["chrom"].map(dict(lengths)).astype("int64")) & (not beyond_end)
+    for line, chrom, end in table.loc[beyond, ["line", "chrom", "end"]].itertuples(index=False):
+        found.add(f"line {line}", f"end {end} lies beyond the end of {chrom}, which has {lengths[chrom]} bp in the genome",
+                  "Use the genome assembly that the intervals were called on, or cut them.")
+    found.raise_any()
+    key = [name for name in ("chrom", "start", "end", "summit", "strand", "label", "cell_type") if name in table]
+    repeated = table.duplicated(key)
+    return Intervals(table[~repeated].reset_index(drop=True), path, int(repeated.sum()), skipped)
+
+
+def _parse_coordinates(rows: pd.DataFrame, found: Problems) -> pd.DataFrame:
+    table = rows.copy()
+    for name in ("start", "end"):
+        numbers = pd.to_numeric(rows[name], errors="coerce")
+        bad = numbers.isna() | (numbers % 1 != 0)
+        for line, value in zip(rows["line"][bad], rows[name][bad], strict=True):
+            found.add(f"line {line}", f"{name} is {value!r}, not a whole number", "Write chrom, start, end separated by tabs.")
+        table[name] = numbers.where(~bad, 0).astype(np.int64)
+    readable = pd.to_numeric(rows["start"], errors="coerce").notna() & pd.to_numeric(rows["end"], errors="coerce").notna()
+    for line, start in table.loc[readable & (table["start"] < 0), ["line", "start"]].itertuples(index=False):
+        found.add(f"line {line}", f"start is {start}", "Coordinates are 0-based and not negative; correct the line.")
+    empty = readable & (table["end"] <= table["start"])
+    for line, start, end in table.loc[empty, ["line", "start", "end"]].itertuples(index=False):
+        found.add(f"line {line}", f"end {end} is not after start {start}", "Intervals are half-open, [start, end); correct the line.")
+    return table
+
+
+def _map_chromosomes(
+    table: pd.DataFrame, path: Path, lengths: Mapping[str, int], skip_unknown: bool
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    names = table["chrom"].unique()
+    mapped = match_chromosomes(names, lengths)
+    unknown = [str(name) for name in names if name not in mapped]
+    if unknown and (not skip_unknown or not mapped):
+        raise UserError(_naming_error(table, path, unknown, lengths))
+    skipped = {name: int((table["chrom"] == name).sum()) for name in unknown}
+    kept = table[table["chrom"].isin(list(mapped))]
+    return kept.assign(chrom=kept["chrom"].map(mapped)).reset_index(drop=True), skipped
+
+
+def _naming_error(table: pd.DataFrame, path: Path, unknown: list[str], lengths: Mapping[str, int]) -> str:
+    line = table.loc[table["chrom"] == unknown[0], "line"].iloc[0]
+    return problem(
+        f"{path}, line {line}",
+        f"chromosome {unknown[0]!r} cannot be matched to one of the genome without doubt; unmatched names in the file: "
+        f"{_shorten(unknown)}; names in the genome: {_shorten(list(lengths))}",
+        "Use one naming (chr1 or 1) throughout the file and the genome of the same assembly; "
+        "--skip-unknown-chromosomes drops and counts rows on chromosomes that the genome lacks.",
+    )
+
+
+def _shorten(names: list[str], most: int = 12) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def open_text(path: Path) -> IO[str]:
+    """Open a text file for reading, gzip or plain by its first bytes.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as handle:
+            compressed = handle.read(2) == GZIP_MAGIC
+        return gzip.open(path, "rt", encoding="utf-8") if compressed else path.open(encoding="utf-8")
+    except OSError as error:
+        raise UserError(problem(path, f"it cannot be read ({error.strerror})", "Check the path and its permissions.")) from None
+
+
+def read_text(path: Path) -> str:
+    """Return the whole text of a plain or gzip file.
+
+    Raises:
+        UserError: it cannot be read, is truncated, is empty, or is no text.
+    """
+    try:
+        with open_text(path) as handle:
+            text = handle.read()
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise UserError(problem(path, "the gzip file is truncated or damaged", "Copy or download it again.")) from None
+    except UnicodeDecodeError:
+        raise UserError(problem(path, "it is not a text file", "Give a text file, plain or gzip.")) from None
+    except OSError as error:
+        raise UserError(problem(path, f"it cannot be read ({error.strerror})", "Check the path and its permissions.")) from None
+    if not text.strip():
+        raise UserError(problem(path, "the file is empty", "Give a file with at least one record."))
+    return text
+
+
+def _read_rows(path: Path) -> pd.DataFrame:
+    """Return the rows of a BED-like file as text, with column names by their number and the 1-based `line`."""
+    lines = [(number, line) for number, line in enumerate(read_text(path).splitlines(), 1)
+             if line.strip() and not line.startswith(_HEADER_WORDS)]
+    if not lines:
+        raise UserError(problem(path, "it holds only comments", "Give a file with at least one interval."))
+    columns = [line.rstrip().split("\t") for _, line in lines]
+    width = len(columns[0])
+    found = Problems(f"The intervals of {path} cannot be used:")
+    if width < 3:
+        found.add(f"line {lines[0][0]}", f"it has {width} tab-separated column(s), and at least 3 are needed",
+                  "Write chrom, start, end separated by tabs.")
+    for (number, _), row in zip(lines, columns, strict=True):
+        if len(row) != width:
+            found.add(f"line {number}", f"it has {len(row)} columns, and the first line has {width}",
+                      "Give every line the same number of columns.")
+    found.raise_any()
+    names = NARROW_PEAK if width == len(NARROW_PEAK) else BED[:width]
+    table = pd.DataFrame([row[: len(names)] for row in columns], columns=list(names), dtype=object)
+    return table.assign(line=[number for number, _ in lines])
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV or TSV with a header as text, plus the 1-based `line` of each row.
+
+    Raises:
+        UserError: it cannot be read, or rows differ in length.
+    """
+    lines = read_text(path).splitlines()
+    delimiter = "\t" if "\t" in lines[0] else ","
+    rows = list(csv.reader(lines, delimiter=delimiter))
+    header = [name.strip().lstrip("#").lower() for name in rows[0]]
+    found = Problems(f"The table {path} cannot be used:")
+    if len(set(header)) != len(header):
+        found.add("line 1", f"column names repeat: {', '.join(header)}", "Give every column its own name.")
+    for number, row in enumerate(rows[1:], 2):
+        if row and len(row) != len(header):
+            found.add(f"line {number}", f"it has {len(row)} columns, and the header has {len(header)}",
+                      "Give every line the header's number of columns.")
+    if len(rows) == 1:
+        found.add("line 1", "there are no rows after the header", "Give at least one row.")
+    found.raise_any()
+    kept = [(number, row) for number, row in enumerate(rows[1:], 2) if row]
+    table = pd.DataFrame([row for _, row in kept], columns=header, dtype=object)
+    return table.assign(line=[number for number, _ in kept])

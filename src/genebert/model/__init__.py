@@ -1,0 +1,1 @@
+"""The network: a BERT sequence encoder and a Swin region encoder behind one `PreTrainedModel`."""

@@ -1,0 +1,60 @@
+"""The configuration of a GeneBERT network, kept as config.json beside the weights."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PretrainedConfig
+
+
+class GeneBertConfig(PretrainedConfig):  # type: ignore[misc]
+    """Sizes of the network.
+
+    Args:
+        k: k-mer length of a token.
+        max_tokens: longest input in tokens, special ones included.
+        hidden_size, layers, heads: of the BERT sequence encoder (feed-forward width: 4 x hidden_size).
+        dropout: on hidden states; attention probabilities have none, which lets the fused kernels run.
+        motifs: number of motifs, the rows of the region matrix.
+        region_columns: R, its columns.
+        patch: Swin patch (motifs, regions).
+        window: Swin attention window in patches.
+        embed_dim, depths, stage_heads: of the Swin region encoder.
+        projection_dim: width of the space of SRM.
+        num_labels: classes of a classifier (of the base class).
+    """
+
+    model_type = "genebert"
+
+    def __init__(
+        self,
+        k: int = 6,
+        max_tokens: int = 512,
+        hidden_size: int = 768,
+        layers: int = 12,
+        heads: int = 12,
+        dropout: float = 0.1,
+        motifs: int = 1000,
+        region_columns: int = 32,
+        patch: Sequence[int] = (16, 4),
+        window: int = 4,
+        embed_dim: int = 96,
+        depths: Sequence[int] = (2, 2, 6, 2),
+        stage_heads: Sequence[int] = (3, 6, 12, 24),
+        projection_dim: int = 128,
+        **kwargs: Any,
+    ) -> None:
+        self.k = k
+        self.max_tokens = max_tokens
+        self.hidden_size = hidden_size
+        self.layers = layers
+        self.heads = heads
+        self.dropout = dropout
+        self.motifs = motifs
+        self.region_columns = region_columns
+        self.patch = list(patch)
+        self.window = window
+        self.embed_dim = embed_dim
+        self.depths = list(depths)
+        self.stage_heads = list(stage_heads)
+        self.projection_dim = projection_dim
+        super().__init__(**kwargs)

@@ -1,0 +1,138 @@
+"""GeneBERT: both encoders, and their use for pre-training and for classification."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from genebert.batches import PretrainingBatch, RegionMatrix
+from genebert.model.config import GeneBertConfig
+from genebert.model.heads import ClassificationHead, HiddenBaseHead, MatchingHead
+from genebert.model.region_encoder import RegionEncoder
+from genebert.model.sequence_encoder import SequenceEncoder, SequenceOutput
+
+
+@dataclass
+class GeneBertOutput(ModelOutput):  # type: ignore[misc]
+    """What both encoders return.
+
+    Attributes:
+        last_hidden_state: of the sequence encoder, shape (b, tokens, hidden).
+        sequence: pooled, shape (b, 2 * hidden).
+        region: pooled, shape (b, region width).
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    sequence: torch.Tensor | None = None
+    region: torch.Tensor | None = None
+
+
+@dataclass
+class PretrainingOutput(ModelOutput):  # type: ignore[misc]
+    """What the three tasks need.
+
+    Attributes:
+        base_log_probs: log p(base) at the scored tokens, shape (s, 4).
+        adjacent_logits: shape (b,).
+        sequence, region: unit vectors of SRM, shape (b, projection).
+        scale: inverse temperature of SRM, a scalar.
+    """
+
+    base_log_probs: torch.Tensor | None = None
+    adjacent_logits: torch.Tensor | None = None
+    sequence: torch.Tensor | None = None
+    region: torch.Tensor | None = None
+    scale: torch.Tensor | None = None
+
+
+class GeneBertPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
+    """Loading, saving and initial weights, common to all GeneBERT models."""
+
+    config_class = GeneBertConfig
+    base_model_prefix = "genebert"
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class GeneBertModel(GeneBertPreTrainedModel):
+    """The two encoders without a head."""
+
+    def __init__(self, config: GeneBertConfig) -> None:
+        super().__init__(config)
+        self.sequence_encoder = SequenceEncoder(config)
+        self.region_encoder = RegionEncoder(config)
+        self.post_init()
+
+    def forward(self, input_ids: torch.Tensor, segment_ids: torch.Tensor, matrix: RegionMatrix) -> GeneBertOutput:
+        """Encode sequences (token and segment ids, int64, shape (b, tokens)) and their region matrices."""
+        encoded: SequenceOutput = self.sequence_encoder(input_ids, segment_ids)
+        return GeneBertOutput(last_hidden_state=encoded.hidden, sequence=encoded.pooled, region=self.region_encoder(matrix))
+
+    @property
+    def token_embeddings(self) -> torch.Tensor:
+        """Token embeddings, shape (vocabulary, hidden)."""
+        weight: torch.Tensor = self.sequence_encoder.bert.embeddings.word_embeddings.weight
+        return weight
+
+
+class GeneBertForPreTraining(GeneBertPreTrainedModel):
+    """Both encoders with the heads of MGM, NGSP and SRM."""
+
+    def __init__(self, config: GeneBertConfig) -> None:
+        super().__init__(config)
+        self.genebert = GeneBertModel(config)
+        self.base_head = HiddenBaseHead(config)
+        self.adjacency_head = nn.Linear(config.hidden_size, 1)
+        self.matching_head = MatchingHead(2 * config.hidden_size, self.genebert.region_encoder.width, config.projection_dim)
+        self.post_init()
+
+    def forward(self, batch: PretrainingBatch) -> PretrainingOutput:
+        """Run a batch through both encoders and all heads."""
+        output = self.genebert(batch.input_ids, batch.segment_ids, batch.matrix)
+        scored = output.last_hidden_state[batch.scored_row, batch.scored_token]
+        sequence, region = self.matching_head(output.sequence, output.region)
+        return PretrainingOutput(
+            base_log_probs=self.base_head(scored, self.genebert.token_embeddings),
+            adjacent_logits=self.adjacency_head(output.last_hidden_state[:, 0]).squeeze(-1),
+            sequence=sequence,
+            region=region,
+            scale=self.matching_head.scale,
+        )
+
+
+class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
+    """Both encoders with a classifier over their concatenated pooled vectors."""
+
+    def __init__(self, config: GeneBertConfig) -> None:
+        super().__init__(config)
+        self.genebert = GeneBertModel(config)
+        width = 2 * config.hidden_size + self.genebert.region_encoder.width
+        self.classifier = ClassificationHead(width, config.hidden_size, config.num_labels, config.dropout)
+        self.post_init()
+
+    def forward(self, input_ids: torch.Tensor, segment_ids: torch.Tensor, matrix: RegionMatrix) -> torch.Tensor:
+        """Return class logits, shape (b, labels), of sequences and their region matrices."""
+        output = self.genebert(input_ids, segment_ids, matrix)
+        return self.classify(output.sequence, output.region)
+
+    def classify(self, sequence: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
+        """Return class logits of pooled vectors: one sequence encoded once can be paired with many region matrices."""
+        logits: torch.Tensor = self.classifier(torch.cat([sequence, region], dim=-1))
+        return logits
+
+
+def save_model(model: Any, folder: Any) -> None:
+    """Write config.json and model.safetensors into a folder."""
+    model.save_pretrained(folder, safe_serialization=True)
+
+
+AutoConfig.register(GeneBertConfig.model_type, GeneBertConfig)
+AutoModel.register(GeneBertConfig, GeneBertModel)
+AutoModelForSequenceClassification.register(GeneBertConfig, GeneBertForSequenceClassification)

@@ -1,0 +1,162 @@
+"""The nouns of GeneBERT and their checks, used by every stage (numpy and pandas only).
+
+Definitions, once and for all:
+
+* Coordinates are 0-based and half-open: [start, end). A region's centre is `start + width // 2`.
+* Bases are codes of type uint8: A 0, C 1, G 2, T 3, N (unknown) 4; the complement of a known base b is 3 - b.
+* A peak table is a DataFrame with the columns `PEAK_COLUMNS`; a window table has `WINDOW_COLUMNS`.
+* Two intervals overlap if they share at least one base; abutting ones do not.
+* Motif evidence is uint8: the -log10 p of a motif's best hit in a region, in steps of 1/16, at most 255/16 = 15.94.
+* Accessibility is float32: log1p of counts (or peak signal) per million in a cell type.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+BASES: Final = "ACGTN"
+A, C, G, T, N = range(5)
+PEAK_COLUMNS: Final = ("chrom", "start", "end", "score", "signal", "summit")
+WINDOW_COLUMNS: Final = ("chrom", "start", "end", "strand")
+SPLITS: Final = ("train", "valid", "test")
+Split = Literal["train", "valid", "test"]
+EVIDENCE_STEPS: Final = 16
+"""Motif evidence is stored in steps of 1/16 of -log10 p."""
+
+_CODE_OF = np.full(256, 255, dtype=np.uint8)
+for _code, _letter in enumerate(BASES):
+    _CODE_OF[[ord(_letter), ord(_letter.lower())]] = _code
+_CODE_OF[[ord("U"), ord("u")]] = T
+_IUPAC = np.frombuffer(b"RYSWKMBDHVryswkmbdhv", dtype=np.uint8)
+_LETTER_OF = np.frombuffer(BASES.encode(), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Base codes of a sequence.
+
+    Attributes:
+        codes: uint8, shape (length,).
+        ambiguous: number of IUPAC letters other than N that became N.
+        invalid: (position, letter) of the first letter that is no nucleotide, or None.
+    """
+
+    codes: NDArray[np.uint8]
+    ambiguous: int
+    invalid: tuple[int, str] | None
+
+
+def encode(sequence: str) -> Encoded:
+    """Turn letters (either case) into base codes; IUPAC ambiguity letters become N and are counted."""
+    letters = np.frombuffer(sequence.encode("latin-1", "replace"), dtype=np.uint8)
+    codes = _CODE_OF[letters]
+    unknown = np.flatnonzero(codes == 255)
+    if not len(unknown):
+        return Encoded(codes, 0, None)
+    ambiguous = np.isin(letters[unknown], _IUPAC)
+    codes[unknown] = N
+    wrong = unknown[~ambiguous]
+    invalid = (int(wrong[0]), sequence[int(wrong[0])]) if len(wrong) else None
+    return Encoded(codes, int(ambiguous.sum()), invalid)
+
+
+def decode(codes: NDArray[np.uint8]) -> str:
+    """Turn base codes, shape (length,), into upper-case letters."""
+    return _LETTER_OF[codes].tobytes().decode()
+
+
+def reverse_complement(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the reverse complement of base codes along the last axis; N stays N."""
+    flipped = codes[..., ::-1]
+    return np.where(flipped < N, 3 - flipped, N).astype(np.uint8)
+
+
+def gc_fraction(codes: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the fraction of G and C among the known bases along the last axis (0.5 where none is known)."""
+    known = (codes < N).sum(-1)
+    strong = ((codes == C) | (codes == G)).sum(-1)
+    return np.where(known > 0, strong / np.maximum(known, 1), 0.5)
+
+
+@dataclass(frozen=True)
+class Motif:
+    """A position weight matrix of a transcription factor.
+
+    Attributes:
+        id: unique name within a collection, such as "MA0139.2".
+        name: name of the TF, such as "CTCF" (the id where the file gives none).
+        probabilities: float64, shape (width, 4), columns A C G T; rows sum to 1.
+    """
+
+    id: str
+    name: str
+    probabilities: NDArray[np.float64]
+
+    @property
+    def width(self) -> int:
+        """Number of positions."""
+        return len(self.probabilities)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the motif as JSON values."""
+        return {"id": self.id, "name": self.name, "probabilities": self.probabilities.tolist()}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Motif":
+        """Build a motif from what `to_json` returned."""
+        return cls(value["id"], value["name"], np.array(value["probabilities"], dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One alternate allele.
+
+    Attributes:
+        chrom: chromosome, as the genome names it.
+        position: 0-based position of the first reference base.
+        ref: reference allele, upper case, at least one base.
+        alt: alternate allele, upper case, at least one base.
+        id: identifier in the VCF, or "." if it has none.
+    """
+
+    chrom: str
+    position: int
+    ref: str
+    alt: str
+    id: str = "."
+
+    @property
+    def name(self) -> str:
+        """chrom:position:ref>alt with the VCF's 1-based position."""
+        return f"{self.chrom}:{self.position + 1}:{self.ref}>{self.alt}"
+
+
+def split_of(chromosomes: Iterable[str], valid: Iterable[str], test: Iterable[str]) -> NDArray[np.uint8]:
+    """Return the index into `SPLITS` of each chromosome: uint8, shape (n,). Whatever is not held out is for training."""
+    valid, test = set(valid), set(test)
+    return np.array([2 if c in test else 1 if c in valid else 0 for c in chromosomes], dtype=np.uint8)
+
+
+def check_windows(windows: pd.DataFrame, lengths: dict[str, int]) -> list[str]:
+    """Return what is wrong with the coordinates of a window or peak table, by row (empty if nothing is).
+
+    Args:
+        windows: DataFrame with chrom, start, end.
+        lengths: chromosome -> length in bp.
+    """
+    size = windows["chrom"].map(lengths)
+    faults = {
+        "is on a chromosome that the genome lacks": size.isna(),
+        "starts before 0": windows["start"] < 0,
+        "ends at or before its start": windows["end"] <= windows["start"],
+        "ends beyond its chromosome": windows["end"] > size,
+    }
+    found = []
+    for fault, rows in faults.items():
+        for row in windows[rows].itertuples():
+            found.append(f"{row.chrom}:{row.start}-{row.end} {fault}")
+    return found
