@@ -24,11 +24,13 @@ class RegionMatrix:
         evidence: uint8, shape (b, R, motifs): motif evidence of each column's region.
         accessibility: float32, shape (b, R): log1p signal per million; 0 for the column of the window itself, whose accessibility
             is never shown.
+        own: bool, shape (b, R): True for the column of the window itself; all columns of a tiled sequence.
         present: bool, shape (b, R): False for padding, where a chromosome has too few regions.
     """
 
     evidence: torch.Tensor
     accessibility: torch.Tensor
+    own: torch.Tensor
     present: torch.Tensor
 
     def to(self, device: torch.device) -> "RegionMatrix":
@@ -46,7 +48,7 @@ class PretrainingBatch:
         scored_row, scored_token: int64, shape (s,): where hidden bases are predicted.
         scored_digit: int64, shape (s,): the hidden bases, in the vocabulary's base order.
         adjacent: float32, shape (b,): 1 if the second segment follows the first on the genome, else 0.
-        region, cell_type: int64, shape (b,).
+        region, second_region, cell_type: int64, shape (b,); second_region is the one that the second segment comes from.
     """
 
     input_ids: torch.Tensor
@@ -57,6 +59,7 @@ class PretrainingBatch:
     scored_digit: torch.Tensor
     adjacent: torch.Tensor
     region: torch.Tensor
+    second_region: torch.Tensor
     cell_type: torch.Tensor
 
     def to(self, device: torch.device) -> "PretrainingBatch":
@@ -98,7 +101,7 @@ def neighbourhood(
     evidence[~known] = 0
     evidence[examples == -2] = own
     accessibility = np.where(known, corpus.accessible_values[slots], 0).astype(np.float32)
-    return RegionMatrix(*map(torch.from_numpy, (evidence, accessibility, examples != -1)))
+    return RegionMatrix(*map(torch.from_numpy, (evidence, accessibility, examples == -2, examples != -1)))
 
 
 def tiles(scanner: Scanner, codes: NDArray[np.uint8], columns: int) -> RegionMatrix:
@@ -116,7 +119,8 @@ def tiles(scanner: Scanner, codes: NDArray[np.uint8], columns: int) -> RegionMat
     width = 2 * length // (columns + 1)
     places = np.minimum(starts, length - width)[:, None] + np.arange(width)
     evidence = scanner.scan(codes[:, places].reshape(-1, width)).reshape(rows, columns, -1)
-    return RegionMatrix(torch.from_numpy(evidence), torch.zeros(rows, columns), torch.ones(rows, columns, dtype=torch.bool))
+    every = torch.ones(rows, columns, dtype=torch.bool)
+    return RegionMatrix(torch.from_numpy(evidence), torch.zeros(rows, columns), every, every)
 
 
 class PretrainingData:
@@ -167,36 +171,36 @@ class PretrainingData:
         chosen = self.examples[order[place * self.batch_size : (place + 1) * self.batch_size]]
         return self.collate(chosen, np.random.default_rng([self.seed, 1, step]))
 
-    def collate(self, examples: NDArray[np.int64], generator: np.random.Generator, *, negatives: bool = True) -> PretrainingBatch:
+    def collate(self, examples: NDArray[np.int64], generator: np.random.Generator, *, corrupt: bool = True) -> PretrainingBatch:
         """Make a batch of given examples.
 
         Args:
             examples: int64, shape (b,).
             generator: of masks and negatives.
-            negatives: replace the second segment of half of the examples by one of another region.
+            corrupt: hide bases, and replace the second segment of half of the examples by one of another region.
         """
         corpus = self.corpus
         region = corpus.accessible_regions[examples].astype(np.int64)
         cell_type = corpus.cell_type_of_example[examples]
         half = corpus.width // 2
-        adjacent = generator.random(len(examples)) < 0.5 if negatives else np.ones(len(examples), dtype=bool)
+        adjacent = generator.random(len(examples)) < 0.5 if corrupt else np.ones(len(examples), dtype=bool)
         partner = self._partners(examples, cell_type, generator)
         adjacent |= corpus.accessible_regions[partner] == region  # no other region of this cell type to draw from
         second_region = np.where(adjacent, region, corpus.accessible_regions[partner])
         first, second = corpus.sequence[region][:, :half], corpus.sequence[second_region][:, half:]
-        ids, segments, row, token, digit = self._masked_tokens(first, second, generator)
+        ids, segments, row, token, digit = self._masked_tokens(first, second, self.mask_fraction if corrupt else 0.0, generator)
         matrix = neighbourhood(corpus, cell_type, corpus.region_positions[region], corpus.evidence[region], self.columns, corpus.width)
         return PretrainingBatch(
             *map(torch.from_numpy, (ids, segments)), matrix, *map(torch.from_numpy, (row, token, digit)),
-            torch.from_numpy(adjacent.astype(np.float32)), torch.from_numpy(region), torch.from_numpy(cell_type),
+            *map(torch.from_numpy, (adjacent.astype(np.float32), region, second_region.astype(np.int64), cell_type)),
         )
 
     def _masked_tokens(
-        self, first: NDArray[np.uint8], second: NDArray[np.uint8], generator: np.random.Generator
+        self, first: NDArray[np.uint8], second: NDArray[np.uint8], fraction: float, generator: np.random.Generator
     ) -> tuple[NDArray[np.int64], ...]:
         parts, rows, places, digits, begin = [], [], [], [], 1
         for codes in (first, second):
-            hidden = hide_bases(codes, self.k, self.mask_fraction, generator)
+            hidden = hide_bases(codes, self.k, fraction, generator)
             parts.append(np.where(hidden.masked, MASK, tokenize(codes, self.k)))
             rows.append(hidden.row)
             places.append(hidden.token + begin)
@@ -221,7 +225,104 @@ class PretrainingData:
         return self._by_gc[chosen]
 
 
-def sequence_batch(codes: NDArray[np.uint8], k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return token and segment ids of sequences, int64, shape (b, tokens); codes: uint8, shape (b, length)."""
-    ids, segments = sequence_tokens(codes, k)
-    return torch.from_numpy(ids), torch.from_numpy(segments)
+@dataclass
+class WindowBatch:
+    """A batch of windows for classification.
+
+    Attributes:
+        input_ids, segment_ids: int64, shape (b, tokens).
+        matrix: region matrices.
+        label: class indices, int64, shape (b,).
+    """
+
+    input_ids: torch.Tensor
+    segment_ids: torch.Tensor
+    matrix: RegionMatrix
+    label: torch.Tensor
+
+    def to(self, device: torch.device) -> "WindowBatch":
+        """Return the batch on a device."""
+        return WindowBatch(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where windows lie and in which cell type they are looked at.
+
+    Attributes:
+        corpus: whose accessible regions surround them.
+        cell_type: cell type indices, int64, shape (n,).
+        position: places of the windows' centres, as `Corpus.line_positions` gives them, int64, shape (n,).
+    """
+
+    corpus: Corpus
+    cell_type: NDArray[np.int64]
+    position: NDArray[np.int64]
+
+
+class WindowData:
+    """Makes batches of windows; a training batch depends on the seed and the step alone.
+
+    Args:
+        codes: base codes, uint8, shape (n, length).
+        scanner: of the collection that the model was trained with.
+        k: length of a k-mer.
+        columns: R.
+        label: class indices, int64, shape (n,); all 0 if None.
+        context: for region matrices of a cell type's neighbourhood; tiles of the sequence itself if None.
+        batch_size: rows per batch.
+        seed: of the order.
+    """
+
+    def __init__(
+        self,
+        codes: NDArray[np.uint8],
+        scanner: Scanner,
+        *,
+        k: int,
+        columns: int,
+        label: NDArray[np.int64] | None = None,
+        context: Context | None = None,
+        batch_size: int = 64,
+        seed: int = 0,
+    ) -> None:
+        self.codes = codes
+        self.k = k
+        self.columns = columns
+        self.label = np.zeros(len(codes), dtype=np.int64) if label is None else label
+        self.context = context
+        self.batch_size = min(batch_size, len(codes))
+        self.seed = seed
+        self._tiled = None if context else tiles(scanner, codes, columns)
+        self._own = scanner.scan(codes) if context else None
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of full batches in one pass."""
+        return len(self.codes) // self.batch_size
+
+    def batch(self, step: int) -> WindowBatch:
+        """Return the training batch of one step, counted over all passes."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.codes))
+        return self.collate(order[place * self.batch_size : (place + 1) * self.batch_size])
+
+    def in_order(self) -> Iterator[WindowBatch]:
+        """Yield all windows in order, the last batch being what is left."""
+        for start in range(0, len(self.codes), self.batch_size):
+            yield self.collate(np.arange(start, min(start + self.batch_size, len(self.codes))))
+
+    def collate(self, rows: NDArray[np.int64]) -> WindowBatch:
+        """Make a batch of given rows, int64, shape (b,)."""
+        ids, segments = map(torch.from_numpy, sequence_tokens(self.codes[rows], self.k))
+        return WindowBatch(ids, segments, self._matrix(rows), torch.from_numpy(self.label[rows]))
+
+    def _matrix(self, rows: NDArray[np.int64]) -> RegionMatrix:
+        if self._tiled is not None:
+            return RegionMatrix(*(getattr(self._tiled, f.name)[rows] for f in fields(self._tiled)))
+        assert self.context is not None and self._own is not None
+        where = self.context
+        return neighbourhood(where.corpus, where.cell_type[rows], where.position[rows], self._own[rows], self.columns, self.codes.shape[1])

@@ -1,43 +1,48 @@
 """Simulate: a seeded genome with regulation, a cohort, and the truth about both, in ordinary files.
 
-The generative model, whose constants are the fields of `GenomeModel`, `RegulationModel` and `CohortModel` (and are
-written to `truth/model.json`). Files follow their formats; `truth/` is 0-based, half-open. Scores are in bits
-(log2 odds against equal base frequencies), effects in log-odds (nats).
+The generative model, whose constants are the fields of `GenomeModel`, `RegulationModel` and `CohortModel`
+(and are written to `truth/model.json`). Files follow their formats; `truth/` is 0-based, half-open. Scores
+are in bits (log2 odds against equal base frequencies), effects in log-odds (nats).
 
 Genome
-    Blocks of 5 kb, each an order-2 Markov chain with few CpGs and with A and T runs; the GC content of neighbouring
-    blocks is correlated (isochores). Diverged copies of three repeat families are soft-masked (lower case). Ns at the
-    ends and in the middle of each chromosome. Every element has a stretch of the genome for itself, at least 700 bp.
+    Blocks of 5 kb, each an order-2 Markov chain with few CpGs and with A and T runs; the GC content of
+    neighbouring blocks is correlated (isochores). Diverged copies of three repeat families are soft-masked
+    (lower case). Ns at the ends and in the middle of each chromosome. Every element has a stretch of the
+    genome for itself, at least 700 bp.
 TFs and cell types
-    24 TFs with JASPAR 2026 PWMs, plus TBP, which opens nothing. Cell type c has activity A[c, t] in 0..1 for TF t:
-    five TFs are ubiquitous, the others belong to lineages; cell types after the sixth each mix two lineages.
+    24 TFs with JASPAR 2026 PWMs, plus TBP, which opens nothing. Cell type c has activity A[c, t] in 0..1
+    for TF t: five TFs are ubiquitous, the others belong to lineages; cell types after the sixth each mix
+    two lineages.
 Elements
-    An element is a centre +- 100 bp, its *core*. Enhancers have a programme and hold 2 to 4 motifs of it within
-    +- 70 bp, drawn from p^1.5 of the PWM, on either strand; 60 % of them hold the programme's cooperating pair of
-    TFs, at a fixed orientation and a gap from a short range; 15 % of the other motifs are of any TF. Decoys hold
-    motifs of which one informative base is spoilt. Promoters hold two of SP1, NRF1, YY1 and NFYA upstream of the TSS.
+    An element is a centre +- 100 bp, its *core*. Enhancers have a programme and hold 2 to 4 motifs of it
+    within +- 70 bp, drawn from p^1.5 of the PWM, on either strand; 60 % of them hold the programme's
+    cooperating pair of TFs, at a fixed orientation and a gap from a short range; 15 % of the other motifs
+    are of any TF. Decoys hold motifs of which one informative base is spoilt. Promoters hold two of SP1,
+    NRF1, YY1 and NFYA upstream of the TSS.
 Binding
-    A site with score s is bound with probability b(s) = 0.95 clip((s - low) / (best - low), 0, 1), where best is the
-    consensus' score and low = max(8.5, 0.6 best). A TF occupies an element with X = 1 - product over all sites of the
-    core, planted or not, of (1 - b); a pair with Y = 1 - product over its configurations of (1 - b1 b2).
+    A site with score s is bound with probability b(s) = 0.95 clip((s - low) / (best - low), 0, 1), where
+    best is the consensus' score and low = max(8.5, 0.6 best). A TF occupies an element with X = 1 - product
+    over all sites of the core, planted or not, of (1 - b); a pair with Y = 1 - product over its
+    configurations of (1 - b1 b2).
 Accessibility
-    L[e, c] = -3.2 + 4 sum_t A[c, t] X[e, t] + 4 sum_pairs A[c, t1] A[c, t2] Y[e, pair] + context[e], with
-    context ~ N(0, 0.7^2) shared by the cell types. A peak is called where L + noise > 0, the noise standard logistic,
-    so that sigmoid(L) is the probability of a peak; its signal is softplus(L + noise). Peaks are 200 to 600 bp wide
-    with the summit within 20 bp of the centre. A few peaks per cell type lie on background, and each blacklisted
-    interval holds a strong one in every cell type.
+    L[e, c] = -3.7 + 4 sum_t A[c, t] X[e, t] + 4 sum_pairs A[c, t1] A[c, t2] Y[e, pair] + context[e], with
+    context ~ N(0, 0.7^2) shared by the cell types. A peak is called where L + noise > 0, the noise standard
+    logistic, so that sigmoid(L) is the probability of a peak; its signal is softplus(L + noise). Peaks are
+    200 to 600 bp wide with the summit within 20 bp of the centre. A few peaks per cell type lie on
+    background, and each blacklisted interval holds a strong one in every cell type.
 ChIP-seq
     log-odds of binding = -5 + 7 A[c, t] X[e, t] + 3 sum over pairs with t of A A Y + 2 [e has a peak in c].
 Genes
-    Each has a promoter with the TSS at its centre and an initiator there; 40 % have a TATA box at -31, the others
-    a downstream promoter element and a CpG island. Exons end in a donor (GTRAGT) and begin after an acceptor
-    (polypyrimidine tract, AG); their introns hold the elements between.
+    Each has a promoter with the TSS at its centre and an initiator there; 40 % have a TATA box at -31, the
+    others a downstream promoter element and a CpG island. Exons end in a donor (GTRAGT) and begin after an
+    acceptor (polypyrimidine tract, AG); their introns hold the elements between.
 Cohort
-    40 % of the variants are aimed at planted motifs (break an intact one, mend a spoilt one), 10 % are indels.
-    A variant's effect, delta[c] = L(alternate) - L(reference), scans both sequences of the core anew. Frequencies are
-    log-uniform, haplotypes are correlated within blocks of 50 kb. The liability is the sum over up to 20 causal
-    variants of delta in one cell type times the dosage (half of the variance), sex (5 %) and noise; the upper half
-    of the individuals are cases. A quantitative trait shares the causal variants (40 % of its variance).
+    40 % of the variants are aimed at planted motifs (break an intact one, mend a spoilt one), 10 % are
+    indels. A variant's effect, delta[c] = L(alternate) - L(reference), scans both sequences of the core
+    anew. Frequencies are log-uniform, haplotypes are correlated within blocks of 50 kb. The liability is
+    the sum over up to 20 causal variants of delta in one cell type times the dosage (half of the variance),
+    sex (5 %) and noise; the upper half of the individuals are cases. A quantitative trait shares the causal
+    variants (40 % of its variance).
 """
 
 from collections.abc import Iterable, Mapping
@@ -51,7 +56,7 @@ import yaml
 
 from genebert.settings import SimulateSettings
 from genebert.simulation import cohort, genome, regulation
-from genebert.simulation.genome import BASES, Floats, Genome, Ints, Motif
+from genebert.simulation.genome import BASES, Floats, Genome, Ints, Layout, Motif, records
 from genebert.simulation.regulation import Accessibility, Regulome
 from genebert.stage import open_stage, write_json
 
@@ -63,8 +68,22 @@ P_SCALE = 1.5  # -log10 p of a peak per unit of signalValue, over LEAST_P
 LEAST_P = 2.0
 BLACKLIST_SIGNAL = 300.0  # signalValue of a peak in a blacklisted interval
 PEAK_COLUMNS = ("chrom", "start", "end", "name", "score", "strand", "signal", "p", "q", "summit")
-PARTS = ("genome", "layout", "genes", "regulome", "motifs", "elements", "accessibility", "peaks", "chip_seq", "decoys",
-         "variants", "genotypes", "disease")
+PARTS = (
+    "genome",
+    "layout",
+    "genes",
+    "regulome",
+    "elements",
+    "accessibility",
+    "peaks",
+    "chip_seq",
+    "decoys",
+    "variants",
+    "genotypes",
+    "disease",
+)
+
+Constants = genome.GenomeModel | regulation.RegulationModel | cohort.CohortModel
 
 
 @dataclass(frozen=True)
@@ -72,7 +91,7 @@ class World:
     """All that was drawn, before it is written."""
 
     genome: Genome
-    layout: genome.Layout
+    layout: Layout
     genes: pd.DataFrame
     regulome: Regulome
     library: list[Motif]
@@ -88,8 +107,9 @@ def simulate(settings: SimulateSettings) -> Path:
         settings: sizes and seed; equal sizes and seed give equal bytes.
 
     Returns:
-        `settings.out`: genome.fa, peaks/CELL_TYPE.narrowPeak, chip_seq/TF/CELL_TYPE.narrowPeak, genes.gtf, tss.bed,
-        motifs.meme, blacklist.bed, cohort.vcf.gz, phenotypes.tsv, truth/, and inputs.yaml, which names them.
+        `settings.out`: genome.fa, peaks/CELL_TYPE.narrowPeak, chip_seq/TF/CELL_TYPE.narrowPeak, genes.gtf,
+        tss.bed, motifs.meme, blacklist.bed, cohort.vcf.gz, phenotypes.tsv, truth/, and inputs.yaml, which
+        names them.
 
     Raises:
         UserError: elements, genes or variants do not fit into the genome, or the folder is in use.
@@ -110,12 +130,16 @@ def simulate(settings: SimulateSettings) -> Path:
         return run.finish(metrics)
 
 
-def make_world(rngs: Mapping[str, np.random.Generator], settings: SimulateSettings, sizes: genome.GenomeModel) -> World:
+def make_world(
+    rngs: Mapping[str, np.random.Generator], settings: SimulateSettings, sizes: genome.GenomeModel
+) -> World:
     """Draw the genome and all that it does in the cell types."""
     background = genome.make_background(rngs["genome"], settings, sizes)
     layout = genome.lay_out(rngs["layout"], background, settings, sizes)
     genes = genome.make_genes(rngs["genes"], background, layout, sizes)
-    regulome, library = regulation.make_regulome(rngs["regulome"], settings.cell_types, regulation.RegulationModel())
+    regulome, library = regulation.make_regulome(
+        rngs["regulome"], settings.cell_types, regulation.RegulationModel()
+    )
     elements, instances = regulation.populate(rngs["elements"], background, layout, genes, regulome, sizes)
     access = regulation.open_elements(rngs["accessibility"], background, elements, regulome)
     return World(background, layout, genes, regulome, library, elements, instances, access)
@@ -130,28 +154,53 @@ def write_world(folder: Path, rngs: Mapping[str, np.random.Generator], world: Wo
     peaks = write_peaks(folder, rngs["peaks"], world)
     chip = write_chip(folder, rngs["chip_seq"], world)
     write_truth(folder / "truth", world)
-    return {"elements": len(world.elements), "kinds": world.elements.kind.value_counts().sort_index().to_dict(),
-            "peaks": peaks, "chip_seq_peaks": chip, "genes": len(world.genes),
-            "tata_promoters": int(world.genes.tata.sum()), "motif_instances": len(world.instances)}
+    return {
+        "elements": len(world.elements),
+        "kinds": world.elements.kind.value_counts().sort_index().to_dict(),
+        "peaks": peaks,
+        "chip_seq_peaks": chip,
+        "genes": len(world.genes),
+        "tata_promoters": int(world.genes.tata.sum()),
+        "motif_instances": len(world.instances),
+    }
 
 
-def write_cohort(folder: Path, rngs: Mapping[str, np.random.Generator], world: World, settings: SimulateSettings,
-                 model: cohort.CohortModel) -> dict[str, object]:
+def write_cohort(
+    folder: Path,
+    rngs: Mapping[str, np.random.Generator],
+    world: World,
+    settings: SimulateSettings,
+    model: cohort.CohortModel,
+) -> dict[str, object]:
     """Draw and write variants, genotypes and phenotypes, and return their numbers."""
-    variants = cohort.place_variants(rngs["variants"], world.genome, world.elements, world.instances, world.regulome,
-                                     settings, model)
+    variants = cohort.place_variants(
+        rngs["variants"], world.genome, world.elements, world.instances, world.regulome, settings, model
+    )
     variants = cohort.score_variants(variants, world.genome, world.elements, world.instances, world.regulome)
-    genotypes = cohort.draw_genotypes(rngs["genotypes"], variants.position.to_numpy(), settings.individuals, model)
-    variants, people = cohort.afflict(rngs["disease"], variants, genotypes, disease_cell_type(world, model), model)
+    genotypes = cohort.draw_genotypes(
+        rngs["genotypes"], variants.position.to_numpy(), settings.individuals, model
+    )
+    variants, people = cohort.afflict(
+        rngs["disease"], variants, genotypes, disease_cell_type(world, model), model
+    )
     write_vcf(folder / "cohort.vcf.gz", world.genome, variants, genotypes, list(people["sample"]))
     write_table(folder / "phenotypes.tsv", people)
     local = variants.position % world.genome.length
     variants.insert(1, "chrom", world.genome.chromosome_of(variants.position.to_numpy()))
-    write_table(folder / "truth/variants.tsv", variants.assign(position=local, causal=variants.causal.astype(int),
-                                                               in_motif=variants.in_motif.astype(int)))
-    return {"variants": len(variants), "motif_variants": int(variants.in_motif.sum()),
-            "causal_variants": int(variants.causal.sum()), "individuals": len(people),
-            "cases": int(people.disease.sum()), "disease_cell_type": disease_cell_type(world, model)}
+    write_table(
+        folder / "truth/variants.tsv",
+        variants.assign(
+            position=local, causal=variants.causal.astype(int), in_motif=variants.in_motif.astype(int)
+        ),
+    )
+    return {
+        "variants": len(variants),
+        "motif_variants": int(variants.in_motif.sum()),
+        "causal_variants": int(variants.causal.sum()),
+        "individuals": len(people),
+        "cases": int(people.disease.sum()),
+        "disease_cell_type": disease_cell_type(world, model),
+    }
 
 
 def disease_cell_type(world: World, model: cohort.CohortModel) -> str:
@@ -162,8 +211,13 @@ def disease_cell_type(world: World, model: cohort.CohortModel) -> str:
 def locate(where: Genome, starts: Ints, ends: Ints) -> pd.DataFrame:
     """Return intervals of the genome as chrom, start, end on their chromosomes."""
     first = np.asarray(starts) // where.length * where.length
-    return pd.DataFrame({"chrom": where.chromosome_of(starts), "start": np.asarray(starts) - first,
-                         "end": np.asarray(ends) - first})
+    return pd.DataFrame(
+        {
+            "chrom": where.chromosome_of(starts),
+            "start": np.asarray(starts) - first,
+            "end": np.asarray(ends) - first,
+        }
+    )
 
 
 def write_table(path: Path, table: pd.DataFrame, *, header: bool = True) -> None:
@@ -191,12 +245,25 @@ def write_motifs(path: Path, rng: np.random.Generator, regulome: Regulome, libra
     used = {tf.matrix_id for tf in regulome.tfs}
     others = [motif for motif in library if motif.matrix_id not in used]
     decoys = [others[i] for i in rng.permutation(len(others))[: MOTIFS - len(used)]]
-    lines = ["MEME version 4", "", "ALPHABET= ACGT", "", "strands: + -", "", "Background letter frequencies",
-             "A 0.25 C 0.25 G 0.25 T 0.25", ""]
+    lines = [
+        "MEME version 4",
+        "",
+        "ALPHABET= ACGT",
+        "",
+        "strands: + -",
+        "",
+        "Background letter frequencies",
+        "A 0.25 C 0.25 G 0.25 T 0.25",
+        "",
+    ]
     for motif in sorted([*regulome.tfs, *decoys], key=lambda motif: motif.matrix_id):
-        lines += [f"MOTIF {motif.matrix_id} {motif.name}",
-                  f"letter-probability matrix: alength= 4 w= {motif.length} nsites= 1000 E= 0"]
-        lines += [" " + " ".join(f"{value:.6f}" for value in row) for row in _rounded(motif.probabilities)] + [""]
+        lines += [
+            f"MOTIF {motif.matrix_id} {motif.name}",
+            f"letter-probability matrix: alength= 4 w= {motif.length} nsites= 1000 E= 0",
+        ]
+        lines += [
+            " " + " ".join(f"{value:.6f}" for value in row) for row in _rounded(motif.probabilities)
+        ] + [""]
     path.write_text("\n".join(lines))
 
 
@@ -215,9 +282,17 @@ def write_genes(folder: Path, world: World) -> None:
     write_table(folder / "tss.bed", tss.loc[order], header=False)
     lines = [line for i in order for line in _gtf_lines(world.genome, world.genes.loc[i])]
     (folder / "genes.gtf").write_text("".join(f"{line}\n" for line in lines))
-    truth = pd.DataFrame({"gene": world.genes.name, "element": world.elements.element[world.genes.element].to_numpy(),
-                          "chrom": tss.chrom, "tss": tss.start, "strand": tss.strand,
-                          "tata": world.genes.tata.astype(int), "exons": world.genes.exons.str.len()})
+    truth = pd.DataFrame(
+        {
+            "gene": world.genes.name,
+            "element": world.elements.element[world.genes.element].to_numpy(),
+            "chrom": tss.chrom,
+            "tss": tss.start,
+            "strand": tss.strand,
+            "tata": world.genes.tata.astype(int),
+            "exons": world.genes.exons.str.len(),
+        }
+    )
     write_table(folder / "truth/genes.tsv", truth.loc[order])
 
 
@@ -234,12 +309,12 @@ def _gtf_lines(where: Genome, gene: pd.Series) -> Iterable[str]:
         yield f"{span.chrom}\tgenebert\t{feature}\t{span.start + 1}\t{span.end}\t.\t{sign}\t.\t{attributes}"
 
 
-def _signs(strands: "pd.Series[int]") -> Iterable[str]:
-    return np.where(strands > 0, "+", "-")
+def _signs(strands: "pd.Series[int]") -> list[str]:
+    return ["+" if strand > 0 else "-" for strand in strands]
 
 
 def write_peaks(folder: Path, rng: np.random.Generator, world: World) -> dict[str, int]:
-    """Write the peaks of each cell type, and those on background to truth/spurious.tsv; return their numbers."""
+    """Write the peaks of each cell type, and truth/spurious.tsv; return the numbers of peaks."""
     (folder / "peaks").mkdir()
     counts, spurious = {}, []
     border = world.layout.elements.left.to_numpy()
@@ -248,10 +323,17 @@ def write_peaks(folder: Path, rng: np.random.Generator, world: World) -> dict[st
         signal = SIGNAL_SCALE * world.access.signal[called, column]
         n = max(1, round(world.regulome.model.spurious_fraction * len(called)))
         chance = rng.choice(border[1:], n, replace=False), SIGNAL_SCALE * rng.exponential(1.0, n) + 1
-        listed = world.layout.blacklist.mean(1).astype(np.int64), np.full(len(world.layout.blacklist), BLACKLIST_SIGNAL)
+        listed = (
+            world.layout.blacklist.mean(1).astype(np.int64),
+            np.full(len(world.layout.blacklist), BLACKLIST_SIGNAL),
+        )
         centres = np.concatenate([world.elements.centre.to_numpy()[called], chance[0], listed[0]])
         peaks = draw_peaks(rng, world, centres, np.concatenate([signal, chance[1], listed[1]]))
-        spurious.append(peaks.iloc[len(called) :].assign(cell_type=name, blacklisted=np.repeat([0, 1], [n, len(listed[0])])))
+        spurious.append(
+            peaks.iloc[len(called) :].assign(
+                cell_type=name, blacklisted=np.repeat([0, 1], [n, len(listed[0])])
+            )
+        )
         counts[name] = write_narrowpeak(folder / f"peaks/{name}.narrowPeak", peaks, name)
     columns = ["chrom", "start", "end", "cell_type", "blacklisted"]
     write_table(folder / "truth/spurious.tsv", pd.concat(spurious)[columns])
@@ -268,7 +350,9 @@ def draw_peaks(rng: np.random.Generator, world: World, centres: Ints, signal: Fl
     before = np.rint(width * rng.uniform(0.45, 0.55, len(centres))).astype(np.int64)
     p = LEAST_P + P_SCALE * signal
     peaks = locate(world.genome, summit - before, summit - before + width)
-    return peaks.assign(position=summit, strand=".", signal=signal, p=p, q=_benjamini_hochberg(p), summit=before)
+    return peaks.assign(
+        position=summit - before, strand=".", signal=signal, p=p, q=_benjamini_hochberg(p), summit=before
+    )
 
 
 def _benjamini_hochberg(p: Floats) -> Floats:
@@ -281,11 +365,10 @@ def _benjamini_hochberg(p: Floats) -> Floats:
 
 
 def write_narrowpeak(path: Path, peaks: pd.DataFrame, name: str) -> int:
-    """Write peaks by coordinate, named after `name`, and return their number."""
+    """Write peaks by coordinate, with names `NAME_1` and so on, and return their number."""
     peaks = peaks.sort_values(["position", "signal"], ignore_index=True)
     peaks["name"] = [f"{name}_{i + 1}" for i in range(len(peaks))]
     peaks["score"] = np.minimum(1000, np.rint(SIGNAL_SCALE * peaks.signal)).astype(int)
-    peaks = peaks.sort_values(["position", "start"], kind="stable")
     write_table(path, peaks[list(PEAK_COLUMNS)], header=False)
     return len(peaks)
 
@@ -293,20 +376,22 @@ def write_narrowpeak(path: Path, peaks: pd.DataFrame, name: str) -> int:
 def write_chip(folder: Path, rng: np.random.Generator, world: World) -> dict[str, dict[str, int]]:
     """Write ChIP-seq peaks of some TFs where they are active, and truth/binding.tsv; return their numbers."""
     counts: dict[str, dict[str, int]] = {}
-    truth = world.elements[["element"]].copy()
+    truth = {"element": world.elements.element.to_numpy()}
     for tf in regulation.CHIP_TFS:
         active = world.regulome.activity[:, world.regulome.index[tf]] >= world.regulome.model.binding_active
         for column in np.flatnonzero(active):
             name = world.regulome.cell_types[column]
             log_odds, observed = regulation.bind(rng, world.regulome, world.access, tf, int(column))
             bound = np.flatnonzero(observed > 0)
-            peaks = draw_peaks(rng, world, world.elements.centre.to_numpy()[bound], SIGNAL_SCALE * observed[bound])
+            peaks = draw_peaks(
+                rng, world, world.elements.centre.to_numpy()[bound], SIGNAL_SCALE * observed[bound]
+            )
             path = folder / "chip_seq" / tf / f"{name}.narrowPeak"
             path.parent.mkdir(parents=True, exist_ok=True)
             counts.setdefault(tf, {})[name] = write_narrowpeak(path, peaks, f"{tf}_{name}")
             truth[f"probability_{tf}_{name}"] = 1 / (1 + np.exp(-log_odds))
             truth[f"bound_{tf}_{name}"] = (observed > 0).astype(int)
-    write_table(folder / "truth/binding.tsv", truth)
+    write_table(folder / "truth/binding.tsv", pd.DataFrame(truth))
     return counts
 
 
@@ -315,70 +400,106 @@ def write_truth(folder: Path, world: World) -> None:
     names = np.array([tf.name for tf in world.regulome.tfs])
     ids = np.array([tf.matrix_id for tf in world.regulome.tfs])
     owner, tf = world.instances.element.to_numpy(), world.instances.tf.to_numpy()
-    planted = pd.Series(names[tf]).groupby(owner).agg(",".join).reindex(range(len(world.elements)), fill_value=".")
+    planted = (
+        pd.Series(names[tf]).groupby(owner).agg(",".join).reindex(range(len(world.elements)), fill_value=".")
+    )
     elements = locate(world.genome, world.elements.start.to_numpy(), world.elements.end.to_numpy())
     elements.insert(0, "element", world.elements.element)
-    write_table(folder / "elements.tsv", elements.assign(kind=world.elements.kind, programme=world.elements.programme,
-                                                         motifs=planted))
+    write_table(
+        folder / "elements.tsv",
+        elements.assign(kind=world.elements.kind, programme=world.elements.programme, motifs=planted),
+    )
     places = locate(world.genome, world.instances.start.to_numpy(), world.instances.end.to_numpy())
-    instances = places.assign(strand=_signs(world.instances.strand), score=world.instances.score,
-                              bound=world.instances.bound, weak=world.instances.weak.astype(int))
+    instances = places.assign(
+        strand=_signs(world.instances.strand),
+        score=world.instances.score,
+        bound=world.instances.bound,
+        weak=world.instances.weak.astype(int),
+    )
     instances.insert(0, "element", world.elements.element.to_numpy()[owner])
     instances.insert(1, "tf", names[tf])
     instances.insert(2, "motif", ids[tf])
     write_table(folder / "instances.tsv", instances)
     kinds = world.regulome.cell_types
-    access = world.elements[["element"]].join([
-        pd.DataFrame(world.access.probability, columns=[f"probability_{kind}" for kind in kinds]),
-        pd.DataFrame(world.access.called.astype(int), columns=[f"called_{kind}" for kind in kinds]),
-    ])
+    access = world.elements[["element"]].join(
+        [
+            pd.DataFrame(world.access.probability, columns=[f"probability_{kind}" for kind in kinds]),
+            pd.DataFrame(world.access.called.astype(int), columns=[f"called_{kind}" for kind in kinds]),
+        ]
+    )
     write_table(folder / "accessibility.tsv", access)
     activity = pd.DataFrame(world.regulome.activity, columns=names)
     activity.insert(0, "cell_type", kinds)
     write_table(folder / "activity.tsv", activity)
 
 
-def write_vcf(path: Path, where: Genome, variants: pd.DataFrame, genotypes: cohort.Genotypes, samples: list[str]) -> None:
+def write_vcf(
+    path: Path, where: Genome, variants: pd.DataFrame, genotypes: cohort.Genotypes, samples: list[str]
+) -> None:
     """Write phased genotypes as bgzip VCF 4.2 with a tabix index."""
     header = ["##fileformat=VCFv4.2", '##FILTER=<ID=PASS,Description="All filters passed">']
     header += [f"##contig=<ID={name},length={where.length}>" for name in where.chromosomes]
-    header += ['##INFO=<ID=AC,Number=A,Type=Integer,Description="Alternate allele count">',
-               '##INFO=<ID=AN,Number=1,Type=Integer,Description="Number of alleles">',
-               '##INFO=<ID=AF,Number=A,Type=Float,Description="Alternate allele frequency">',
-               '##FORMAT=<ID=GT,Number=1,Type=String,Description="Phased genotype">',
-               "\t".join(["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT", *samples])]
+    header += [
+        '##INFO=<ID=AC,Number=A,Type=Integer,Description="Alternate allele count">',
+        '##INFO=<ID=AN,Number=1,Type=Integer,Description="Number of alleles">',
+        '##INFO=<ID=AF,Number=A,Type=Float,Description="Alternate allele frequency">',
+        '##FORMAT=<ID=GT,Number=1,Type=String,Description="Phased genotype">',
+        "\t".join(["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT", *samples]),
+    ]
     calls = np.array(["0|0", "0|1", "1|0", "1|1"])
     chromosomes = where.chromosome_of(variants.position.to_numpy())
     plain = path.with_suffix("")
     with plain.open("w") as handle:
         handle.write("\n".join(header) + "\n")
-        for row, chrom, alleles in zip(variants.itertuples(), chromosomes, genotypes, strict=True):
+        for row, chrom, alleles in zip(records(variants), chromosomes, genotypes, strict=True):
             count = int(alleles.sum())
             info = f"AC={count};AN={len(alleles)};AF={count / len(alleles):.4g}"
-            fixed = [chrom, str(row.position % where.length + 1), row.id, row.ref, row.alt, ".", "PASS", info, "GT"]
+            fixed = [
+                chrom,
+                str(row.position % where.length + 1),
+                row.id,
+                row.ref,
+                row.alt,
+                ".",
+                "PASS",
+                info,
+                "GT",
+            ]
             handle.write("\t".join([*fixed, *calls[2 * alleles[::2] + alleles[1::2]].tolist()]) + "\n")
     pysam.tabix_compress(str(plain), str(path), force=True)
     plain.unlink()
     pysam.tabix_index(str(path), preset="vcf", force=True)
 
 
-def write_settings(folder: Path, world: World, settings: SimulateSettings, models: Iterable[object]) -> None:
+def write_settings(
+    folder: Path, world: World, settings: SimulateSettings, models: Iterable[Constants]
+) -> None:
     """Write truth/model.json, all constants by module, and inputs.yaml, the files by role."""
-    constants: dict[str, object] = {type(model).__name__: asdict(model) for model in models}  # type: ignore[call-overload]
+    constants: dict[str, object] = {type(model).__name__: asdict(model) for model in models}
     constants |= {
         "cell_types": world.regulome.cell_types,
         "disease_cell_type": disease_cell_type(world, cohort.CohortModel()),
         "jaspar": genome.JASPAR,
-        "tfs": {tf.name: {"motif": tf.matrix_id, "least_score": float(low), "best_score": tf.best}
-                for tf, low in zip(world.regulome.tfs, world.regulome.thresholds(), strict=True)},
+        "tfs": {
+            tf.name: {"motif": tf.matrix_id, "least_score": float(low), "best_score": tf.best}
+            for tf, low in zip(world.regulome.tfs, world.regulome.thresholds(), strict=True)
+        },
         "programmes": regulation.PROGRAMMES,
         "programmes_used": world.regulome.programmes,
         "pairs": {name: pair._asdict() for name, pair in world.regulome.pairs.items()},
         "settings": settings.identity(),
     }
     write_json(folder / "truth/model.json", constants)
-    inputs = {"genome": "genome.fa", "peaks": "peaks", "motifs": "motifs.meme", "blacklist": "blacklist.bed",
-              "tss": "tss.bed", "vcf": "cohort.vcf.gz", "region_width": REGION_WIDTH,
-              "valid_chromosomes": world.genome.chromosomes[-3:-2], "test_chromosomes": world.genome.chromosomes[-2:],
-              "truth": "truth"}
+    inputs = {
+        "genome": "genome.fa",
+        "peaks": "peaks",
+        "motifs": "motifs.meme",
+        "blacklist": "blacklist.bed",
+        "tss": "tss.bed",
+        "vcf": "cohort.vcf.gz",
+        "region_width": REGION_WIDTH,
+        "valid_chromosomes": world.genome.chromosomes[-3:-2],
+        "test_chromosomes": world.genome.chromosomes[-2:],
+        "truth": "truth",
+    }
     (folder / "inputs.yaml").write_text(yaml.safe_dump(inputs, sort_keys=False))

@@ -37,14 +37,18 @@ class HiddenBaseHead(nn.Module):
 
 
 class MatchingHead(nn.Module):
-    """Projects both modalities into one space of unit vectors, with a learned temperature (Radford et al. 2021)."""
+    """Projects both modalities into one space of unit vectors, with a learned temperature (Radford et al. 2021).
+
+    Pooled vectors of different regions are alike but for small differences, and these are what matters. Batch normalisation takes
+    away what all have in common.
+    """
 
     MOST = math.log(100.0)
 
     def __init__(self, sequence_width: int, region_width: int, projection_dim: int) -> None:
         super().__init__()
-        self.sequence = nn.Linear(sequence_width, projection_dim)
-        self.region = nn.Linear(region_width, projection_dim)
+        self.sequence = nn.Sequential(nn.BatchNorm1d(sequence_width), nn.Linear(sequence_width, projection_dim))
+        self.region = nn.Sequential(nn.BatchNorm1d(region_width), nn.Linear(region_width, projection_dim))
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     @property

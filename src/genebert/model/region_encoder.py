@@ -12,7 +12,10 @@ ACCESSIBILITY_SCALE = 10.0
 
 
 class RegionEncoder(nn.Module):
-    """Swin over an image of motifs x regions with two channels: standardised motif evidence, and accessibility.
+    """Swin over an image of motifs x regions.
+
+    The channels are standardised motif evidence, accessibility, and a mark on the window's own column. Rows are particular TFs, so
+    that absolute position embeddings are on, unlike in Swin for photographs.
 
     `evidence_mean` and `evidence_std` (uint8 steps, one value per motif) are fitted on the training regions by pre-training and
     kept with the weights.
@@ -23,16 +26,20 @@ class RegionEncoder(nn.Module):
 
     def __init__(self, config: GeneBertConfig) -> None:
         super().__init__()
+        patches = [-(-size // patch) for size, patch in zip((config.motifs, config.region_columns), config.patch, strict=True)]
+        self.size = tuple(count * patch for count, patch in zip(patches, config.patch, strict=True))
+        self.grid = tuple(_halved(count, len(config.depths) - 1) for count in patches)
         self.swin = SwinModel(
             SwinConfig(
-                image_size=(config.motifs, config.region_columns),
+                image_size=self.size,
                 patch_size=tuple(config.patch),
-                num_channels=2,
+                num_channels=3,
                 embed_dim=config.embed_dim,
                 depths=config.depths,
                 num_heads=config.stage_heads,
                 window_size=config.window,
                 drop_path_rate=0.0,
+                use_absolute_embeddings=True,
             ),
             add_pooling_layer=False,
         )
@@ -42,15 +49,32 @@ class RegionEncoder(nn.Module):
     @property
     def width(self) -> int:
         """Length of the pooled vector."""
-        return int(self.swin.num_features)
+        return int(self.swin.num_features) * (self.grid[0] + 1)
 
     def image(self, matrix: RegionMatrix) -> torch.Tensor:
-        """Return the image of region matrices: float, shape (b, 2, motifs, R); padding columns are 0."""
+        """Return the image of region matrices: float, shape (b, 3, motifs, R), filled with 0 up to whole patches."""
         evidence = (matrix.evidence - self.evidence_mean) / self.evidence_std
         accessibility = (matrix.accessibility / ACCESSIBILITY_SCALE)[..., None].expand_as(evidence)
-        image = torch.stack([evidence, accessibility], dim=1) * matrix.present[:, None, :, None]
-        return image.transpose(2, 3)
+        own = matrix.own.to(evidence.dtype)[..., None].expand_as(evidence)
+        image = torch.stack([evidence, accessibility, own], dim=1) * matrix.present[:, None, :, None]
+        rows, columns = self.size[0] - image.shape[3], self.size[1] - image.shape[2]
+        return nn.functional.pad(image.transpose(2, 3), (0, columns, 0, rows))
 
     def forward(self, matrix: RegionMatrix) -> torch.Tensor:
-        """Return the mean over patches of the last stage: shape (b, width)."""
-        return self.swin(pixel_values=self.image(matrix)).last_hidden_state.mean(dim=1)
+        """Return pooled vectors, shape (b, width).
+
+        They are the states over the window's own column, TF group by TF group, followed by the mean over the whole matrix; a tiled
+        sequence owns all columns.
+        """
+        states = self.swin(pixel_values=self.image(matrix)).last_hidden_state
+        grid = states.unflatten(1, self.grid)
+        share = nn.functional.adaptive_avg_pool1d(matrix.own.to(states.dtype)[:, None], self.grid[1])[:, 0]
+        share = share / share.sum(dim=1, keepdim=True)
+        own = torch.einsum("bmrc,br->bmc", grid, share).flatten(1)
+        return torch.cat([own, states.mean(dim=1)], dim=-1)
+
+
+def _halved(size: int, times: int) -> int:
+    for _ in range(times):
+        size = -(-size // 2)
+    return size

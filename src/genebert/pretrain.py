@@ -1,0 +1,142 @@
+"""The stage `pretrain`: a corpus becomes a pre-trained model, measured on held-out chromosomes."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from genebert.batches import PretrainingBatch, PretrainingData
+from genebert.console import say
+from genebert.corpus.store import Corpus
+from genebert.errors import UserError, problem
+from genebert.model.config import GeneBertConfig
+from genebert.model.genebert import GeneBertForPreTraining, save_model
+from genebert.objectives import pretraining_losses
+from genebert.pretraining_evaluation import evaluate_pretraining
+from genebert.settings import ModelSettings, Preset, PretrainSettings, TrainingSettings, load_preset
+from genebert.stage import StageRun, open_stage, write_json
+from genebert.training import LAST_CHECKPOINT, Curves, Learner, Schedule, pick_device, train
+
+VALIDATION_BATCHES = 8
+VALIDATIONS = 10
+"""Validation losses are measured ten times during training."""
+
+
+def pretrain(settings: PretrainSettings) -> Path:
+    """Pre-train a two-modality model with MGM, NGSP and SRM on the training chromosomes of a corpus.
+
+    Writes a Hugging Face folder (config.json, model.safetensors), motifs.json (the collection that the model reads), curves.tsv
+    (losses by step) and, in the manifest, the metrics of each task on held-out chromosomes against its baselines.
+
+    Raises:
+        UserError: the corpus cannot be used.
+    """
+    corpus = Corpus.open(settings.corpus)
+    preset = resolve(settings)
+    with open_stage("pretrain", settings, {"corpus": settings.corpus}, resumable=True) as run:
+        if run.finished:
+            say(f"{run.out} is already there, made with these settings.")
+            return run.out
+        return _pretrain(settings, preset, corpus, run)
+
+
+def resolve(settings: PretrainSettings) -> Preset:
+    """Return the preset with what the user set in place of its values."""
+    preset = load_preset(settings.preset)
+    given = {name: value for name in TrainingSettings.model_fields if (value := getattr(settings, name, None)) is not None}
+    return preset.model_copy(update={"training": preset.training.model_copy(update=given)})
+
+
+def new_model(sizes: ModelSettings, corpus: Corpus, seed: int) -> GeneBertForPreTraining:
+    """Return an untrained model for a corpus; its normaliser of motif evidence is fitted on the training regions.
+
+    Raises:
+        UserError: a region is too short or too long for the model.
+    """
+    tokens = corpus.width - 2 * sizes.k + 5
+    torch.manual_seed(seed)
+    config = GeneBertConfig(**sizes.model_dump(), max_tokens=max(512, tokens), motifs=len(corpus.motifs))
+    model = GeneBertForPreTraining(config)
+    evidence = torch.from_numpy(np.asarray(corpus.evidence[corpus.split == 0])).float()
+    encoder = model.genebert.region_encoder
+    encoder.evidence_mean.copy_(evidence.mean(dim=0))
+    encoder.evidence_std.copy_(evidence.std(dim=0, correction=0).clamp(min=1.0))
+    return model
+
+
+def training_data(preset: Preset, corpus: Corpus, split: Any, seed: int) -> PretrainingData:
+    """Return the batches of a split as a preset wants them."""
+    return PretrainingData(corpus, split, k=preset.model.k, columns=preset.model.region_columns,
+                           batch_size=preset.training.batch_size, mask_fraction=preset.training.mask_fraction, seed=seed)
+
+
+def validation(model: GeneBertForPreTraining, data: PretrainingData) -> dict[str, float]:
+    """Return the mean losses of the first batches of a split; dropout is off meanwhile."""
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        batches = (data.batch(step).to(device) for step in range(min(VALIDATION_BATCHES, data.steps_per_epoch)))
+        parts = [{name: loss.item() for name, loss in pretraining_losses(model(batch), batch).items()} for batch in batches]
+    model.train(was_training)
+    return {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
+
+
+def _pretrain(settings: PretrainSettings, preset: Preset, corpus: Corpus, run: StageRun) -> Path:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    data = training_data(preset, corpus, "train", settings.seed)
+    if not len(data.examples):
+        raise UserError(problem(corpus.folder, "the corpus has no training examples", "Hold out fewer chromosomes in `genebert prepare`."))
+    training = preset.training
+    steps = max(1, round(training.epochs * data.steps_per_epoch))
+    schedule = Schedule(steps, training.learning_rate, training.warmup, training.weight_decay, settings.seed)
+    weights = {"mgm": training.mgm_weight, "ngsp": training.ngsp_weight, "srm": training.srm_weight}
+    model = new_model(preset.model, corpus, settings.seed)
+    learner = Learner(model, _losses, weights, schedule)
+    table = train(
+        learner,
+        data.batch,
+        description="pre-training",
+        batch_size=data.batch_size,
+        folder=run.folder,
+        checkpoint_steps=settings.checkpoint_steps,
+        curves=_curves(preset, corpus, model, steps),
+        device=settings.device,
+        precision=settings.precision,
+    )
+    table.to_csv(run.folder / "curves.tsv", sep="\t", index=False, float_format="%.6g")
+    held_out = "test" if corpus.test_chromosomes else "valid" if corpus.valid_chromosomes else "train"
+    model.to(pick_device(settings.device)).eval()
+    evaluation = evaluate_pretraining(model, training_data(preset, corpus, held_out, settings.seed + 1), data)
+    metrics = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "steps": steps,
+        "examples_seen": steps * data.batch_size,
+        "corpus_fingerprint": corpus.fingerprint,
+        "train_chromosomes": sorted(set(corpus.regions["chrom"][corpus.split == 0])),
+        "valid_chromosomes": corpus.valid_chromosomes,
+        "test_chromosomes": corpus.test_chromosomes,
+        "evaluated_on": held_out,
+        "evaluation": evaluation,
+    }
+    save_model(model, run.folder)
+    write_json(run.folder / "motifs.json", {"motifs": [m.to_json() for m in corpus.motifs], "pseudocount": corpus.pseudocount})
+    (run.folder / LAST_CHECKPOINT).unlink(missing_ok=True)
+    out = run.finish(metrics)
+    for row in evaluation:
+        baselines = ", ".join(f"{name} {value['value']:.3f}" for name, value in row["baselines"].items())
+        say(f"{row['task']} {row['metric']}: {row['model']['value']:.3f} ({baselines})")
+    return out
+
+
+def _losses(model: torch.nn.Module, batch: PretrainingBatch) -> dict[str, torch.Tensor]:
+    return pretraining_losses(model(batch), batch)
+
+
+def _curves(preset: Preset, corpus: Corpus, model: GeneBertForPreTraining, steps: int) -> Curves:
+    if not corpus.valid_chromosomes:
+        return Curves()
+    data = training_data(preset, corpus, "valid", seed=0)
+    return Curves(lambda: validation(model, data), max(1, steps // VALIDATIONS))

@@ -1,0 +1,1 @@
+"""Parts of the simulation: `genome` (sequence, layout, genes), `regulation` (accessibility), `cohort`."""

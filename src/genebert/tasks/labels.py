@@ -1,0 +1,63 @@
+"""The stage `labels`: annotation or a corpus becomes a table of labelled windows."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from genebert.console import say
+from genebert.corpus.store import Corpus
+from genebert.errors import Problems
+from genebert.inputs.genome import Genome
+from genebert.schema import SPLITS
+from genebert.settings import LabelsSettings
+from genebert.stage import open_stage
+from genebert.tasks.accessibility import accessibility_windows
+from genebert.tasks.base import LABELS_FILE
+from genebert.tasks.promoter import promoter_windows
+
+
+def labels(settings: LabelsSettings) -> Path:
+    """Make labels.tsv: labelled windows, split by the corpus' chromosomes.
+
+    Raises:
+        UserError: an input cannot be used, or a split has no rows.
+    """
+    corpus = Corpus.open(settings.corpus)
+    inputs = {"corpus": settings.corpus, "genome": settings.genome, "tss": settings.tss}
+    with open_stage("labels", settings, inputs) as run:
+        if run.finished:
+            say(f"{run.out} is already there, made with these settings.")
+            return run.out
+        with Genome(settings.genome) as genome:
+            check_genome(genome, corpus)
+            table = _windows(settings, corpus, genome)
+        table.to_csv(run.folder / LABELS_FILE, sep="\t", index=False)
+        counts = table.groupby(["split", "label"]).size()
+        metrics = {"rows": len(table), "rows_per_split": {s: int((table["split"] == s).sum()) for s in SPLITS},
+                   "rows_per_split_and_label": {f"{split} {label}": int(n) for (split, label), n in counts.items()}}
+        out = run.finish(metrics)
+        say(f"{out}: {len(table):,} windows ({', '.join(f'{s} {n:,}' for s, n in metrics['rows_per_split'].items())})")
+        return out
+
+
+def _windows(settings: LabelsSettings, corpus: Corpus, genome: Genome) -> pd.DataFrame:
+    if settings.task == "promoter":
+        return promoter_windows(settings, corpus, genome)
+    return accessibility_windows(settings, corpus)
+
+
+def check_genome(genome: Genome, corpus: Corpus) -> None:
+    """Check that a genome is the one that a corpus was made from.
+
+    Raises:
+        UserError: chromosomes or their lengths differ.
+    """
+    found = Problems(f"The genome {genome.path} and the corpus {corpus.folder} do not belong together:")
+    for name in sorted(set(genome.lengths) ^ set(corpus.lengths)):
+        where = "the corpus" if name in corpus.lengths else "the genome"
+        found.add(name, f"only {where} has this chromosome", "Give the genome that the corpus was made from.")
+    for name in sorted(set(genome.lengths) & set(corpus.lengths)):
+        if genome.lengths[name] != corpus.lengths[name]:
+            found.add(name, f"it has {genome.lengths[name]} bp in the genome and {corpus.lengths[name]} bp in the corpus",
+                      "Give the genome that the corpus was made from.")
+    found.raise_any()
