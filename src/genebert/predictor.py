@@ -101,12 +101,14 @@ def load_weights(kind: Any, folder: Path, **options: Any) -> Any:
     """
     level = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     try:
         return kind.from_pretrained(folder, local_files_only=True, **options)
     except Exception as error:  # safetensors and transformers raise many kinds for damaged files
         raise UserError(problem(folder, f"the model cannot be loaded ({error})", "Make it again.")) from None
     finally:
         transformers.logging.set_verbosity(level)
+        transformers.logging.enable_progress_bar()
 
 
 def read_scanner(folder: Path) -> Scanner:

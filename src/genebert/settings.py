@@ -80,6 +80,7 @@ class ModelSettings(Settings):
     hidden_size: int = Field(description="width of the sequence encoder")
     layers: int = Field(description="number of BERT layers")
     heads: int = Field(description="attention heads per BERT layer")
+    stem: int = Field(0, ge=0, description="width of a convolution over token embeddings before BERT, in tokens; 0 for none")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout on hidden states")
     region_columns: int = Field(description="R, regions per region matrix")
     patch: tuple[int, int] = Field(description="Swin patch: (motifs, regions)")

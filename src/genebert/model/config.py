@@ -13,6 +13,7 @@ class GeneBertConfig(PretrainedConfig):  # type: ignore[misc]
         k: k-mer length of a token.
         max_tokens: longest input in tokens, special ones included.
         hidden_size, layers, heads: of the BERT sequence encoder (feed-forward width: 4 x hidden_size).
+        stem: width of a convolution over token embeddings before BERT, in tokens, odd; 0 for none.
         dropout: on hidden states; attention probabilities have none, which lets the fused kernels run.
         motifs: number of motifs, the rows of the region matrix.
         region_columns: R, its columns.
@@ -32,6 +33,7 @@ class GeneBertConfig(PretrainedConfig):  # type: ignore[misc]
         hidden_size: int = 768,
         layers: int = 12,
         heads: int = 12,
+        stem: int = 0,
         dropout: float = 0.1,
         motifs: int = 1000,
         region_columns: int = 32,
@@ -48,6 +50,7 @@ class GeneBertConfig(PretrainedConfig):  # type: ignore[misc]
         self.hidden_size = hidden_size
         self.layers = layers
         self.heads = heads
+        self.stem = stem
         self.dropout = dropout
         self.motifs = motifs
         self.region_columns = region_columns

@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from genebert.batches import PretrainingBatch, RegionMatrix
 from genebert.model.config import GeneBertConfig
-from genebert.model.heads import ClassificationHead, HiddenBaseHead, MatchingHead
+from genebert.model.heads import AdjacencyHead, ClassificationHead, HiddenBaseHead, MatchingHead
 from genebert.model.region_encoder import RegionEncoder
 from genebert.model.sequence_encoder import SequenceEncoder, SequenceOutput
 
@@ -21,7 +23,7 @@ class GeneBertOutput(ModelOutput):  # type: ignore[misc]
 
     Attributes:
         last_hidden_state: of the sequence encoder, shape (b, tokens, hidden).
-        sequence: pooled, shape (b, 2 * hidden).
+        sequence: pooled, shape (b, 4 * hidden).
         region: pooled, shape (b, region width).
     """
 
@@ -55,10 +57,14 @@ class GeneBertPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     base_model_prefix = "genebert"
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
+        super()._init_weights(module)
+        if isinstance(module, RegionEncoder):
+            init.zeros_(module.evidence_mean)
+            init.ones_(module.evidence_std)
+        elif isinstance(module, HiddenBaseHead):
+            init.zeros_(module.bias)
+        elif isinstance(module, MatchingHead):
+            init.constant_(module.log_scale, module.INITIAL)
 
 
 class GeneBertModel(GeneBertPreTrainedModel):
@@ -76,6 +82,11 @@ class GeneBertModel(GeneBertPreTrainedModel):
         return GeneBertOutput(last_hidden_state=encoded.hidden, sequence=encoded.pooled, region=self.region_encoder(matrix))
 
     @property
+    def sequence_width(self) -> int:
+        """Length of a pooled sequence vector."""
+        return SequenceEncoder.POOLED * int(self.config.hidden_size)
+
+    @property
     def token_embeddings(self) -> torch.Tensor:
         """Token embeddings, shape (vocabulary, hidden)."""
         weight: torch.Tensor = self.sequence_encoder.bert.embeddings.word_embeddings.weight
@@ -89,8 +100,8 @@ class GeneBertForPreTraining(GeneBertPreTrainedModel):
         super().__init__(config)
         self.genebert = GeneBertModel(config)
         self.base_head = HiddenBaseHead(config)
-        self.adjacency_head = nn.Linear(config.hidden_size, 1)
-        self.matching_head = MatchingHead(2 * config.hidden_size, self.genebert.region_encoder.width, config.projection_dim)
+        self.adjacency_head = AdjacencyHead(config.hidden_size)
+        self.matching_head = MatchingHead(self.genebert.sequence_width, self.genebert.region_encoder.width, config.projection_dim)
         self.post_init()
 
     def forward(self, batch: PretrainingBatch) -> PretrainingOutput:
@@ -100,7 +111,7 @@ class GeneBertForPreTraining(GeneBertPreTrainedModel):
         sequence, region = self.matching_head(output.sequence, output.region)
         return PretrainingOutput(
             base_log_probs=self.base_head(scored, self.genebert.token_embeddings),
-            adjacent_logits=self.adjacency_head(output.last_hidden_state[:, 0]).squeeze(-1),
+            adjacent_logits=self.adjacency_head(output.sequence),
             sequence=sequence,
             region=region,
             scale=self.matching_head.scale,
@@ -113,7 +124,7 @@ class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
     def __init__(self, config: GeneBertConfig) -> None:
         super().__init__(config)
         self.genebert = GeneBertModel(config)
-        width = 2 * config.hidden_size + self.genebert.region_encoder.width
+        width = self.genebert.sequence_width + self.genebert.region_encoder.width
         self.classifier = ClassificationHead(width, config.hidden_size, config.num_labels, config.dropout)
         self.post_init()
 
@@ -130,7 +141,11 @@ class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
 
 def save_model(model: Any, folder: Any) -> None:
     """Write config.json and model.safetensors into a folder."""
-    model.save_pretrained(folder, safe_serialization=True)
+    transformers.logging.disable_progress_bar()
+    try:
+        model.save_pretrained(folder)
+    finally:
+        transformers.logging.enable_progress_bar()
 
 
 AutoConfig.register(GeneBertConfig.model_type, GeneBertConfig)

@@ -36,6 +36,20 @@ class HiddenBaseHead(nn.Module):
         return by_base.logsumexp(dim=(1, 3))
 
 
+class AdjacencyHead(nn.Module):
+    """Compares the two segments: [CLS], and the product and the difference of the segments' mean states."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.BatchNorm1d(3 * hidden_size), nn.Linear(3 * hidden_size, hidden_size), nn.GELU(), nn.Linear(hidden_size, 1))
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Return logits of adjacency, shape (b,), of pooled sequences, shape (b, 4 * hidden)."""
+        cls, first, second, _ = pooled.chunk(4, dim=-1)
+        logits: torch.Tensor = self.layers(torch.cat([cls, first * second, (first - second).abs()], dim=-1)).squeeze(-1)
+        return logits
+
+
 class MatchingHead(nn.Module):
     """Projects both modalities into one space of unit vectors, with a learned temperature (Radford et al. 2021).
 
@@ -43,13 +57,14 @@ class MatchingHead(nn.Module):
     away what all have in common.
     """
 
+    INITIAL = math.log(1 / 0.07)
     MOST = math.log(100.0)
 
     def __init__(self, sequence_width: int, region_width: int, projection_dim: int) -> None:
         super().__init__()
         self.sequence = nn.Sequential(nn.BatchNorm1d(sequence_width), nn.Linear(sequence_width, projection_dim))
         self.region = nn.Sequential(nn.BatchNorm1d(region_width), nn.Linear(region_width, projection_dim))
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.log_scale = nn.Parameter(torch.tensor(self.INITIAL))
 
     @property
     def scale(self) -> torch.Tensor:
@@ -67,7 +82,7 @@ class ClassificationHead(nn.Module):
 
     def __init__(self, width: int, hidden: int, labels: int, dropout: float) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, labels))
+        self.layers = nn.Sequential(nn.BatchNorm1d(width), nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, labels))
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """Return logits, shape (b, labels), of pooled vectors, shape (b, width)."""

@@ -15,7 +15,7 @@ class SequenceOutput(NamedTuple):
 
     Attributes:
         hidden: shape (b, tokens, hidden).
-        pooled: shape (b, 2 * hidden): the [CLS] state, and the mean of the states of all other tokens.
+        pooled: shape (b, 4 * hidden): the [CLS] state, the means of the states of either segment, and the highest of all.
     """
 
     hidden: torch.Tensor
@@ -23,7 +23,14 @@ class SequenceOutput(NamedTuple):
 
 
 class SequenceEncoder(nn.Module):
-    """BERT over [CLS] A [SEP] B [SEP]."""
+    """BERT over [CLS] A [SEP] B [SEP], with an optional convolution before it.
+
+    A convolution over token embeddings lets a masked position see its neighbours, and a motif be one filter, before attention has
+    learned what is near; a small network on little data needs that. Without it, this is BERT as DNABERT has it.
+    """
+
+    POOLED = 4
+    """Pooled vectors are so many times as wide as hidden states."""
 
     def __init__(self, config: GeneBertConfig) -> None:
         super().__init__()
@@ -41,8 +48,19 @@ class SequenceEncoder(nn.Module):
             ),
             add_pooling_layer=False,
         )
+        self.stem = nn.Conv1d(config.hidden_size, config.hidden_size, config.stem, padding="same") if config.stem else None
 
     def forward(self, input_ids: torch.Tensor, segment_ids: torch.Tensor) -> SequenceOutput:
         """Encode tokens: input_ids and segment_ids are int64, shape (b, tokens)."""
-        hidden = self.bert(input_ids=input_ids, token_type_ids=segment_ids).last_hidden_state
-        return SequenceOutput(hidden, torch.cat([hidden[:, 0], hidden[:, 1:].mean(dim=1)], dim=-1))
+        embedded = self.bert.embeddings.word_embeddings(input_ids)
+        if self.stem is not None:
+            embedded = embedded + nn.functional.gelu(self.stem(embedded.transpose(1, 2)).transpose(1, 2))
+        hidden = self.bert(inputs_embeds=embedded, token_type_ids=segment_ids).last_hidden_state
+        return SequenceOutput(hidden, self._pool(hidden, segment_ids))
+
+    def _pool(self, hidden: torch.Tensor, segment_ids: torch.Tensor) -> torch.Tensor:
+        second = segment_ids.to(hidden.dtype)[..., None]
+        first = 1 - second
+        first[:, 0] = 0  # [CLS]
+        means = [(hidden * part).sum(dim=1) / part.sum(dim=1) for part in (first, second)]
+        return torch.cat([hidden[:, 0], *means, hidden[:, 1:].amax(dim=1)], dim=-1)

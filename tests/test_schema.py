@@ -1,0 +1,106 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import toys
+from hypothesis import given
+from hypothesis import strategies as st
+
+from genebert.schema import (
+    BASES,
+    SPLITS,
+    A,
+    C,
+    G,
+    Motif,
+    N,
+    T,
+    Variant,
+    check_windows,
+    decode,
+    encode,
+    gc_fraction,
+    reverse_complement,
+    split_of,
+)
+
+letters = st.text("ACGTN", max_size=60)
+
+
+def test_codes_are_the_documented_ones() -> None:
+    assert [BASES[code] for code in (A, C, G, T, N)] == list("ACGTN")
+    assert encode("ACGTNacgtn").codes.tolist() == [0, 1, 2, 3, 4] * 2
+    assert encode("Uu").codes.tolist() == [T, T]
+
+
+@given(letters)
+def test_decode_inverts_encode(sequence: str) -> None:
+    encoded = encode(sequence.lower())
+    assert encoded.codes.dtype == np.uint8
+    assert (encoded.ambiguous, encoded.invalid) == (0, None)
+    assert decode(encoded.codes) == sequence
+
+
+def test_iupac_letters_become_n_and_are_counted() -> None:
+    encoded = encode("ARyNswKmbdhvT")
+    assert decode(encoded.codes) == "ANNNNNNNNNNNT"
+    assert encoded.ambiguous == 10  # the N is no ambiguity letter
+    assert encoded.invalid is None
+
+
+@pytest.mark.parametrize(("sequence", "invalid"), [("ACE", (2, "E")), ("R-AX", (1, "-")), ("AC€E", (2, "€"))])
+def test_the_first_letter_that_is_no_nucleotide_is_named(sequence: str, invalid: tuple[int, str]) -> None:
+    assert encode(sequence).invalid == invalid
+
+
+def test_empty_sequence() -> None:
+    assert encode("").codes.shape == (0,)
+    assert decode(encode("").codes) == ""
+
+
+@given(letters)
+def test_reverse_complement_is_that_of_strings(sequence: str) -> None:
+    codes = encode(sequence).codes
+    assert decode(reverse_complement(codes)) == toys.reverse_complement(sequence)
+    assert (reverse_complement(reverse_complement(codes)) == codes).all()
+
+
+def test_reverse_complement_works_along_the_last_axis() -> None:
+    codes = np.stack([encode("AACG").codes, encode("TNNC").codes])
+    assert [decode(row) for row in reverse_complement(codes)] == ["CGTT", "GNNA"]
+
+
+@given(st.lists(st.text("ACGTN", min_size=7, max_size=7), min_size=1, max_size=4))
+def test_gc_fraction_counts_known_bases(rows: list[str]) -> None:
+    expected = [sum(b in "GC" for b in row) / known if (known := 7 - row.count("N")) else 0.5 for row in rows]
+    assert gc_fraction(np.stack([encode(row).codes for row in rows])) == pytest.approx(expected)
+
+
+def test_motif_survives_json() -> None:
+    motif = toys.random_motif("m", 7, np.random.default_rng(0))
+    again = Motif.from_json(json.loads(json.dumps(motif.to_json())))
+    assert (again.id, again.name, again.width) == ("m", "M", 7)
+    assert np.array_equal(again.probabilities, motif.probabilities)
+
+
+def test_variant_is_named_as_in_its_vcf() -> None:
+    assert Variant("chr1", 99, "A", "AT").name == "chr1:100:A>AT"
+
+
+def test_split_of_chromosomes() -> None:
+    split = split_of(["chr1", "chr2", "chr3", "chr1"], valid=["chr2"], test=["chr3"])
+    assert split.dtype == np.uint8
+    assert [SPLITS[i] for i in split] == ["train", "valid", "test", "train"]
+
+
+def test_check_windows_names_each_fault() -> None:
+    good = ("chr1", 0, 100)
+    bad = [("chrX", 0, 5), ("chr1", -1, 5), ("chr1", 5, 5), ("chr1", 90, 101)]
+    assert check_windows(pd.DataFrame([good], columns=["chrom", "start", "end"]), {"chr1": 100}) == []
+    assert check_windows(pd.DataFrame([good, *bad], columns=["chrom", "start", "end"]), {"chr1": 100}) == [
+        "chrX:0-5 is on a chromosome that the genome lacks",
+        "chr1:-1-5 starts before 0",
+        "chr1:5-5 ends at or before its start",
+        "chr1:90-101 ends beyond its chromosome",
+    ]
