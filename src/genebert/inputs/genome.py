@@ -35,18 +35,26 @@ class Genome:
         self.path = path
         self.ambiguous = 0
         bgzip = check_fasta(path)
-        index = Path(f"{path}.fai")
-        blocks = Path(f"{path}.gzi")
         self._scratch = tempfile.TemporaryDirectory(prefix="genebert-")
+        try:
+            self._fasta = self._open(bgzip)
+        except UserError:
+            self._scratch.cleanup()
+            raise
+        self.lengths: dict[str, int] = dict(zip(self._fasta.references, self._fasta.lengths, strict=True))
+
+    def _open(self, bgzip: bool) -> pysam.FastaFile:
+        index, blocks = Path(f"{self.path}.fai"), Path(f"{self.path}.gzi")
         if not (index.exists() and (blocks.exists() or not bgzip)):
             index, blocks = self._make_index(bgzip)
         try:
-            self._fasta = pysam.FastaFile(str(path), str(index), str(blocks) if bgzip else None)
+            fasta = pysam.FastaFile(str(self.path), str(index), str(blocks) if bgzip else None)
         except (OSError, ValueError) as error:
-            raise UserError(problem(path, f"the FASTA cannot be opened ({error})", f"Try `samtools faidx {path}`.")) from None
-        self.lengths: dict[str, int] = dict(zip(self._fasta.references, self._fasta.lengths, strict=True))
-        if not self.lengths:
-            raise UserError(problem(path, "the FASTA holds no sequence", "Give a genome with at least one chromosome."))
+            raise UserError(problem(self.path, f"the FASTA cannot be opened ({error})",
+                                    f"Try `samtools faidx {self.path}`.")) from None
+        if not fasta.references:
+            raise UserError(problem(self.path, "the FASTA holds no sequence", "Give a genome with at least one chromosome."))
+        return fasta
 
     def _make_index(self, bgzip: bool) -> tuple[Path, Path]:
         folder = Path(self._scratch.name)

@@ -17,6 +17,7 @@ from genebert.inputs.genome import GZIP_MAGIC, match_chromosomes
 NARROW_PEAK = ("chrom", "start", "end", "name", "score", "strand", "signal", "p", "q", "summit")
 BED = ("chrom", "start", "end", "name", "score", "strand")
 _HEADER_WORDS = ("#", "track", "browser")
+_LARGEST = 1 << 53  # up to here, floating point numbers hold every whole number
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ def read_peaks(path: Path, lengths: Mapping[str, int], *, skip_unknown: bool = F
         signal = _number(table["signal"]).fillna(0.0)
         p = _number(table["p"])
         rank = p if p.ge(0).any() else signal
-        middle = (table["start"] + _number(table["summit"])).where(_number(table["summit"]) >= 0, middle).astype(np.int64)
+        summit = _number(table["summit"])
+        middle = (table["start"] + summit).where(summit >= 0, middle).astype(np.int64)
+    _check_signal(intervals, signal)
     found = table[["chrom", "start", "end", "line"]].assign(score=rank, signal=signal, summit=middle)
     return Intervals(found, path, intervals.duplicates, intervals.skipped)
 
@@ -83,6 +86,15 @@ def _check_summits(intervals: Intervals) -> None:
     for line, value in zip(table["line"][wrong], table["summit"][wrong], strict=True):
         found.add(f"line {line}", f"column 10 (summit) is {value!r}, and not an offset inside the peak",
                   "Give the offset from start, or -1 if there is none.")
+    found.raise_any()
+
+
+def _check_signal(intervals: Intervals, signal: pd.Series) -> None:
+    wrong = ~np.isfinite(signal) | (signal < 0)
+    found = Problems(f"The peaks of {intervals.path} cannot be used:")
+    for line, value in zip(intervals.table["line"][wrong], signal[wrong], strict=True):
+        found.add(f"line {line}", f"its signal is {value}, and not an amount",
+                  "Give a number from 0 on in column 7 of a narrowPeak file, or in column 5 of a BED file.")
     found.raise_any()
 
 
@@ -131,13 +143,14 @@ def check_intervals(
 
 def _parse_coordinates(rows: pd.DataFrame, found: Problems) -> pd.DataFrame:
     table = rows.copy()
+    readable = pd.Series(True, index=rows.index)
     for name in ("start", "end"):
-        numbers = pd.to_numeric(rows[name], errors="coerce")
-        bad = numbers.isna() | (numbers % 1 != 0)
+        numbers = _number(rows[name])
+        bad = numbers.isna() | (numbers % 1 != 0) | (numbers.abs() >= _LARGEST)
+        readable &= ~bad
         for line, value in zip(rows["line"][bad], rows[name][bad], strict=True):
             found.add(f"line {line}", f"{name} is {value!r}, not a whole number", "Write chrom, start, end separated by tabs.")
         table[name] = numbers.where(~bad, 0).astype(np.int64)
-    readable = pd.to_numeric(rows["start"], errors="coerce").notna() & pd.to_numeric(rows["end"], errors="coerce").notna()
     for line, start in table.loc[readable & (table["start"] < 0), ["line", "start"]].itertuples(index=False):
         found.add(f"line {line}", f"start is {start}", "Coordinates are 0-based and not negative; correct the line.")
     empty = readable & (table["end"] <= table["start"])
@@ -175,7 +188,7 @@ def _shorten(names: list[str], most: int = 12) -> str:
 
 
 def open_text(path: Path) -> IO[str]:
-    """Open a text file for reading, gzip or plain by its first bytes.
+    """Open a text file for reading, gzip or plain by its first bytes; a byte order mark, as Excel writes it, is passed over.
 
     Raises:
         UserError: it cannot be read.
@@ -183,7 +196,7 @@ def open_text(path: Path) -> IO[str]:
     try:
         with path.open("rb") as handle:
             compressed = handle.read(2) == GZIP_MAGIC
-        return gzip.open(path, "rt", encoding="utf-8") if compressed else path.open(encoding="utf-8")
+        return gzip.open(path, "rt", encoding="utf-8-sig") if compressed else path.open(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(problem(path, f"it cannot be read ({error.strerror})", "Check the path and its permissions.")) from None
 
@@ -238,18 +251,21 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     lines = read_text(path).splitlines()
     delimiter = "\t" if "\t" in lines[0] else ","
-    rows = list(csv.reader(lines, delimiter=delimiter))
+    try:
+        rows = list(csv.reader(lines, delimiter=delimiter))
+    except csv.Error as error:
+        raise UserError(problem(path, f"it is no CSV or TSV ({error})", "Correct it.")) from None
     header = [name.strip().lstrip("#").lower() for name in rows[0]]
     found = Problems(f"The table {path} cannot be used:")
     if len(set(header)) != len(header):
         found.add("line 1", f"column names repeat: {', '.join(header)}", "Give every column its own name.")
-    for number, row in enumerate(rows[1:], 2):
-        if row and len(row) != len(header):
+    kept = [(number, row) for number, row in enumerate(rows[1:], 2) if row]
+    for number, row in kept:
+        if len(row) != len(header):
             found.add(f"line {number}", f"it has {len(row)} columns, and the header has {len(header)}",
                       "Give every line the header's number of columns.")
-    if len(rows) == 1:
+    if not kept:
         found.add("line 1", "there are no rows after the header", "Give at least one row.")
     found.raise_any()
-    kept = [(number, row) for number, row in enumerate(rows[1:], 2) if row]
     table = pd.DataFrame([row for _, row in kept], columns=header, dtype=object)
     return table.assign(line=[number for number, _ in kept])

@@ -30,6 +30,7 @@ STEPS_PER_BIT = 100
 SCORE_OF_N = -1_000_000
 SUM_TOLERANCE = 0.02
 _SCAN_BASES = 1 << 18  # fits the cache: four times as fast as 1 << 20
+_STATED_WIDTH = re.compile(r"^letter-probability matrix.*\bw=\s*(\d+)", re.MULTILINE)
 _HOCOMOCO_ID = re.compile(r"^(?P<name>[^.]+)\.H1\d")
 
 
@@ -89,7 +90,11 @@ def _read_meme(text: str, found: Problems) -> Iterator[Motif]:
             found.add(f"line {start + 1}", "MOTIF has no name", "Write `MOTIF ID NAME`.")
             continue
         rows = _probability_rows(lines, start, end, found)
-        if rows:
+        stated = _STATED_WIDTH.search("\n".join(lines[start:end]))
+        if rows and stated and int(stated[1]) != len(rows):
+            found.add(f"line {start + 1}", f"{lines[start]!r} has {len(rows)} rows, and says w= {stated[1]}",
+                      "Copy or download the file again.")
+        elif rows:
             yield Motif(words[0], words[1] if len(words) > 1 else _short_name(words[0]), np.array(rows))
 
 

@@ -1,0 +1,27 @@
+# `make demo` and `make test` set up .venv with pinned versions first; `make demo DATA=folder` runs on real data.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INPUTS ?= $(if $(wildcard $(DATA)/inputs.yaml),inputs.yaml,blood.yaml)
+OUT ?= $(if $(DATA),demo-$(basename $(INPUTS)),demo)
+
+.PHONY: demo test check clean
+demo: $(VENV)/installed
+	$(BIN)/genebert demo --out $(OUT) $(if $(DATA),--data $(DATA) --inputs $(INPUTS))
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo demo-*

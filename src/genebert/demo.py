@@ -1,0 +1,155 @@
+"""`genebert demo`: the whole pipeline in one readable script, on simulated data or on a folder of real data."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from genebert.console import say, table
+from genebert.corpus.build import prepare
+from genebert.errors import UserError, problem
+from genebert.finetune import finetune
+from genebert.metrics import Estimate
+from genebert.pretrain import pretrain
+from genebert.report.build import report
+from genebert.settings import (
+    CONFIGS,
+    DemoSettings,
+    FinetuneSettings,
+    LabelsSettings,
+    PrepareSettings,
+    PretrainSettings,
+    ReportSettings,
+    SimulateSettings,
+    VariantsSettings,
+)
+from genebert.simulate import simulate
+from genebert.stage import read_manifest
+from genebert.tasks.labels import labels
+from genebert.variants import variants
+
+
+class Inputs(BaseModel):
+    """The files of a data folder, relative to it, and how to hold chromosomes out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    genome: Path
+    peaks: Path
+    motifs: Path
+    tss: Path
+    vcf: Path
+    blacklist: Path | None = None
+    truth: Path | None = None
+    region_width: int = 512
+    valid_chromosomes: list[str]
+    test_chromosomes: list[str]
+    title: str = "GeneBERT on simulated data"
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data folder and its inputs."""
+
+    folder: Path
+    inputs: Inputs
+
+    def __getitem__(self, name: str) -> Path:
+        """Return the path of one input."""
+        path: Path = getattr(self.inputs, name)
+        return self.folder / path
+
+
+def demo(settings: DemoSettings) -> Path:
+    """Run every stage, from files to report; stages that are already done are not repeated.
+
+    Returns:
+        the report's HTML file.
+
+    Raises:
+        UserError: the data folder lacks a file.
+    """
+    began = time.monotonic()
+    out, seed, device = settings.out, settings.seed, settings.device
+    data = read_data(settings.data, settings.inputs) if settings.data else None
+    if data is None:
+        _announce(1, "simulate a genome, ATAC-seq peaks of six cell types, and a cohort")
+        data = read_data(simulate(SimulateSettings(out=out / "data", seed=seed)), settings.inputs)
+    inputs, genome = data.inputs, data["genome"]
+    _announce(2, "prepare the corpus: consensus regions, motif evidence, accessibility, splits")
+    corpus = prepare(PrepareSettings(
+        out=out / "corpus", genome=genome, peaks=[data["peaks"]], motifs=str(data["motifs"]),
+        blacklist=data["blacklist"] if inputs.blacklist else None, region_width=inputs.region_width,
+        valid_chromosomes=inputs.valid_chromosomes, test_chromosomes=inputs.test_chromosomes,
+    ))
+    _announce(3, "pre-train on both modalities with MGM, NGSP and SRM")
+    model = pretrain(PretrainSettings(out=out / "pretrained", corpus=corpus, preset="tiny", seed=seed, device=device))
+    _announce(4, "fine-tune on promoters, and on accessibility per cell type, with baselines")
+    predictors = []
+    for task in ("promoter", "accessibility"):
+        made = labels(LabelsSettings(out=out / f"{task}-labels", task=task, corpus=corpus, genome=genome, tss=data["tss"], seed=seed))
+        predictors.append(finetune(FinetuneSettings(
+            out=out / task, labels=made, model=model, genome=genome, corpus=corpus, seed=seed, device=device,
+        )))
+    _announce(5, "score variants per cell type with the accessibility predictor")
+    scored = variants(VariantsSettings(
+        out=out / "variants", vcf=data["vcf"], model=predictors[1], genome=genome, corpus=corpus, device=device,
+    ))
+    _announce(6, "write the report")
+    page = report(ReportSettings(
+        out=out / "report", corpus=corpus, pretrained=model, predictors=predictors, variants=scored, title=inputs.title,
+    )) / "report.html"
+    _summary(model, predictors)
+    say(f"Done in {time.monotonic() - began:.0f} s. Report: {page}")
+    return page
+
+
+def read_data(folder: Path, name: str) -> Data:
+    """Read which files of a data folder are what.
+
+    Args:
+        folder: the data folder.
+        name: of a YAML in it, or of one that ships with genebert (blood.yaml).
+
+    Raises:
+        UserError: the YAML is absent or wrong, or files that it names are absent.
+    """
+    path = folder / name
+    if not path.exists():
+        path = CONFIGS / "data" / name
+    if not path.exists():
+        shipped = ", ".join(sorted(p.name for p in (CONFIGS / "data").glob("*.yaml")))
+        raise UserError(problem(folder / name, "there is no such file", f"Write it (see the README), or use --inputs with one of {shipped}."))
+    try:
+        inputs = Inputs.model_validate(yaml.safe_load(path.read_text()))
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(problem(path, f"it does not describe a data folder ({error})", "See the README for its keys.")) from None
+    data = Data(folder, inputs)
+    named = [key for key in ("genome", "peaks", "motifs", "tss", "vcf", "blacklist") if getattr(inputs, key)]
+    missing = [str(data[key]) for key in named if not data[key].exists()]
+    if missing:
+        raise UserError(problem(path, f"files that it names are absent: {', '.join(missing)}", "Correct --data or the YAML."))
+    return data
+
+
+def _announce(number: int, what: str) -> None:
+    say(f"[{number}/6] {what}")
+
+
+def _summary(model: Path, predictors: list[Path]) -> None:
+    rows: list[tuple[Any, ...]] = []
+    for row in read_manifest(model).metrics["evaluation"]:
+        others = ", ".join(f"{name} {value['value']:.3f}" for name, value in row["baselines"].items())
+        rows.append((f"{row['task']}: {row['metric']}", _estimate(row["model"]), others))
+    for folder in predictors:
+        results = [row for row in read_manifest(folder).metrics["results"] if row["metric"] == "AUROC"]
+        others = ", ".join(f"{row['method']} {row['value']:.3f}" for row in results[1:])
+        rows.append((f"{folder.name}: AUROC of the fine-tuned model", _estimate(results[0]), others))
+    table("Held-out chromosomes, 95% intervals", ("measure", "GeneBERT", "others"), rows)
+
+
+def _estimate(value: dict[str, Any]) -> str:
+    return str(Estimate(value["value"], value["low"], value["high"]))

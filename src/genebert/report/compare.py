@@ -1,0 +1,105 @@
+"""The numbers behind figures and sentences: verdicts, curves, calibration, intervals per cell type."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+from genebert.metrics import Estimate
+from genebert.report.content import Verdict
+
+Numbers = NDArray[np.float64]
+Scores = Mapping[str, Numbers]
+"""method -> probability of the second class for each test row."""
+
+
+def estimate(row: Mapping[str, Any]) -> Estimate:
+    """Return the estimate in a row of a manifest."""
+    return Estimate(row["value"], row["low"], row["high"], row["seeds"])
+
+
+def verdict(what: str, subject: str, own: Estimate, others: Mapping[str, Estimate]) -> Verdict:
+    """Say in a sentence whether a model beats its baselines.
+
+    Args:
+        what: the measure, such as "NGSP, AUROC".
+        subject: the model's name.
+        own: its estimate; larger is better.
+        others: baseline -> estimate.
+    """
+    worse = {name: other for name, other in others.items() if own.value < other.value}
+    close = [name for name, other in others.items() if name not in worse and own.low <= other.high]
+    if worse:
+        listed = ", ".join(f"{name} ({other.value:.3f})" for name, other in worse.items())
+        clear = all(own.high < other.low for other in worse.values())
+        return Verdict("below", f"{what}: {subject} ({own.value:.3f}) is below {listed}{'' if clear else '; 95% intervals overlap'}.")
+    if close:
+        return Verdict("level", f"{what}: {subject} ({own.value:.3f}) is not clearly above {', '.join(close)}; 95% intervals overlap.")
+    names = ", ".join(f"{name} ({other.value:.3f})" for name, other in others.items())
+    return Verdict("above", f"{what}: {subject} ({own.value:.3f}) is above {names}; 95% intervals do not overlap.")
+
+
+class Curve(NamedTuple):
+    """Points of a curve and the area that goes with it."""
+
+    x: Numbers
+    y: Numbers
+    area: float
+
+
+def roc(label: NDArray[np.int64], score: Numbers) -> Curve:
+    """Return false positive rate, true positive rate and AUROC; label: 0 or 1, score: both of shape (n,)."""
+    false_positive, true_positive, _ = roc_curve(label, score)
+    return Curve(false_positive, true_positive, float(roc_auc_score(label, score)))
+
+
+def precision_recall(label: NDArray[np.int64], score: Numbers) -> Curve:
+    """Return recall, precision and average precision; label: 0 or 1, score: both of shape (n,)."""
+    precision, recall, _ = precision_recall_curve(label, score)
+    return Curve(recall[::-1], precision[::-1], float(average_precision_score(label, score)))
+
+
+def reliability(label: NDArray[np.int64], score: Numbers, bins: int = 10) -> pd.DataFrame:
+    """Compare probabilities with what happened, in bins that hold equally many rows.
+
+    Returns:
+        DataFrame with predicted (mean probability), observed (fraction of the second class), low and high (95% Wilson interval), n.
+    """
+    order = np.argsort(score, kind="stable")
+    rows = []
+    for part in np.array_split(order, min(bins, len(order))):
+        low, high = wilson(float(label[part].mean()), len(part))
+        rows.append((score[part].mean(), label[part].mean(), low, high, len(part)))
+    return pd.DataFrame(rows, columns=["predicted", "observed", "low", "high", "n"])
+
+
+def wilson(fraction: float, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Return the 95% Wilson interval of a fraction of n."""
+    centre = (fraction + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(fraction * (1 - fraction) / n + z**2 / (4 * n**2))
+    return min(float(centre - half), fraction), max(float(centre + half), fraction)
+
+
+def auroc_interval(label: NDArray[np.int64], score: Numbers) -> Estimate:
+    """Return AUROC with the 95% interval of DeLong, DeLong and Clarke-Pearson, which needs no resampling."""
+    positive = label == 1
+    ranks = rankdata(score)
+    n, m = int(positive.sum()), int((~positive).sum())
+    above = (ranks[positive] - rankdata(score[positive])) / m
+    below = 1 - (ranks[~positive] - rankdata(score[~positive])) / n
+    area = float(above.mean())
+    spread = sum(part.var(ddof=1) / len(part) for part in (above, below) if len(part) > 1)
+    half = 1.96 * float(np.sqrt(spread))
+    return Estimate(area, max(0.0, area - half), min(1.0, area + half))
+
+
+def auroc_by_cell_type(cell_type: NDArray[Any], label: NDArray[np.int64], scores: Scores) -> dict[str, dict[str, Estimate]]:
+    """Return method -> cell type -> AUROC, for the cell types whose rows hold both classes."""
+    members = {str(name): cell_type == name for name in np.unique(cell_type)}
+    usable = {name: rows for name, rows in members.items() if 0 < label[rows].sum() < rows.sum()}
+    return {method: {name: auroc_interval(label[rows], score[rows]) for name, rows in usable.items()}
+            for method, score in scores.items()}
