@@ -5,7 +5,8 @@ from genebert.errors import SHOWN, Problems, UserError, problem
 
 def test_a_problem_is_one_line_with_place_fault_and_remedy() -> None:
     assert problem("a.bed, line 3", "end 5 is not after start 9", "Swap them.") == (
-        "a.bed, line 3: end 5 is not after start 9. Swap them.")
+        "a.bed, line 3: end 5 is not after start 9. Swap them."
+    )
 
 
 def test_no_problems_raise_nothing() -> None:
@@ -19,10 +20,13 @@ def test_problems_are_reported_together() -> None:
     with pytest.raises(UserError) as error:
         found.raise_any()
     assert str(error.value) == (
-        "The peaks cannot be used:\n  - line 1: start is -4. Correct it.\n  - line 2: end is 'x'. Correct it.")
+        "The peaks cannot be used:\n  - line 1: start is -4. Correct it.\n  - line 2: end is 'x'. Correct it."
+    )
 
 
-@pytest.mark.parametrize(("count", "last"), [(SHOWN, f"line {SHOWN - 1}"), (SHOWN + 3, "and 3 more problems")])
+@pytest.mark.parametrize(
+    ("count", "last"), [(SHOWN, f"line {SHOWN - 1}"), (SHOWN + 3, "and 3 more problems")]
+)
 def test_a_long_list_is_cut_and_the_rest_counted(count: int, last: str) -> None:
     found = Problems("Too much:")
     for line in range(count):

@@ -17,7 +17,9 @@ def test_class_measures_are_those_of_sklearn(generator: np.random.Generator) -> 
     label, predicted = generator.integers(0, 4, size=(2, 60))
     assert metrics.mcc(label, predicted) == pytest.approx(sklearn_metrics.matthews_corrcoef(label, predicted))
     assert metrics.mcc(label, label) == pytest.approx(1)
-    assert metrics.accuracy(label, predicted) == pytest.approx(sklearn_metrics.accuracy_score(label, predicted))
+    assert metrics.accuracy(label, predicted) == pytest.approx(
+        sklearn_metrics.accuracy_score(label, predicted)
+    )
 
 
 def test_binary_measures_are_those_of_sklearn(generator: np.random.Generator) -> None:
@@ -30,7 +32,10 @@ def test_binary_measures_are_those_of_sklearn(generator: np.random.Generator) ->
 
 
 def test_mcc_by_hand() -> None:
-    label, predicted = np.array([1] * 6 + [0] * 4), np.array([1] * 5 + [0] + [1] + [0] * 3)  # TP 5, FN 1, FP 1, TN 3
+    label, predicted = (
+        np.array([1] * 6 + [0] * 4),
+        np.array([1] * 5 + [0] + [1] + [0] * 3),
+    )  # TP 5, FN 1, FP 1, TN 3
     assert metrics.mcc(label, predicted) == pytest.approx((5 * 3 - 1 * 1) / np.sqrt(6 * 6 * 4 * 4))
 
 
@@ -79,7 +84,10 @@ def test_bootstrap_resamples_arrays_together() -> None:
 
 
 def test_bootstrap_leaves_out_undefined_resamples() -> None:
-    label, score = np.array([0, 0, 0, 1]), np.array([0.1, 0.2, 0.3, 0.4])  # many resamples have one class only
+    label, score = (
+        np.array([0, 0, 0, 1]),
+        np.array([0.1, 0.2, 0.3, 0.4]),
+    )  # many resamples have one class only
     assert bootstrap(metrics.auroc, label, score) == Estimate(1.0, 1.0, 1.0)
 
 

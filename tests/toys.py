@@ -1,7 +1,7 @@
 """Small worlds, written as ordinary files or held in memory, for tests of all modules."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,11 @@ def random_motif(name: str, width: int, generator: np.random.Generator) -> Motif
 def consensus_motif(name: str, letters: str, strength: float = 1.0) -> Motif:
     """A motif whose every column has probability `strength` for one base and shares the rest."""
     rest = (1 - strength) / 3
-    return Motif(name, name, np.array([[strength if base == letter else rest for base in "ACGT"] for letter in letters]))
+    return Motif(
+        name,
+        name,
+        np.array([[strength if base == letter else rest for base in "ACGT"] for letter in letters]),
+    )
 
 
 def write_fasta(path: Path, sequences: Mapping[str, str], line: int = 60) -> Path:
@@ -43,6 +47,12 @@ def write_fasta(path: Path, sequences: Mapping[str, str], line: int = 60) -> Pat
             handle.write(f">{name}\n")
             handle.writelines(f"{letters[i : i + line]}\n" for i in range(0, len(letters), line))
     return path
+
+
+def read_fasta(path: Path) -> dict[str, str]:
+    """The sequences by name; leaves no index beside the file, which a changed file would outdate."""
+    records = path.read_text().split(">")[1:]
+    return {record.split("\n", 1)[0]: record.split("\n", 1)[1].replace("\n", "") for record in records}
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,9 @@ class Peak:
     signal: float = 1.0
 
     def __str__(self) -> str:
-        return f"{self.chrom}\t{self.start}\t{self.end}\tpeak\t0\t.\t{self.signal}\t{self.p}\t-1\t{self.summit}"
+        return (
+            f"{self.chrom}\t{self.start}\t{self.end}\tpeak\t0\t.\t{self.signal}\t{self.p}\t-1\t{self.summit}"
+        )
 
 
 def write_peaks(path: Path, peaks: Iterable[Peak | str]) -> Path:
@@ -66,9 +78,20 @@ def write_peaks(path: Path, peaks: Iterable[Peak | str]) -> Path:
 
 
 def write_meme(path: Path, motifs: Iterable[Motif]) -> Path:
-    lines = ["MEME version 4", "", "ALPHABET= ACGT", ""]
+    lines = [
+        "MEME version 4",
+        "",
+        "ALPHABET= ACGT",
+        "",
+        "Background letter frequencies",
+        "A 0.25 C 0.25 G 0.25 T 0.25",
+        "",
+    ]
     for motif in motifs:
-        lines += [f"MOTIF {motif.id} {motif.name}", f"letter-probability matrix: alength= 4 w= {motif.width} nsites= 20 E= 0"]
+        lines += [
+            f"MOTIF {motif.id} {motif.name}",
+            f"letter-probability matrix: alength= 4 w= {motif.width} nsites= 20 E= 0",
+        ]
         lines += [" ".join(f"{value:.6f}" for value in row) for row in motif.probabilities]
         lines.append("")
     path.write_text("\n".join(lines))
@@ -94,14 +117,35 @@ class World:
         return self.folder / "motifs.meme"
 
     def settings(self, out: Path, **changes: Any) -> PrepareSettings:
-        chosen: dict[str, Any] = {"genome": self.genome, "peaks": [self.peaks], "motifs": str(self.motifs),
-                                  "region_width": WIDTH, "valid_chromosomes": ["chr2"], "test_chromosomes": ["chr3"]}
+        chosen: dict[str, Any] = {
+            "genome": self.genome,
+            "peaks": [self.peaks],
+            "motifs": str(self.motifs),
+            "region_width": WIDTH,
+            "valid_chromosomes": ["chr2"],
+            "test_chromosomes": ["chr3"],
+        }
         return PrepareSettings(out=out, **(chosen | changes))
 
     def arguments(self, out: Path) -> list[str]:
         """The same as words of the command line."""
-        return ["prepare", "--genome", str(self.genome), "--peaks", str(self.peaks), "--motifs", str(self.motifs),
-                "--region-width", str(WIDTH), "--valid-chromosomes", "chr2", "--test-chromosomes", "chr3", "--out", str(out)]
+        return [
+            "prepare",
+            "--genome",
+            str(self.genome),
+            "--peaks",
+            str(self.peaks),
+            "--motifs",
+            str(self.motifs),
+            "--region-width",
+            str(WIDTH),
+            "--valid-chromosomes",
+            "chr2",
+            "--test-chromosomes",
+            "chr3",
+            "--out",
+            str(out),
+        ]
 
 
 CHROMOSOMES = {"chr1": 20_000, "chr2": 20_000, "chr3": 20_000}
@@ -116,8 +160,13 @@ def random_peaks(generator: np.random.Generator, count: int = 40) -> list[Peak]:
         summit = 500 + 300 * int(generator.integers(0, 63)) + int(generator.integers(-40, 41))
         left, right = generator.integers(30, 200, size=2).tolist()
         found[chrom, summit - left, summit + right] = Peak(
-            chrom, summit - left, summit + right, left, round(float(generator.uniform(2, 30)), 3),
-            round(float(generator.uniform(1, 9)), 3))
+            chrom,
+            summit - left,
+            summit + right,
+            left,
+            round(float(generator.uniform(2, 30)), 3),
+            round(float(generator.uniform(1, 9)), 3),
+        )
     return list(found.values())
 
 
@@ -155,28 +204,59 @@ def corpus_of(
     table = pd.DataFrame({"chrom": [c for c, _ in regions], "start": [s for _, s in regions]})
     table["end"] = table["start"] + width
     table["split"] = np.array(SPLITS)[split_of(table["chrom"], valid, test)]
-    codes = (generator.integers(0, 4, size=(len(regions), width), dtype=np.uint8) if sequence is None
-             else np.stack([encode(letters).codes for letters in sequence]))
+    codes = (
+        generator.integers(0, 4, size=(len(regions), width), dtype=np.uint8)
+        if sequence is None
+        else np.stack([encode(letters).codes for letters in sequence])
+    )
     members = [sorted(found) for found in accessible.values()]
     return Corpus(
-        folder=Path("toy"), manifest=NO_MANIFEST, cell_types=list(accessible), lengths=dict(lengths), width=width,
-        valid_chromosomes=list(valid), test_chromosomes=list(test), regions=table, motifs=list(motifs), pseudocount=0.01,
+        folder=Path("toy"),
+        manifest=NO_MANIFEST,
+        cell_types=list(accessible),
+        lengths=dict(lengths),
+        width=width,
+        valid_chromosomes=list(valid),
+        test_chromosomes=list(test),
+        regions=table,
+        motifs=list(motifs),
+        pseudocount=0.01,
         sequence=codes,
         evidence=generator.integers(1, 256, size=(len(regions), max(1, len(motifs))), dtype=np.uint8),
         accessible_offsets=np.cumsum([0, *map(len, members)], dtype=np.int64),
         accessible_regions=np.array([region for found in members for region in found], dtype=np.int32),
-        accessible_values=np.array([found[r] for found in accessible.values() for r in sorted(found)], dtype=np.float32),
+        accessible_values=np.array(
+            [found[r] for found in accessible.values() for r in sorted(found)], dtype=np.float32
+        ),
     )
 
 
-def random_corpus(generator: np.random.Generator, *, width: int = 100, regions: int = 120, cell_types: int = 4) -> Corpus:
-    """A corpus of regions that do not overlap but may abut, crowded, on the toy chromosomes; chr2 valid, chr3 test."""
-    slots = [(chrom, start) for chrom, length in CHROMOSOMES.items() for start in range(0, length - width, width)]
+def random_corpus(
+    generator: np.random.Generator, *, width: int = 100, regions: int = 120, cell_types: int = 4
+) -> Corpus:
+    """A corpus of crowded regions that may abut; chr2 is for validation, chr3 for testing."""
+    slots = [
+        (chrom, start) for chrom, length in CHROMOSOMES.items() for start in range(0, length - width, width)
+    ]
     near = [slot for slot in slots if slot[1] < 8000]
     chosen = sorted(generator.choice(len(near), size=regions, replace=False).tolist())
     accessible = {}
     for i in range(cell_types):
         members = np.flatnonzero(generator.random(regions) < generator.uniform(0.1, 0.9)).tolist() or [0]
         accessible[f"cell{i}"] = {region: float(generator.uniform(1, 9)) for region in members}
-    return corpus_of([near[i] for i in chosen], accessible, width=width, valid=["chr2"], test=["chr3"],
-                     motifs=[random_motif(f"m{i}", 5, generator) for i in range(3)], seed=int(generator.integers(1000)))
+    return corpus_of(
+        [near[i] for i in chosen],
+        accessible,
+        width=width,
+        valid=["chr2"],
+        test=["chr3"],
+        motifs=[random_motif(f"m{i}", 5, generator) for i in range(3)],
+        seed=int(generator.integers(1000)),
+    )
+
+
+def with_values(corpus: Corpus, values: Mapping[int, float]) -> Corpus:
+    """The corpus with other accessibility for some of its examples."""
+    changed = corpus.accessible_values.copy()
+    changed[list(values)] = list(values.values())
+    return replace(corpus, accessible_values=changed)

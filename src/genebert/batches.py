@@ -1,4 +1,4 @@
-"""Corpus to batches: tokens, masks, segment pairs and region matrices, all vectorised (numpy; tensors at the end)."""
+"""Corpus to batches: tokens, masks, segment pairs, region matrices (bulk numpy; tensors at the end)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -13,7 +13,7 @@ from genebert.schema import Split, gc_fraction
 from genebert.tokens import MASK, assemble, hide_bases, sequence_tokens, tokenize
 
 GC_NEIGHBOURS = 16
-"""A negative next segment is drawn from the 16 regions of the cell type that are nearest in GC content, 8 on either side."""
+"""A negative next segment is one of the cell type's 16 that are nearest in GC content, 8 on either side."""
 
 
 @dataclass
@@ -22,8 +22,8 @@ class RegionMatrix:
 
     Attributes:
         evidence: uint8, shape (b, R, motifs): motif evidence of each column's region.
-        accessibility: float32, shape (b, R): log1p signal per million; 0 for the column of the window itself, whose accessibility
-            is never shown.
+        accessibility: float32, shape (b, R): log1p signal per million; 0 for the column of the window itself,
+            whose accessibility is never shown.
         own: bool, shape (b, R): True for the column of the window itself; all columns of a tiled sequence.
         present: bool, shape (b, R): False for padding, where a chromosome has too few regions.
     """
@@ -48,7 +48,8 @@ class PretrainingBatch:
         scored_row, scored_token: int64, shape (s,): where hidden bases are predicted.
         scored_digit: int64, shape (s,): the hidden bases, in the vocabulary's base order.
         adjacent: float32, shape (b,): 1 if the second segment follows the first on the genome, else 0.
-        region, second_region, cell_type: int64, shape (b,); second_region is the one that the second segment comes from.
+        region, second_region, cell_type: int64, shape (b,); second_region is the one that the second segment
+            comes from.
     """
 
     input_ids: torch.Tensor
@@ -77,8 +78,8 @@ def neighbourhood(
 ) -> RegionMatrix:
     """Return the region matrices of windows on the genome in given cell types.
 
-    The columns are the window itself and the R - 1 nearest accessible regions of the cell type on its chromosome that do not
-    overlap it, in genomic order, then padding.
+    The columns are the window itself and the R - 1 nearest accessible regions of the cell type on its
+    chromosome that do not overlap it, in genomic order, then padding.
 
     Args:
         corpus: the corpus.
@@ -107,7 +108,8 @@ def neighbourhood(
 def tiles(scanner: Scanner, codes: NDArray[np.uint8], columns: int) -> RegionMatrix:
     """Return the region matrices of sequences without genomic context: the columns are tiles of the sequence.
 
-    A tile is twice as wide as the step between tiles, so that a motif up to one step wide lies wholly in one of them.
+    A tile is twice as wide as the step between tiles, so that a motif up to one step wide lies wholly in one
+    of them.
 
     Args:
         scanner: of the collection that the model was trained with.
@@ -115,9 +117,8 @@ def tiles(scanner: Scanner, codes: NDArray[np.uint8], columns: int) -> RegionMat
         columns: R.
     """
     rows, length = codes.shape
-    starts = np.linspace(0, length, columns + 2).astype(int)[:-2]
     width = 2 * length // (columns + 1)
-    places = np.minimum(starts, length - width)[:, None] + np.arange(width)
+    places = np.linspace(0, length - width, columns).astype(int)[:, None] + np.arange(width)
     evidence = scanner.scan(codes[:, places].reshape(-1, width)).reshape(rows, columns, -1)
     every = torch.ones(rows, columns, dtype=torch.bool)
     return RegionMatrix(torch.from_numpy(evidence), torch.zeros(rows, columns), every, every)
@@ -137,7 +138,15 @@ class PretrainingData:
     """
 
     def __init__(
-        self, corpus: Corpus, split: Split, *, k: int, columns: int, batch_size: int, mask_fraction: float, seed: int
+        self,
+        corpus: Corpus,
+        split: Split,
+        *,
+        k: int,
+        columns: int,
+        batch_size: int,
+        mask_fraction: float,
+        seed: int,
     ) -> None:
         self.corpus = corpus
         self.examples = corpus.examples(split)
@@ -149,8 +158,9 @@ class PretrainingData:
         self._by_gc, self._place = self._order_by_gc()
 
     def _order_by_gc(self) -> tuple[NDArray[np.int64], dict[int, int]]:
-        """Return the split's examples sorted by cell type and GC content of their region, and the place of each."""
-        gc = gc_fraction(self.corpus.sequence)[self.corpus.accessible_regions[self.examples]]
+        """Return the examples by cell type and GC content of their second segment, and the place of each."""
+        second = self.corpus.sequence[:, self.corpus.width // 2 :]
+        gc = gc_fraction(second)[self.corpus.accessible_regions[self.examples]]
         ordered = self.examples[np.lexsort((gc, self.corpus.cell_type_of_example[self.examples]))]
         return ordered, {int(example): place for place, example in enumerate(ordered)}
 
@@ -171,13 +181,16 @@ class PretrainingData:
         chosen = self.examples[order[place * self.batch_size : (place + 1) * self.batch_size]]
         return self.collate(chosen, np.random.default_rng([self.seed, 1, step]))
 
-    def collate(self, examples: NDArray[np.int64], generator: np.random.Generator, *, corrupt: bool = True) -> PretrainingBatch:
+    def collate(
+        self, examples: NDArray[np.int64], generator: np.random.Generator, *, corrupt: bool = True
+    ) -> PretrainingBatch:
         """Make a batch of given examples.
 
         Args:
             examples: int64, shape (b,).
             generator: of masks and negatives.
-            corrupt: hide bases, and replace the second segment of half of the examples by one of another region.
+            corrupt: hide bases, and replace the second segment of half of the examples by one of another
+                region.
         """
         corpus = self.corpus
         region = corpus.accessible_regions[examples].astype(np.int64)
@@ -185,18 +198,39 @@ class PretrainingData:
         half = corpus.width // 2
         adjacent = generator.random(len(examples)) < 0.5 if corrupt else np.ones(len(examples), dtype=bool)
         partner = self._partners(examples, cell_type, generator)
-        adjacent |= corpus.accessible_regions[partner] == region  # no other region of this cell type to draw from
+        adjacent |= corpus.accessible_regions[partner] == region  # there was no other one to draw
         second_region = np.where(adjacent, region, corpus.accessible_regions[partner])
         first, second = corpus.sequence[region][:, :half], corpus.sequence[second_region][:, half:]
-        ids, segments, row, token, digit = self._masked_tokens(first, second, self.mask_fraction if corrupt else 0.0, generator)
-        matrix = neighbourhood(corpus, cell_type, corpus.region_positions[region], corpus.evidence[region], self.columns, corpus.width)
+        ids, segments, row, token, digit = self._masked_tokens(
+            first, second, self.mask_fraction if corrupt else 0.0, generator
+        )
+        matrix = neighbourhood(
+            corpus,
+            cell_type,
+            corpus.region_positions[region],
+            corpus.evidence[region],
+            self.columns,
+            corpus.width,
+        )
         return PretrainingBatch(
-            *map(torch.from_numpy, (ids, segments)), matrix, *map(torch.from_numpy, (row, token, digit)),
-            *map(torch.from_numpy, (adjacent.astype(np.float32), region, second_region.astype(np.int64), cell_type)),
+            input_ids=torch.from_numpy(ids),
+            segment_ids=torch.from_numpy(segments),
+            matrix=matrix,
+            scored_row=torch.from_numpy(row),
+            scored_token=torch.from_numpy(token),
+            scored_digit=torch.from_numpy(digit),
+            adjacent=torch.from_numpy(adjacent.astype(np.float32)),
+            region=torch.from_numpy(region),
+            second_region=torch.from_numpy(second_region.astype(np.int64)),
+            cell_type=torch.from_numpy(cell_type),
         )
 
     def _masked_tokens(
-        self, first: NDArray[np.uint8], second: NDArray[np.uint8], fraction: float, generator: np.random.Generator
+        self,
+        first: NDArray[np.uint8],
+        second: NDArray[np.uint8],
+        fraction: float,
+        generator: np.random.Generator,
     ) -> tuple[NDArray[np.int64], ...]:
         parts, rows, places, digits, begin = [], [], [], [], 1
         for codes in (first, second):
@@ -212,9 +246,10 @@ class PretrainingData:
     def _partners(
         self, examples: NDArray[np.int64], cell_type: NDArray[np.int64], generator: np.random.Generator
     ) -> NDArray[np.int64]:
-        """Return for each example another one of its cell type and split with similar GC content."""
+        """Return for each example one of its cell type and split with a second segment of near GC content."""
         place = np.array([self._place[int(example)] for example in examples])
-        step = generator.integers(1, GC_NEIGHBOURS // 2 + 1, size=len(examples)) * generator.choice([-1, 1], size=len(examples))
+        step = generator.integers(1, GC_NEIGHBOURS // 2 + 1, size=len(examples))
+        step *= generator.choice([-1, 1], size=len(examples))
         for sign in (1, -1):  # at the end of a cell type's list, look the other way
             other = np.clip(place + sign * step, 0, len(self._by_gc) - 1)
             inside = self.corpus.cell_type_of_example[self._by_gc[other]] == cell_type
@@ -325,4 +360,11 @@ class WindowData:
             return RegionMatrix(*(getattr(self._tiled, f.name)[rows] for f in fields(self._tiled)))
         assert self.context is not None and self._own is not None
         where = self.context
-        return neighbourhood(where.corpus, where.cell_type[rows], where.position[rows], self._own[rows], self.columns, self.codes.shape[1])
+        return neighbourhood(
+            where.corpus,
+            where.cell_type[rows],
+            where.position[rows],
+            self._own[rows],
+            self.columns,
+            self.codes.shape[1],
+        )

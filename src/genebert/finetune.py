@@ -1,6 +1,5 @@
 """The stage `finetune`: a pre-trained model and labels become a predictor, with baselines trained as carefully."""
 
-import logging
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ from genebert.schema import SPLITS, Split
 from genebert.settings import FinetuneSettings
 from genebert.stage import Manifest, StageRun, open_stage, read_manifest
 from genebert.tasks.base import Windows, class_names, read_windows
-from genebert.tasks.baselines import fit_kmer_regression
+from genebert.tasks.baselines import TUNED_ON, fit_kmer_regression
 from genebert.tasks.labels import check_genome
 from genebert.training import Learner, Schedule, train
 
@@ -177,7 +176,6 @@ class KeepBest(Callback):
 
 
 def _finetune(settings: FinetuneSettings, task: Task, run: StageRun) -> Path:
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     probabilities: Probabilities = {}
     curves = []
     best: tuple[float, Any] | None = None
@@ -235,10 +233,9 @@ def _losses(model: torch.nn.Module, batch: WindowBatch) -> dict[str, torch.Tenso
 
 
 def _kmer_baseline(task: Task) -> NDArray[np.float64]:
-    splits: tuple[Split, ...] = ("train", "valid")
-    codes = {split: task.windows[split].codes for split in splits}
-    label = {split: task.labels(split) for split in splits}
-    cell_type = {split: found for split in splits if (found := task.cell_types(split)) is not None} or None
+    codes = {split: task.windows[split].codes for split in TUNED_ON}
+    label = {split: task.labels(split) for split in TUNED_ON}
+    cell_type = {split: found for split in TUNED_ON if (found := task.cell_types(split)) is not None} or None
     model = fit_kmer_regression(codes, label, cell_type, len(task.corpus.cell_types) if task.corpus else 0)
     return model.predict(task.windows["test"].codes, task.cell_types("test"))
 
@@ -257,11 +254,13 @@ def evaluate_methods(label: NDArray[np.int64], probabilities: Probabilities) -> 
     rows = []
     for method, runs in probabilities.items():
         classes = runs[0].shape[1]
-        scores = {"AUROC": auroc, "AUPRC": auprc} if classes == 2 else {}
-        for name, measure in scores.items():
-            rows.append(_result(method, name, bootstrap_mean(measure, [(label, run[:, 1]) for run in runs])))
-        for name, measure in {"accuracy": accuracy, "MCC": mcc}.items():
-            rows.append(_result(method, name, bootstrap_mean(measure, [(label, run.argmax(axis=1)) for run in runs])))
+        if classes == 2:
+            scored = [(label, run[:, 1]) for run in runs]
+            rows.append(_result(method, "AUROC", bootstrap_mean(auroc, scored)))
+            rows.append(_result(method, "AUPRC", bootstrap_mean(auprc, scored)))
+        guessed = [(label, run.argmax(axis=1)) for run in runs]
+        rows.append(_result(method, "accuracy", bootstrap_mean(accuracy, guessed)))
+        rows.append(_result(method, "MCC", bootstrap_mean(mcc, guessed)))
     return rows
 
 

@@ -14,7 +14,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measure with its 95% percentile bootstrap interval over examples, and how many seeds it is the mean of."""
+    """A measure, its 95% percentile bootstrap interval over examples, and the number of seeds averaged."""
 
     value: float
     low: float
@@ -42,7 +42,9 @@ def bootstrap(measure: Callable[..., float], *arrays: NDArray[Any], seed: int = 
     return bootstrap_mean(measure, [arrays], seed=seed)
 
 
-def bootstrap_mean(measure: Callable[..., float], runs: Sequence[Sequence[NDArray[Any]]], *, seed: int = 0) -> Estimate:
+def bootstrap_mean(
+    measure: Callable[..., float], runs: Sequence[Sequence[NDArray[Any]]], *, seed: int = 0
+) -> Estimate:
     """Estimate the mean of a measure over runs (seeds) on the same examples; all runs share each resample.
 
     Args:
@@ -72,12 +74,18 @@ def mean_accuracy(correct: NDArray[Any], counted: NDArray[Any]) -> float:
 
 def auroc(label: NDArray[Any], score: NDArray[Any]) -> float:
     """Return the area under the ROC curve of binary labels (NaN if one class is absent)."""
-    return float(sklearn_metrics.roc_auc_score(label, score)) if 0 < label.sum() < len(label) else float("nan")
+    return (
+        float(sklearn_metrics.roc_auc_score(label, score)) if 0 < label.sum() < len(label) else float("nan")
+    )
 
 
 def auprc(label: NDArray[Any], score: NDArray[Any]) -> float:
     """Return the average precision of binary labels (NaN if one class is absent)."""
-    return float(sklearn_metrics.average_precision_score(label, score)) if 0 < label.sum() < len(label) else float("nan")
+    return (
+        float(sklearn_metrics.average_precision_score(label, score))
+        if 0 < label.sum() < len(label)
+        else float("nan")
+    )
 
 
 def accuracy(label: NDArray[Any], predicted: NDArray[Any]) -> float:
@@ -96,6 +104,6 @@ def mcc(label: NDArray[Any], predicted: NDArray[Any]) -> float:
 
 
 def log_loss(label: NDArray[Any], probability: NDArray[Any]) -> float:
-    """Return the mean negative log-likelihood in nats; label: int, shape (n,); probability: shape (n, classes)."""
+    """Return the mean negative log-likelihood in nats; label: shape (n,); probability: shape (n, classes)."""
     chosen = probability[np.arange(len(label)), label]
     return float(-np.log(np.clip(chosen, 1e-12, 1)).mean())

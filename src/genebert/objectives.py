@@ -8,7 +8,7 @@ from genebert.model.genebert import PretrainingOutput
 
 
 def mgm_loss(base_log_probs: torch.Tensor, scored_digit: torch.Tensor) -> torch.Tensor:
-    """Masked genome modelling: mean negative log-likelihood of hidden bases, in nats (log 4 = 1.386 is ignorance).
+    """Masked genome modelling: mean negative log-likelihood of hidden bases, in nats; ignorance is log 4.
 
     Args:
         base_log_probs: log p(base), shape (s, 4).
@@ -22,17 +22,22 @@ def ngsp_loss(adjacent_logits: torch.Tensor, adjacent: torch.Tensor) -> torch.Te
     return F.binary_cross_entropy_with_logits(adjacent_logits.float(), adjacent)
 
 
-def matching_logits(sequence: torch.Tensor, region: torch.Tensor, scale: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+def matching_logits(
+    sequence: torch.Tensor, region: torch.Tensor, scale: torch.Tensor, ids: torch.Tensor
+) -> torch.Tensor:
     """Return the similarity of every sequence with every region matrix: shape (b, b).
 
-    Pairs off the diagonal that share the region (it is accessible in several cell types) are no negatives: they are -inf.
+    Pairs off the diagonal that share the region (it is accessible in several cell types) are no negatives:
+    they are -inf.
     """
     logits = scale * sequence @ region.T
     same = (ids[:, None] == ids[None, :]) & ~torch.eye(len(ids), dtype=torch.bool, device=ids.device)
     return logits.masked_fill(same, -torch.inf)
 
 
-def srm_loss(sequence: torch.Tensor, region: torch.Tensor, scale: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+def srm_loss(
+    sequence: torch.Tensor, region: torch.Tensor, scale: torch.Tensor, ids: torch.Tensor
+) -> torch.Tensor:
     """Sequence-region matching: symmetric contrastive loss (Radford et al. 2021) over a batch.
 
     Args:
@@ -52,6 +57,8 @@ def pretraining_losses(output: PretrainingOutput, batch: PretrainingBatch) -> di
 
     SRM leaves out the examples whose second segment was replaced: their sequence is not that of their region.
     """
+    assert output.base_log_probs is not None and output.adjacent_logits is not None
+    assert output.sequence is not None and output.region is not None and output.scale is not None
     intact = batch.adjacent > 0
     return {
         "mgm": mgm_loss(output.base_log_probs, batch.scored_digit),

@@ -1,6 +1,5 @@
 """The stage `pretrain`: a corpus becomes a pre-trained model, measured on held-out chromosomes."""
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,6 @@ def validation(model: GeneBertForPreTraining, data: PretrainingData) -> dict[str
 
 
 def _pretrain(settings: PretrainSettings, preset: Preset, corpus: Corpus, run: StageRun) -> Path:
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     data = training_data(preset, corpus, "train", settings.seed)
     if not len(data.examples):
         raise UserError(problem(corpus.folder, "the corpus has no training examples", "Hold out fewer chromosomes in `genebert prepare`."))

@@ -6,7 +6,8 @@ Definitions, once and for all:
 * Bases are codes of type uint8: A 0, C 1, G 2, T 3, N (unknown) 4; the complement of a known base b is 3 - b.
 * A peak table is a DataFrame with the columns `PEAK_COLUMNS`; a window table has `WINDOW_COLUMNS`.
 * Two intervals overlap if they share at least one base; abutting ones do not.
-* Motif evidence is uint8: the -log10 p of a motif's best hit in a region, in steps of 1/16, at most 255/16 = 15.94.
+* Motif evidence is uint8: the -log10 p of a motif's best hit in a region, in steps of 1/16, at most 255/16 =
+  15.94.
 * Accessibility is float32: log1p of counts (or peak signal) per million in a cell type.
 """
 
@@ -136,7 +137,7 @@ class Variant:
 
 
 def split_of(chromosomes: Iterable[str], valid: Iterable[str], test: Iterable[str]) -> NDArray[np.uint8]:
-    """Return the index into `SPLITS` of each chromosome: uint8, shape (n,). Whatever is not held out is for training."""
+    """Return the index into `SPLITS` of each chromosome, uint8; what is not held out is for training."""
     valid, test = set(valid), set(test)
     return np.array([2 if c in test else 1 if c in valid else 0 for c in chromosomes], dtype=np.uint8)
 

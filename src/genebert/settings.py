@@ -36,7 +36,7 @@ class StageSettings(Settings):
     out: Path = Field(description="folder to make")
 
     def identity(self) -> dict[str, Any]:
-        """Return, as JSON values, the settings that determine the result; files count by content, elsewhere."""
+        """Return, as JSON values, the settings that determine the result; files count elsewhere."""
         skip = {name for name, field in type(self).model_fields.items() if "Path" in str(field.annotation)}
         skip |= {name for name, field in type(self).model_fields.items()
                  if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("machine")}
@@ -60,17 +60,30 @@ class PrepareSettings(StageSettings):
     """Build a corpus: consensus regions, sequence, motif evidence, accessibility per cell type, splits."""
 
     genome: Path = Field(description="genome FASTA, plain or bgzip")
-    peaks: list[Path] = Field(description="one narrowPeak or BED file per cell type (gzip allowed), or a folder of them; "
-                                          "the file name up to the first suffix names the cell type")
-    motifs: str = Field("jaspar:vertebrates", description="MEME or JASPAR file, or jaspar:GROUP for JASPAR CORE offline "
-                                                          "(vertebrates, plants, insects, nematodes, fungi, urochordates)")
+    peaks: list[Path] = Field(
+        description="one narrowPeak or BED file per cell type (gzip allowed), or a folder of them; "
+        "the file name up to the first suffix names the cell type"
+    )
+    motifs: str = Field(
+        "jaspar:vertebrates",
+        description="MEME or JASPAR file, or jaspar:GROUP for JASPAR CORE offline "
+        "(vertebrates, plants, insects, nematodes, fungi, urochordates)",
+    )
     blacklist: Path | None = Field(None, description="BED of intervals to leave out (gzip allowed)")
     region_width: int = Field(512, ge=64, le=16384, description="width of a region in bp, even")
-    max_n_fraction: float = Field(0.1, ge=0, le=1, description="a region with a larger fraction of N is dropped")
-    valid_chromosomes: list[str] = Field([], description="chromosomes for validation (epoch choice, thresholds)")
+    max_n_fraction: float = Field(
+        0.1, ge=0, le=1, description="a region with a larger fraction of N is dropped"
+    )
+    valid_chromosomes: list[str] = Field(
+        [], description="chromosomes for validation (epoch choice, thresholds)"
+    )
     test_chromosomes: list[str] = Field([], description="chromosomes held out for testing")
-    pseudocount: float = Field(0.01, gt=0, le=1, description="weight of the background mixed into each PWM column")
-    skip_unknown_chromosomes: bool = Field(False, description="drop and count peaks on chromosomes that the genome lacks")
+    pseudocount: float = Field(
+        0.01, gt=0, le=1, description="weight of the background mixed into each PWM column"
+    )
+    skip_unknown_chromosomes: bool = Field(
+        False, description="drop and count peaks on chromosomes that the genome lacks"
+    )
 
 
 class ModelSettings(Settings):
@@ -80,7 +93,9 @@ class ModelSettings(Settings):
     hidden_size: int = Field(description="width of the sequence encoder")
     layers: int = Field(description="number of BERT layers")
     heads: int = Field(description="attention heads per BERT layer")
-    stem: int = Field(0, ge=0, description="width of a convolution over token embeddings before BERT, in tokens; 0 for none")
+    stem: int = Field(
+        0, ge=0, description="width of a convolution over token embeddings before BERT, in tokens; 0 for none"
+    )
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout on hidden states")
     region_columns: int = Field(description="R, regions per region matrix")
     patch: tuple[int, int] = Field(description="Swin patch: (motifs, regions)")
@@ -88,7 +103,9 @@ class ModelSettings(Settings):
     embed_dim: int = Field(description="width of the first Swin stage")
     depths: list[int] = Field(description="Swin blocks per stage")
     stage_heads: list[int] = Field(description="attention heads per Swin stage")
-    projection_dim: int = Field(128, description="width of the space in which SRM compares sequence and region matrix")
+    projection_dim: int = Field(
+        128, description="width of the space in which SRM compares sequence and region matrix"
+    )
 
 
 class TrainingSettings(Settings):
@@ -97,11 +114,17 @@ class TrainingSettings(Settings):
     epochs: float = Field(gt=0, description="passes over the training examples")
     batch_size: int = Field(ge=2, description="examples per optimiser step")
     learning_rate: float = Field(gt=0, description="peak learning rate of AdamW")
-    warmup: float = Field(0.1, ge=0, lt=1, description="fraction of the steps over which the learning rate rises")
+    warmup: float = Field(
+        0.1, ge=0, lt=1, description="fraction of the steps over which the learning rate rises"
+    )
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay; biases and norms are exempt")
     mask_fraction: float = Field(0.15, gt=0, lt=0.5, description="fraction of bases hidden for MGM")
-    mgm_weight: float = Field(1.0, ge=0, description="weight of masked genome modelling in the loss; 0 turns it off")
-    ngsp_weight: float = Field(1.0, ge=0, description="weight of next genome segment prediction; 0 turns it off")
+    mgm_weight: float = Field(
+        1.0, ge=0, description="weight of masked genome modelling in the loss; 0 turns it off"
+    )
+    ngsp_weight: float = Field(
+        1.0, ge=0, description="weight of next genome segment prediction; 0 turns it off"
+    )
     srm_weight: float = Field(1.0, ge=0, description="weight of sequence-region matching; 0 turns it off")
 
 
@@ -122,12 +145,20 @@ class PretrainSettings(StageSettings):
 
     corpus: Path = Field(description="folder made by prepare")
     preset: Literal["tiny", "small", "paper"] = Field("tiny", description="sizes and schedule")
-    epochs: float | None = Field(None, gt=0, description="passes over the training examples (default: the preset's)")
+    epochs: float | None = Field(
+        None, gt=0, description="passes over the training examples (default: the preset's)"
+    )
     batch_size: int | None = Field(None, ge=2, description="examples per step (default: the preset's)")
     learning_rate: float | None = Field(None, gt=0, description="peak learning rate (default: the preset's)")
-    mgm_weight: float | None = Field(None, ge=0, description="weight of MGM, 0 turns it off (default: the preset's)")
-    ngsp_weight: float | None = Field(None, ge=0, description="weight of NGSP, 0 turns it off (default: the preset's)")
-    srm_weight: float | None = Field(None, ge=0, description="weight of SRM, 0 turns it off (default: the preset's)")
+    mgm_weight: float | None = Field(
+        None, ge=0, description="weight of MGM, 0 turns it off (default: the preset's)"
+    )
+    ngsp_weight: float | None = Field(
+        None, ge=0, description="weight of NGSP, 0 turns it off (default: the preset's)"
+    )
+    srm_weight: float | None = Field(
+        None, ge=0, description="weight of SRM, 0 turns it off (default: the preset's)"
+    )
     checkpoint_steps: int = machine(100, "steps between checkpoints for resuming", ge=1)
     seed: int = Field(0, ge=0, description="seed of weights, order, masks and negatives")
     precision: Precision = Field("fp32", description="arithmetic: fp32, or bf16 mixed precision")
@@ -145,26 +176,38 @@ class LabelsSettings(StageSettings):
     tss: Path | None = Field(None, description="BED of transcription start sites with strand (for promoter)")
     upstream: int = Field(249, ge=0, description="bp before the transcription start site (for promoter)")
     downstream: int = Field(51, ge=1, description="bp from the transcription start site on (for promoter)")
-    per_cell_type: int = Field(400, ge=2, description="most windows of each label per cell type and split (for accessibility)")
+    per_cell_type: int = Field(
+        400, ge=2, description="most windows of each label per cell type and split (for accessibility)"
+    )
     seed: int = Field(0, ge=0, description="seed of the choice of negatives")
 
 
 class FinetuneSettings(StageSettings):
     """Fine-tune a pre-trained model on labelled sequences or windows; baselines are trained beside it."""
 
-    labels: Path = Field(description="CSV or TSV with a header: label, and sequence or chrom, start, end (0-based, half-open), "
-                                     "optionally strand, cell_type, split; or a folder made by labels")
+    labels: Path = Field(
+        description="CSV or TSV with a header: label, and sequence or chrom, start, end (0-based, "
+        "half-open), optionally strand, cell_type, split; or a folder made by labels"
+    )
     model: Path = Field(description="folder made by pretrain")
-    valid: Path | None = Field(None, description="labelled validation sequences, if labels has no split column")
+    valid: Path | None = Field(
+        None, description="labelled validation sequences, if labels has no split column"
+    )
     test: Path | None = Field(None, description="labelled test sequences, if labels has no split column")
     genome: Path | None = Field(None, description="genome FASTA, for labels with coordinates")
-    corpus: Path | None = Field(None, description="folder made by prepare, for labels with a cell_type column")
-    epochs: int = Field(5, ge=1, description="most passes over the training rows; the best on validation is kept")
+    corpus: Path | None = Field(
+        None, description="folder made by prepare, for labels with a cell_type column"
+    )
+    epochs: int = Field(
+        5, ge=1, description="most passes over the training rows; the best on validation is kept"
+    )
     batch_size: int = Field(32, ge=2, description="rows per step")
     learning_rate: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
     seeds: int = Field(1, ge=1, description="number of repetitions with consecutive seeds")
     seed: int = Field(0, ge=0, description="first seed")
-    baselines: bool = Field(True, description="also train the same network from scratch and a k-mer logistic regression")
+    baselines: bool = Field(
+        True, description="also train the same network from scratch and a k-mer logistic regression"
+    )
     precision: Precision = Field("fp32", description="arithmetic: fp32, or bf16 mixed precision")
     device: Device = machine("auto", "where to run")
 
@@ -172,10 +215,14 @@ class FinetuneSettings(StageSettings):
 class EvaluateSettings(StageSettings):
     """Measure a predictor on labelled sequences or windows that it has not seen."""
 
-    labels: Path = Field(description="labelled CSV or TSV, as for finetune; with a split column only its test rows are used")
+    labels: Path = Field(
+        description="labelled CSV or TSV, as for finetune; with a split column only its test rows are used"
+    )
     model: Path = Field(description="folder made by finetune")
     genome: Path | None = Field(None, description="genome FASTA, for labels with coordinates")
-    corpus: Path | None = Field(None, description="folder made by prepare, for labels with a cell_type column")
+    corpus: Path | None = Field(
+        None, description="folder made by prepare, for labels with a cell_type column"
+    )
     device: Device = machine("auto", "where to run")
 
 
@@ -196,13 +243,15 @@ class VariantsSettings(StageSettings):
     vcf: Path = positional("VCF or BCF (gzip allowed)")
     model: Path = Field(description="folder made by finetune")
     genome: Path = Field(description="genome FASTA")
-    corpus: Path | None = Field(None, description="folder made by prepare, for a model that was fine-tuned per cell type")
+    corpus: Path | None = Field(
+        None, description="folder made by prepare, for a model that was fine-tuned per cell type"
+    )
     cell_types: list[str] = Field([], description="cell types to score (default: all of the corpus)")
     everywhere: bool = Field(False, description="score variants outside the corpus' regions too")
     max_indel: int = Field(50, ge=1, description="longest insertion or deletion to score, in bp")
-    mutagenesis: int = Field(2, ge=0, description="number of top variants for which in-silico mutagenesis is computed")
-    seed: int = Field(0, ge=0, description="seed of the matched random variants that the p-values come from")
-    null_variants: int = Field(500, ge=0, description="number of matched random variants for empirical p-values; 0 turns them off")
+    mutagenesis: int = Field(
+        2, ge=0, description="number of top variants for which in-silico mutagenesis is computed"
+    )
     device: Device = machine("auto", "where to run")
 
 
@@ -227,6 +276,8 @@ class DemoSettings(Settings):
 
     out: Path = Field(Path("demo"), description="folder to make")
     data: Path | None = Field(None, description="folder of real data (default: simulate)")
-    inputs: str = Field("inputs.yaml", description="YAML in the data folder, or shipped with genebert, that names its files")
+    inputs: str = Field(
+        "inputs.yaml", description="YAML in the data folder, or shipped with genebert, that names its files"
+    )
     seed: int = Field(0, ge=0, description="seed of everything")
     device: Device = machine("auto", "where to run")

@@ -26,7 +26,17 @@ from genebert.settings import StageSettings
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-_LIBRARIES = ("numpy", "pandas", "pysam", "lightmotif", "pyjaspar", "torch", "transformers", "lightning", "scikit-learn")
+_LIBRARIES = (
+    "numpy",
+    "pandas",
+    "pysam",
+    "lightmotif",
+    "pyjaspar",
+    "torch",
+    "transformers",
+    "lightning",
+    "scikit-learn",
+)
 
 
 @dataclass(frozen=True)
@@ -115,7 +125,9 @@ def open_stage(
     out = settings.out
     record = {name: describe_input(name, path) for name, path in inputs.items() if path is not None}
     identity = settings.identity()
-    fingerprint = digest({"stage": stage, "settings": identity, "inputs": {k: v["sha256"] for k, v in record.items()}})
+    fingerprint = digest(
+        {"stage": stage, "settings": identity, "inputs": {k: v["sha256"] for k, v in record.items()}}
+    )
     run = StageRun(out, Path(f"{out}.partial"), stage, identity, record, fingerprint)
     if (out / MANIFEST).exists():
         run.finished = _same_result(out, stage, fingerprint)
@@ -129,14 +141,20 @@ def open_stage(
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(problem(out, f"another genebert {stage} is writing there", "Wait for it, or choose another --out.")) from None
+        raise UserError(
+            problem(
+                out, f"another genebert {stage} is writing there", "Wait for it, or choose another --out."
+            )
+        ) from None
     try:
         _start_or_resume(run, resumable)
         yield run
     finally:
-        lock.release()
         if not run.finished and not resumable:
-            shutil.rmtree(run.folder, ignore_errors=True)
+            shutil.rmtree(
+                run.folder, ignore_errors=True
+            )  # before the lock is free: the next run uses the same folder
+        lock.release()
 
 
 def _same_result(out: Path, stage: str, fingerprint: str) -> bool:
@@ -149,12 +167,19 @@ def _same_result(out: Path, stage: str, fingerprint: str) -> bool:
 
 def _start_or_resume(run: StageRun, resumable: bool) -> None:
     state = run.folder / "run.json"
-    if resumable and state.exists() and json.loads(state.read_text()).get("fingerprint") == run.fingerprint:
+    if resumable and _fingerprint_in(state) == run.fingerprint:
         return
     for path in run.folder.iterdir():
         if path.name != ".lock":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     write_json(state, {"stage": run.stage, "fingerprint": run.fingerprint})
+
+
+def _fingerprint_in(state: Path) -> str | None:
+    try:
+        return str(json.loads(state.read_text())["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):  # absent or damaged
+        return None
 
 
 def read_manifest(folder: Path, stage: str | None = None, *, verify: bool = False) -> Manifest:
@@ -171,23 +196,43 @@ def read_manifest(folder: Path, stage: str | None = None, *, verify: bool = Fals
     path = folder / MANIFEST
     verb = stage or "..."
     if not folder.exists():
-        raise UserError(problem(folder, "there is no such folder", f"Make it with `genebert {verb} --out {folder}`."))
+        raise UserError(
+            problem(folder, "there is no such folder", f"Make it with `genebert {verb} --out {folder}`.")
+        )
     if not path.exists():
-        raise UserError(problem(folder, f"it has no {MANIFEST}, so it is not a finished result of genebert {verb}",
-                                f"Make it with `genebert {verb} --out {folder}`."))
+        raise UserError(
+            problem(
+                folder,
+                f"it has no {MANIFEST}, so it is not a finished result of genebert {verb}",
+                f"Make it with `genebert {verb} --out {folder}`.",
+            )
+        )
     try:
         raw = json.loads(path.read_text())
-        manifest = Manifest(folder, raw["stage"], raw["settings"], raw["inputs"], raw["files"], raw["metrics"],
+        files = {
+            name: {"bytes": facts["bytes"], "sha256": facts["sha256"]} for name, facts in raw["files"].items()
+        }
+        manifest = Manifest(folder, raw["stage"], raw["settings"], raw["inputs"], files, raw["metrics"],
                             raw["software"], raw["fingerprint"])
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(problem(path, f"the manifest is damaged ({type(error).__name__}: {error})",
                                 f"Remove {folder} and run `genebert {verb}` again.")) from None
     if raw.get("format") != FORMAT:
-        raise UserError(problem(path, f"its format is {raw.get('format')!r}, and this version of genebert reads format {FORMAT}",
-                                f"Run `genebert {manifest.stage}` again with this version."))
+        raise UserError(
+            problem(
+                path,
+                f"its format is {raw.get('format')!r}, and this version of genebert reads format {FORMAT}",
+                f"Run `genebert {manifest.stage}` again with this version.",
+            )
+        )
     if stage is not None and manifest.stage != stage:
-        raise UserError(problem(folder, f"it was made by `genebert {manifest.stage}`, and a result of `genebert {stage}` is needed",
-                                "Give the right folder."))
+        raise UserError(
+            problem(
+                folder,
+                f"it was made by `genebert {manifest.stage}`, and a result of `genebert {stage}` is needed",
+                "Give the right folder.",
+            )
+        )
     _check_files(manifest, verify)
     return manifest
 
@@ -203,7 +248,13 @@ def _check_files(manifest: Manifest, verify: bool) -> None:
             found = "has changed since it was written (its sha256 differs from the manifest's)"
         else:
             continue
-        raise UserError(problem(path, f"the file {found}", f"Remove {manifest.folder} and run `genebert {manifest.stage}` again."))
+        raise UserError(
+            problem(
+                path,
+                f"the file {found}",
+                f"Remove {manifest.folder} and run `genebert {manifest.stage}` again.",
+            )
+        )
 
 
 def describe_input(name: str, path: Path) -> dict[str, str]:
@@ -221,7 +272,9 @@ def describe_input(name: str, path: Path) -> dict[str, str]:
         else:
             checksum = sha256_of(path / MANIFEST if path.is_dir() else path)
     except OSError as error:
-        raise UserError(problem(path, f"it cannot be read ({error.strerror})", "Check its permissions.")) from None
+        raise UserError(
+            problem(path, f"it cannot be read ({error.strerror})", "Check its permissions.")
+        ) from None
     return {"path": str(path), "sha256": checksum}
 
 

@@ -1,7 +1,7 @@
 """Overlapping k-mer tokens, computed in bulk from base codes, and leak-free masking.
 
-The vocabulary is DNABERT's (Ji et al. 2021, Bioinformatics 37:2112): [PAD] [UNK] [CLS] [SEP] [MASK], then all k-mers with the
-bases in the order A T C G, the last base varying fastest. A k-mer that holds an N is [UNK].
+The vocabulary is DNABERT's (Ji et al. 2021, Bioinformatics 37:2112): [PAD] [UNK] [CLS] [SEP] [MASK], then all
+k-mers with the bases in the order A T C G, the last base varying fastest. A k-mer that holds an N is [UNK].
 """
 
 from typing import Final, NamedTuple
@@ -22,7 +22,7 @@ _LONGEST_RUN = 6
 
 def vocabulary_size(k: int) -> int:
     """Return the number of tokens: the special ones and 4^k k-mers."""
-    return len(SPECIAL_TOKENS) + 4**k
+    return len(SPECIAL_TOKENS) + (1 << 2 * k)
 
 
 def tokenize(codes: NDArray[np.uint8], k: int) -> NDArray[np.int64]:
@@ -45,7 +45,9 @@ def tokenize(codes: NDArray[np.uint8], k: int) -> NDArray[np.int64]:
     return np.where(unknown, UNK, kmers + len(SPECIAL_TOKENS))
 
 
-def assemble(first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def assemble(
+    first: NDArray[np.int64], second: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return [CLS] first [SEP] second [SEP] and the segment of each token.
 
     Args:
@@ -63,7 +65,7 @@ def assemble(first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[NDArr
 
 
 def sequence_tokens(codes: NDArray[np.uint8], k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the network's input for whole sequences: their two halves as the two segments, as in pre-training.
+    """Return the network's input for whole sequences: their two halves, as in pre-training.
 
     Args:
         codes: base codes, uint8, shape (b, length).
@@ -91,11 +93,13 @@ class HiddenBases(NamedTuple):
     digit: NDArray[np.int64]
 
 
-def hide_bases(codes: NDArray[np.uint8], k: int, fraction: float, generator: np.random.Generator) -> HiddenBases:
+def hide_bases(
+    codes: NDArray[np.uint8], k: int, fraction: float, generator: np.random.Generator
+) -> HiddenBases:
     """Choose bases to hide, in runs, and mask every token that covers one of them.
 
-    With overlapping k-mers, masking k contiguous tokens hides one single base: the others are read off the neighbours. Here all
-    tokens over a hidden base are masked, and only hidden bases are scored.
+    With overlapping k-mers, masking k contiguous tokens hides one single base: the others are read off the
+    neighbours. Here all tokens over a hidden base are masked, and only hidden bases are scored.
 
     Args:
         codes: base codes of one segment, uint8, shape (b, length).

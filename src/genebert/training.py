@@ -4,6 +4,8 @@ Everything random in a step depends on the seed and the step alone: the batch (s
 seeded at the start of each step. So a run that was killed and resumed equals one that never was.
 """
 
+import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -52,7 +54,7 @@ class Schedule:
         if step < rise:
             return (step + 1) / rise
         done = min(1.0, (step - rise) / max(1, self.steps - rise))
-        return 0.1 + 0.9 * (1 + np.cos(np.pi * done)) / 2
+        return 0.1 + 0.9 * (1 + math.cos(math.pi * done)) / 2
 
 
 class Learner(lightning.LightningModule):
@@ -203,6 +205,7 @@ def train(
     Returns:
         the recorded losses; see `Curves.table`.
     """
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # it advertises
     curves = curves or Curves()
     callbacks: list[Callback] = [curves, ProgressBar(description, batch_size), *extra]
     checkpoint = folder / LAST_CHECKPOINT if folder else None

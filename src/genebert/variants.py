@@ -211,7 +211,7 @@ def _score_all(settings: VariantsSettings, scorer: Scorer, run: StageRun) -> Pat
         "window_width": scorer.predictor.width,
     }
     out = run.finish(metrics)
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in metrics["alleles_skipped"].items()) or "none"
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reader.skipped.counts.items())) or "none"
     say(f"{out}: {scored:,} alleles of {reader.read:,} records scored in {len(scorer.cell_types)} cell types; skipped: {reasons}")
     for name, found in reader.skipped.examples.items():
         say(f"  REF mismatch {name}: the genome has {found}")
@@ -274,7 +274,10 @@ def _table(wanted: list[Variant], scorer: Scorer) -> pd.DataFrame:
 def _info(record: Record, found: list[pd.DataFrame | None]) -> dict[str, Any]:
     if all(table is None for table in found):
         return {}
-    effects, most, gained, lost = [], [], [], []
+    effects: list[str] = []
+    most: list[float | None] = []
+    gained: list[str] = []
+    lost: list[str] = []
     for allele, table in zip(record.alleles, found, strict=True):
         if table is None:
             most.append(None)

@@ -35,7 +35,9 @@ def prepare(settings: PrepareSettings) -> Path:
         UserError: an input cannot be used, or nothing is left after filtering.
     """
     if settings.region_width % 2:
-        raise UserError(problem("--region-width", f"{settings.region_width} is odd", "Give an even width in bp."))
+        raise UserError(
+            problem("--region-width", f"{settings.region_width} is odd", "Give an even width in bp.")
+        )
     cell_types = find_cell_types(settings.peaks)
     motif_file = None if settings.motifs.startswith("jaspar:") else Path(settings.motifs)
     inputs = {"genome": settings.genome, "blacklist": settings.blacklist, "motifs": motif_file}
@@ -54,12 +56,19 @@ def _build(settings: PrepareSettings, run: StageRun, genome: Genome, cell_types:
     peaks = _read_all_peaks(cell_types, genome, settings.skip_unknown_chromosomes)
     nothing = pd.DataFrame({"chrom": [], "start": [], "end": []})
     blacklist = read_blacklist(settings.blacklist, genome.lengths) if settings.blacklist else nothing
-    windows = consensus.candidate_windows({name: found.table for name, found in peaks.items()}, settings.region_width)
+    windows = consensus.candidate_windows(
+        {name: found.table for name, found in peaks.items()}, settings.region_width
+    )
     kept, dropped = consensus.filter_windows(windows, genome, blacklist, settings.max_n_fraction)
     if kept.empty:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
-        raise UserError(problem("genebert prepare", f"no region is left of {len(windows)} peaks: {reasons}",
-                                "Check that genome and peaks are of the same assembly, and --max-n-fraction and --blacklist."))
+        raise UserError(
+            problem(
+                "genebert prepare",
+                f"no region is left of {len(windows)} peaks: {reasons}",
+                "Check that genome and peaks are of the same assembly, and --max-n-fraction and --blacklist.",
+            )
+        )
     regions = consensus.remove_overlaps(kept, settings.region_width)
     split = split_of(regions["chrom"], valid, test)
     _check_splits(split, settings)
@@ -80,27 +89,43 @@ def _build(settings: PrepareSettings, run: StageRun, genome: Genome, cell_types:
         "cell_types": len(peaks),
         "regions_per_split": {name: int((split == i).sum()) for i, name in enumerate(SPLITS)},
         "peaks_per_cell_type": {name: len(found.table) for name, found in peaks.items()},
-        "regions_per_cell_type": dict(zip(peaks, np.diff(access["accessible_offsets"]).tolist(), strict=True)),
+        "regions_per_cell_type": dict(
+            zip(peaks, np.diff(access["accessible_offsets"]).tolist(), strict=True)
+        ),
         "windows_dropped": dropped,
         "duplicate_peaks": {name: found.duplicates for name, found in peaks.items() if found.duplicates},
-        "peaks_on_unknown_chromosomes": {name: found.skipped for name, found in peaks.items() if found.skipped},
+        "peaks_on_unknown_chromosomes": {
+            name: found.skipped for name, found in peaks.items() if found.skipped
+        },
         "ambiguous_bases_read_as_n": genome.ambiguous,
     }
     out = run.finish(metrics)
-    say(f"{out}: {len(regions):,} regions, {metrics['examples']:,} examples, {len(peaks)} cell types, {len(motifs)} motifs")
+    say(
+        f"{out}: {len(regions):,} regions, {metrics['examples']:,} examples, "
+        f"{len(peaks)} cell types, {len(motifs)} motifs"
+    )
     return out
 
 
 def _held_out(settings: PrepareSettings, genome: Genome) -> tuple[list[str], list[str]]:
-    asked = {"--valid-chromosomes": settings.valid_chromosomes, "--test-chromosomes": settings.test_chromosomes}
+    asked = {
+        "--valid-chromosomes": settings.valid_chromosomes,
+        "--test-chromosomes": settings.test_chromosomes,
+    }
     found = Problems("The splits cannot be made:")
     mapped = {option: match_chromosomes(names, genome.lengths) for option, names in asked.items()}
     for option, names in asked.items():
         for name in names:
             if name not in mapped[option]:
-                found.add(option, f"the genome has no chromosome {name!r}; it has {', '.join(list(genome.lengths)[:12])}",
-                          "Correct the name.")
-    valid, test = (sorted({mapped[option][name] for name in names if name in mapped[option]}) for option, names in asked.items())
+                found.add(
+                    option,
+                    f"the genome has no chromosome {name!r}; it has {', '.join(list(genome.lengths)[:12])}",
+                    "Correct the name.",
+                )
+    valid, test = (
+        sorted({mapped[option][name] for name in names if name in mapped[option]})
+        for option, names in asked.items()
+    )
     for name in sorted(set(valid) & set(test)):
         found.add(name, "the chromosome is given for validation and for testing", "Name it once.")
     found.raise_any()
@@ -109,10 +134,18 @@ def _held_out(settings: PrepareSettings, genome: Genome) -> tuple[list[str], lis
 
 def _check_splits(split: NDArray[np.uint8], settings: PrepareSettings) -> None:
     found = Problems("The splits leave a part without regions:")
-    asked = {"train": True, "valid": bool(settings.valid_chromosomes), "test": bool(settings.test_chromosomes)}
+    asked = {
+        "train": True,
+        "valid": bool(settings.valid_chromosomes),
+        "test": bool(settings.test_chromosomes),
+    }
     for i, name in enumerate(SPLITS):
         if asked[name] and not (split == i).any():
-            found.add(name, "no region lies on its chromosomes", "Choose other --valid-chromosomes and --test-chromosomes.")
+            found.add(
+                name,
+                "no region lies on its chromosomes",
+                "Choose other --valid-chromosomes and --test-chromosomes.",
+            )
     found.raise_any()
 
 
@@ -128,7 +161,9 @@ def _read_all_peaks(cell_types: dict[str, Path], genome: Genome, skip_unknown: b
     return peaks
 
 
-def _accessibility(regions: pd.DataFrame, peaks: dict[str, Intervals], training: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+def _accessibility(
+    regions: pd.DataFrame, peaks: dict[str, Intervals], training: NDArray[np.bool_]
+) -> dict[str, NDArray[Any]]:
     members, values = [], []
     for found in peaks.values():
         accessible, signal = accessible_regions(regions, found.table)

@@ -1,9 +1,11 @@
 """Consensus regions over cell types: fixed width, summit-centred, without overlaps.
 
-The iterative overlap removal is that of ArchR (Granja et al. 2021, Nat Genet 53:403) and Corces et al. (2018, Science
-362:eaav1898): peaks of all cell types become windows of one width around their summits; the window with the best score is
-kept, all that overlap it are removed, and so on. Scores of different cell types differ in scale (depth), so that each peak is
-ranked by its quantile within its cell type. Ties go to the earlier cell type (by name), then to the lower coordinate.
+The iterative overlap removal is that of ArchR (Granja et al. 2021, Nat Genet 53:403) and Corces et al. (2018,
+Science 362:eaav1898): peaks of all cell types become windows of one width around their summits; the window
+with the best score is kept, all that overlap it are removed, and so on. Scores of different cell types differ
+in scale (depth), so that each peak is ranked by its quantile within its cell type, chromosome by chromosome:
+no peak of a held-out chromosome has a say in which training regions are kept. Ties go to the earlier cell
+type (by name), then to the lower coordinate.
 """
 
 from collections.abc import Mapping
@@ -25,12 +27,13 @@ def candidate_windows(peaks: Mapping[str, pd.DataFrame], width: int) -> pd.DataF
         width: of a window, in bp.
 
     Returns:
-        DataFrame with chrom, start, end, quantile (0 to 1, of the score within the cell type) and cell_type (its index).
+        DataFrame with chrom, start, end, quantile (0 to 1, of the score within cell type and chromosome) and
+        cell_type (its index).
     """
     tables = []
     for index, table in enumerate(peaks.values()):
         start = table["summit"] - width // 2
-        quantile = table["score"].rank(method="max") / max(len(table), 1)
+        quantile = table.groupby("chrom")["score"].rank(method="max", pct=True)
         tables.append(pd.DataFrame({"chrom": table["chrom"], "start": start, "end": start + width,
                                     "quantile": quantile, "cell_type": index}))
     return pd.concat(tables, ignore_index=True)
@@ -57,7 +60,7 @@ def filter_windows(
 
 
 def n_fraction(windows: pd.DataFrame, genome: Genome) -> NDArray[np.float64]:
-    """Return the fraction of N in each window: float64, shape (n,); what lies beyond a chromosome's end counts as N."""
+    """Return the fraction of N in each window: float64, shape (n,); beyond a chromosome's end all is N."""
     fraction = np.ones(len(windows))
     for chrom, rows in windows.groupby("chrom", sort=True).indices.items():
         length = genome.lengths[str(chrom)]
@@ -77,11 +80,16 @@ def remove_overlaps(windows: pd.DataFrame, width: int) -> pd.DataFrame:
         width: that width, in bp.
 
     Returns:
-        DataFrame with chrom, start, end of the windows kept, sorted by chromosome and start, index 0 .. n - 1.
+        DataFrame with chrom, start, end of the windows kept, sorted by chromosome and start, index 0 .. n -
+        1.
     """
-    ranked = windows.sort_values(["quantile", "cell_type", "chrom", "start"], ascending=[False, True, True, True], kind="stable")
+    ranked = windows.sort_values(
+        ["quantile", "cell_type", "chrom", "start"], ascending=[False, True, True, True], kind="stable"
+    )
     kept: list[bool] = []
-    starts_in_bin: dict[tuple[str, int], int] = {}  # bins as wide as a window hold at most one kept start each
+    starts_in_bin: dict[
+        tuple[str, int], int
+    ] = {}  # bins as wide as a window hold at most one kept start each
     for chrom, start in zip(ranked["chrom"], ranked["start"], strict=True):
         place = start // width
         near = (starts_in_bin.get((chrom, place + step)) for step in (-1, 0, 1))

@@ -12,8 +12,8 @@ corpus/
   accessible_values.npy     float32 (examples,): log1p signal per million
   manifest.json             provenance, checksums
 ```
-An example is a position in the last two arrays: one (cell type, accessible region). Arrays are memory-mapped, so that
-loader workers share them, and a corpus may exceed the memory.
+An example is a position in the last two arrays: one (cell type, accessible region). Arrays are memory-mapped,
+so that loader workers share them, and a corpus may exceed the memory.
 """
 
 import json
@@ -84,10 +84,17 @@ class Corpus:
             facts = json.loads((folder / "corpus.json").read_text())
             motifs = [Motif.from_json(value) for value in json.loads((folder / "motifs.json").read_text())]
             regions = pd.read_csv(folder / "regions.tsv", sep="\t", dtype={"chrom": str})
-            arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
+            arrays = {
+                name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS
+            }
         except (OSError, ValueError, KeyError) as error:
-            raise UserError(problem(folder, f"the corpus is damaged ({error})",
-                                    f"Remove {folder} and run `genebert prepare` again.")) from None
+            raise UserError(
+                problem(
+                    folder,
+                    f"the corpus is damaged ({error})",
+                    f"Remove {folder} and run `genebert prepare` again.",
+                )
+            ) from None
         return cls(folder=folder, manifest=manifest, regions=regions, motifs=motifs, **facts, **arrays)
 
     @property
@@ -103,7 +110,8 @@ class Corpus:
     @cached_property
     def split(self) -> NDArray[np.uint8]:
         """Index into `SPLITS` of each region: uint8, shape (n,)."""
-        return self.regions["split"].map({name: i for i, name in enumerate(SPLITS)}).to_numpy(np.uint8)
+        index = {name: i for i, name in enumerate(SPLITS)}
+        return np.array([index[name] for name in self.regions["split"]], dtype=np.uint8)
 
     @cached_property
     def cell_type_of_example(self) -> NDArray[np.int64]:
@@ -116,11 +124,14 @@ class Corpus:
 
     def accessible(self, cell_type: int) -> NDArray[np.int32]:
         """Return the regions accessible in a cell type: int32, ascending."""
-        return self.accessible_regions[self.accessible_offsets[cell_type] : self.accessible_offsets[cell_type + 1]]
+        return self.accessible_regions[
+            self.accessible_offsets[cell_type] : self.accessible_offsets[cell_type + 1]
+        ]
 
     def split_of(self, chromosomes: Sequence[str]) -> list[str]:
         """Return the split that each chromosome belongs to."""
-        held_out = dict.fromkeys(self.valid_chromosomes, "valid") | dict.fromkeys(self.test_chromosomes, "test")
+        held_out = dict.fromkeys(self.valid_chromosomes, "valid")
+        held_out |= dict.fromkeys(self.test_chromosomes, "test")
         return [held_out.get(chrom, "train") for chrom in chromosomes]
 
     def cell_type_indices(self, names: Sequence[str]) -> NDArray[np.int64]:
@@ -131,8 +142,14 @@ class Corpus:
         """
         unknown = sorted(set(names) - set(self.cell_types))
         if unknown:
-            raise UserError(problem(self.folder, f"the corpus has no cell type {', '.join(map(repr, unknown))}; it has "
-                                                 f"{', '.join(self.cell_types)}", "Correct the name."))
+            raise UserError(
+                problem(
+                    self.folder,
+                    f"the corpus has no cell type {', '.join(map(repr, unknown))}; it has "
+                    f"{', '.join(self.cell_types)}",
+                    "Correct the name.",
+                )
+            )
         index = {name: i for i, name in enumerate(self.cell_types)}
         return np.array([index[name] for name in names], dtype=np.int64)
 
@@ -148,7 +165,9 @@ class Corpus:
     @cached_property
     def region_positions(self) -> NDArray[np.int64]:
         """Places of the regions' centres on that line: int64, ascending, shape (n,)."""
-        return self.line_positions(self.regions["chrom"].tolist(), self.regions["start"].to_numpy() + self.width // 2)
+        return self.line_positions(
+            self.regions["chrom"].tolist(), self.regions["start"].to_numpy() + self.width // 2
+        )
 
     @cached_property
     def _example_keys(self) -> NDArray[np.int64]:
@@ -158,9 +177,10 @@ class Corpus:
     def nearest_examples(
         self, cell_types: NDArray[np.int64], positions: NDArray[np.int64], count: int, window: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Find, for windows on the genome, the nearest accessible regions of a cell type on the same chromosome.
+        """Find the accessible regions of a cell type that are nearest to windows, on their chromosomes.
 
-        Regions that overlap the window itself are left out, so that what is to be predicted about it is not given away.
+        Regions that overlap the window itself are left out, so that what is to be predicted about it is not
+        given away.
 
         Args:
             cell_types: index of the cell type of each query, int64, shape (b,).
@@ -169,8 +189,8 @@ class Corpus:
             window: width of the query windows in bp.
 
         Returns:
-            examples, int64, shape (b, count), nearest first, -1 where there are no more; signed distances of their centres in
-            bp, int64, same shape.
+            examples, int64, shape (b, count), nearest first, -1 where there are no more; signed distances of
+            their centres in bp, int64, same shape.
         """
         keys = self._example_keys
         query = cell_types * len(self.lengths) * _CHROMOSOME_STRIDE + positions
@@ -178,8 +198,13 @@ class Corpus:
         slots = np.searchsorted(keys, query)[:, None] + np.arange(-reach, reach)
         inside = (slots >= 0) & (slots < len(keys))
         distance = keys[np.clip(slots, 0, max(len(keys) - 1, 0))] - query[:, None]
-        usable = inside & (np.abs(distance) < _CHROMOSOME_STRIDE // 2) & (2 * np.abs(distance) >= self.width + window)
-        order = np.argsort(np.where(usable, np.abs(distance), _CHROMOSOME_STRIDE), axis=1, kind="stable")[:, :count]
+        usable = (
+            inside
+            & (np.abs(distance) < _CHROMOSOME_STRIDE // 2)
+            & (2 * np.abs(distance) >= self.width + window)
+        )
+        remoteness = np.where(usable, np.abs(distance), _CHROMOSOME_STRIDE)
+        order = np.argsort(remoteness, axis=1, kind="stable")[:, :count]
         found = np.take_along_axis(np.where(usable, slots, -1), order, axis=1)
         return found, np.take_along_axis(distance, order, axis=1)
 

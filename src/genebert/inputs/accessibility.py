@@ -1,4 +1,4 @@
-"""Per-cell-type ATAC-seq: which file belongs to which cell type, and the signal of each region (pseudo-bulk)."""
+"""ATAC-seq per cell type: which file belongs to which, and the signal of each region (pseudo-bulk)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,17 +31,29 @@ def find_cell_types(paths: Sequence[Path]) -> dict[str, Path]:
         if not path.exists():
             found.add(path, "no such file or folder", "Check --peaks.")
             continue
-        members = sorted(p for p in path.iterdir() if p.name.lower().endswith(PEAK_SUFFIXES)) if path.is_dir() else [path]
+        members = (
+            sorted(p for p in path.iterdir() if p.name.lower().endswith(PEAK_SUFFIXES))
+            if path.is_dir()
+            else [path]
+        )
         if not members:
-            found.add(path, "the folder holds no *.narrowPeak or *.bed file", "Put one file per cell type there.")
+            found.add(
+                path, "the folder holds no *.narrowPeak or *.bed file", "Put one file per cell type there."
+            )
         for member in members:
             name = cell_type_of(member)
             if name in files:
-                found.add(member, f"cell type {name!r} is already given by {files[name]}", "Give each cell type one file.")
+                found.add(
+                    member,
+                    f"cell type {name!r} is already given by {files[name]}",
+                    "Give each cell type one file.",
+                )
             files[name] = member
     found.raise_any()
     if not files:
-        raise UserError(problem("--peaks", "no cell type is given", "Give at least one narrowPeak or BED file."))
+        raise UserError(
+            problem("--peaks", "no cell type is given", "Give at least one narrowPeak or BED file.")
+        )
     return dict(sorted(files.items()))
 
 
@@ -53,10 +65,13 @@ def cell_type_of(path: Path) -> str:
     return path.stem
 
 
-def accessible_regions(regions: pd.DataFrame, peaks: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def accessible_regions(
+    regions: pd.DataFrame, peaks: pd.DataFrame
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Find the regions that are accessible in one cell type, and their signal.
 
-    A region is accessible if a peak has its summit in it, or covers its centre. Its signal is the highest of these peaks.
+    A region is accessible if a peak has its summit in it, or covers its centre. Its signal is the highest of
+    these peaks.
 
     Args:
         regions: DataFrame with chrom, start, end; n rows, index 0 .. n - 1.
@@ -67,7 +82,9 @@ def accessible_regions(regions: pd.DataFrame, peaks: pd.DataFrame) -> tuple[NDAr
     """
     if peaks.empty:
         return np.empty(0, dtype=np.int64), np.empty(0)
-    pairs = bioframe.overlap(regions[["chrom", "start", "end"]], peaks, how="inner", return_index=True, suffixes=("", "_peak"))
+    pairs = bioframe.overlap(
+        regions[["chrom", "start", "end"]], peaks, how="inner", return_index=True, suffixes=("", "_peak")
+    )
     centre = (pairs["start"] + pairs["end"]) // 2
     summit_inside = pairs["summit_peak"].between(pairs["start"], pairs["end"], inclusive="left")
     centre_covered = (pairs["start_peak"] <= centre) & (centre < pairs["end_peak"])
@@ -79,15 +96,16 @@ def accessible_regions(regions: pd.DataFrame, peaks: pd.DataFrame) -> tuple[NDAr
 def per_million(signal: NDArray[np.float64], training: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Return log1p of signal per million of a cell type's signal in training regions.
 
-    The total is taken over training regions only, so that nothing of a held-out chromosome enters a normaliser. Where there is
-    none, all regions stand in.
+    The total is taken over training regions only, so that nothing of a held-out chromosome enters a
+    normaliser. Where there is none, all regions stand in.
 
     Args:
         signal: float64, shape (m,), of the accessible regions of one cell type.
         training: bool, shape (m,): the region is on a training chromosome.
     """
     total = signal[training].sum() if signal[training].sum() > 0 else max(signal.sum(), 1.0)
-    return np.log1p(1e6 * signal / total).astype(np.float32)
+    scaled: NDArray[np.float32] = np.log1p(1e6 * signal / total).astype(np.float32)
+    return scaled
 
 
 def overlapping(windows: pd.DataFrame, intervals: pd.DataFrame) -> NDArray[np.bool_]:
@@ -95,4 +113,4 @@ def overlapping(windows: pd.DataFrame, intervals: pd.DataFrame) -> NDArray[np.bo
     if len(intervals) == 0 or windows.empty:
         return np.zeros(len(windows), dtype=bool)
     counted = bioframe.count_overlaps(windows[["chrom", "start", "end"]].reset_index(drop=True), intervals)
-    return (counted["count"] > 0).to_numpy()
+    return np.asarray(counted["count"] > 0)

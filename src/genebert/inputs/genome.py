@@ -53,7 +53,11 @@ class Genome:
             raise UserError(problem(self.path, f"the FASTA cannot be opened ({error})",
                                     f"Try `samtools faidx {self.path}`.")) from None
         if not fasta.references:
-            raise UserError(problem(self.path, "the FASTA holds no sequence", "Give a genome with at least one chromosome."))
+            raise UserError(
+                problem(
+                    self.path, "the FASTA holds no sequence", "Give a genome with at least one chromosome."
+                )
+            )
         return fasta
 
     def _make_index(self, bgzip: bool) -> tuple[Path, Path]:
@@ -63,8 +67,13 @@ class Genome:
         try:
             pysam.faidx(str(self.path), *arguments)
         except pysam.SamtoolsError as error:
-            raise UserError(problem(self.path, f"the FASTA cannot be indexed ({str(error).strip()})",
-                                    "Check that it is complete and that lines of one record have one length.")) from None
+            raise UserError(
+                problem(
+                    self.path,
+                    f"the FASTA cannot be indexed ({str(error).strip()})",
+                    "Check that it is complete and that lines of one record have one length.",
+                )
+            ) from None
         return index, blocks
 
     def fetch(self, chrom: str, start: int, end: int) -> NDArray[np.uint8]:
@@ -81,21 +90,31 @@ class Genome:
         encoded = encode(self._fasta.fetch(chrom, *inside))
         if encoded.invalid is not None:
             position, letter = encoded.invalid
-            raise UserError(problem(f"{self.path}, {chrom}:{inside[0] + position + 1}", f"{letter!r} is no nucleotide letter",
-                                    "Give a DNA FASTA (ACGTN; other IUPAC letters are read as N)."))
+            raise UserError(
+                problem(
+                    f"{self.path}, {chrom}:{inside[0] + position + 1}",
+                    f"{letter!r} is no nucleotide letter",
+                    "Give a DNA FASTA (ACGTN; other IUPAC letters are read as N).",
+                )
+            )
         self.ambiguous += encoded.ambiguous
         codes[inside[0] - start : inside[1] - start] = encoded.codes
         return codes
 
     def fetch_all(self, chroms: Iterable[str], starts: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
         """Return the base codes of windows of equal width: uint8, shape (n, width)."""
-        rows = [self.fetch(chrom, int(start), int(start) + width) for chrom, start in zip(chroms, starts, strict=True)]
+        rows = [
+            self.fetch(chrom, int(start), int(start) + width)
+            for chrom, start in zip(chroms, starts, strict=True)
+        ]
         return np.stack(rows) if rows else np.empty((0, width), dtype=np.uint8)
 
     def __enter__(self) -> "Genome":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -114,7 +133,11 @@ def check_fasta(path: Path) -> bool:
         with path.open("rb") as handle:
             head = handle.read(18)
     except OSError as error:
-        raise UserError(problem(path, f"the genome cannot be read ({error.strerror})", "Check the path and its permissions.")) from None
+        raise UserError(
+            problem(
+                path, f"the genome cannot be read ({error.strerror})", "Check the path and its permissions."
+            )
+        ) from None
     if not head:
         raise UserError(problem(path, "the file is empty", "Give a FASTA with at least one sequence."))
     if head.startswith(GZIP_MAGIC):
@@ -124,8 +147,13 @@ def check_fasta(path: Path) -> bool:
                                     f"Recompress it: gunzip -c {path} | bgzip > {plain}.bgz"))
         return True
     if not head.startswith(b">"):
-        raise UserError(problem(f"{path}, line 1", f"a FASTA starts with '>', and this file with {head[:10]!r}",
-                                "Give a FASTA file."))
+        raise UserError(
+            problem(
+                f"{path}, line 1",
+                f"a FASTA starts with '>', and this file with {head[:10]!r}",
+                "Give a FASTA file.",
+            )
+        )
     return False
 
 
@@ -133,8 +161,9 @@ def match_chromosomes(names: Iterable[str], lengths: Mapping[str, int]) -> dict[
     """Map a file's chromosome names to the genome's (chr1 to 1, 1 to chr1, M and MT alike).
 
     Returns:
-        file's name -> genome's name, for every name that the genome has in one spelling or the other. Two names that
-        would map to one chromosome (a file that mixes chr1 and 1) are both left out unless the genome has both.
+        file's name -> genome's name, for every name that the genome has in one spelling or the other. Two
+        names that would map to one chromosome (a file that mixes chr1 and 1) are both left out unless the
+        genome has both.
     """
     mapped: dict[str, str] = {}
     for name in sorted(set(names)):

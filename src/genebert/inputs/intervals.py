@@ -25,10 +25,11 @@ class Intervals:
     """Intervals of one file.
 
     Attributes:
-        table: DataFrame; chrom, start, end (int64, 0-based, half-open), the file's further columns, and `line`, the
-            1-based line of the file.
+        table: DataFrame; chrom, start, end (int64, 0-based, half-open), the file's further columns, and
+            `line`, the 1-based line of the file.
         path: the file.
-        duplicates: number of rows left out because an earlier row says the same (coordinates, and summit, strand or label).
+        duplicates: number of rows left out because an earlier row says the same (coordinates, and summit,
+            strand or label).
         skipped: chromosome -> number of rows left out because the genome lacks it.
     """
 
@@ -47,9 +48,10 @@ def read_peaks(path: Path, lengths: Mapping[str, int], *, skip_unknown: bool = F
         skip_unknown: leave out and count rows on chromosomes that the genome lacks, instead of raising.
 
     Returns:
-        intervals whose table has the columns chrom, start, end, score, signal, summit, line. `summit` is an absolute
-        position, the interval's middle where the file gives none. `score` ranks peaks: the narrowPeak's -log10 p, else its
-        signal, else the BED score, else 0. `signal` is the narrowPeak's signal, else the score, else 1.
+        intervals whose table has the columns chrom, start, end, score, signal, summit, line. `summit` is an
+        absolute position, the interval's middle where the file gives none. `score` ranks peaks: the
+        narrowPeak's -log10 p, else its signal, else the BED score, else 0. `signal` is the narrowPeak's
+        signal, else the score, else 1.
 
     Raises:
         UserError: the file cannot be read, or rows are malformed (all problems are listed with their lines).
@@ -120,9 +122,14 @@ def read_blacklist(path: Path, lengths: Mapping[str, int]) -> pd.DataFrame:
 
 
 def check_intervals(
-    rows: pd.DataFrame, path: Path, lengths: Mapping[str, int], *, skip_unknown: bool = False, beyond_end: bool = False
+    rows: pd.DataFrame,
+    path: Path,
+    lengths: Mapping[str, int],
+    *,
+    skip_unknown: bool = False,
+    beyond_end: bool = False,
 ) -> Intervals:
-    """Check a table of text with the columns chrom, start, end, line; map chromosome names; drop duplicate rows.
+    """Check a table of text with chrom, start, end and line; map chromosome names; drop duplicate rows.
 
     Raises:
         UserError: as `read_peaks`.
@@ -133,10 +140,15 @@ def check_intervals(
     table, skipped = _map_chromosomes(table, path, lengths, skip_unknown)
     beyond = (table["end"] > table["chrom"].map(dict(lengths)).astype("int64")) & (not beyond_end)
     for line, chrom, end in table.loc[beyond, ["line", "chrom", "end"]].itertuples(index=False):
-        found.add(f"line {line}", f"end {end} lies beyond the end of {chrom}, which has {lengths[chrom]} bp in the genome",
-                  "Use the genome assembly that the intervals were called on, or cut them.")
+        found.add(
+            f"line {line}",
+            f"end {end} lies beyond the end of {chrom}, which has {lengths[chrom]} bp in the genome",
+            "Use the genome assembly that the intervals were called on, or cut them.",
+        )
     found.raise_any()
-    key = [name for name in ("chrom", "start", "end", "summit", "strand", "label", "cell_type") if name in table]
+    key = [
+        name for name in ("chrom", "start", "end", "summit", "strand", "label", "cell_type") if name in table
+    ]
     repeated = table.duplicated(key)
     return Intervals(table[~repeated].reset_index(drop=True), path, int(repeated.sum()), skipped)
 
@@ -149,13 +161,23 @@ def _parse_coordinates(rows: pd.DataFrame, found: Problems) -> pd.DataFrame:
         bad = numbers.isna() | (numbers % 1 != 0) | (numbers.abs() >= _LARGEST)
         readable &= ~bad
         for line, value in zip(rows["line"][bad], rows[name][bad], strict=True):
-            found.add(f"line {line}", f"{name} is {value!r}, not a whole number", "Write chrom, start, end separated by tabs.")
+            found.add(
+                f"line {line}",
+                f"{name} is {value!r}, not a whole number",
+                "Write chrom, start, end separated by tabs.",
+            )
         table[name] = numbers.where(~bad, 0).astype(np.int64)
     for line, start in table.loc[readable & (table["start"] < 0), ["line", "start"]].itertuples(index=False):
-        found.add(f"line {line}", f"start is {start}", "Coordinates are 0-based and not negative; correct the line.")
+        found.add(
+            f"line {line}", f"start is {start}", "Coordinates are 0-based and not negative; correct the line."
+        )
     empty = readable & (table["end"] <= table["start"])
     for line, start, end in table.loc[empty, ["line", "start", "end"]].itertuples(index=False):
-        found.add(f"line {line}", f"end {end} is not after start {start}", "Intervals are half-open, [start, end); correct the line.")
+        found.add(
+            f"line {line}",
+            f"end {end} is not after start {start}",
+            "Intervals are half-open, [start, end); correct the line.",
+        )
     return table
 
 
@@ -176,8 +198,8 @@ def _naming_error(table: pd.DataFrame, path: Path, unknown: list[str], lengths: 
     line = table.loc[table["chrom"] == unknown[0], "line"].iloc[0]
     return problem(
         f"{path}, line {line}",
-        f"chromosome {unknown[0]!r} cannot be matched to one of the genome without doubt; unmatched names in the file: "
-        f"{_shorten(unknown)}; names in the genome: {_shorten(list(lengths))}",
+        f"chromosome {unknown[0]!r} cannot be matched to one of the genome without doubt; "
+        f"unmatched names in the file: {_shorten(unknown)}; names in the genome: {_shorten(list(lengths))}",
         "Use one naming (chr1 or 1) throughout the file and the genome of the same assembly; "
         "--skip-unknown-chromosomes drops and counts rows on chromosomes that the genome lacks.",
     )
@@ -188,7 +210,7 @@ def _shorten(names: list[str], most: int = 12) -> str:
 
 
 def open_text(path: Path) -> IO[str]:
-    """Open a text file for reading, gzip or plain by its first bytes; a byte order mark, as Excel writes it, is passed over.
+    """Open a text file for reading, gzip or plain by its first bytes; a byte order mark is passed over.
 
     Raises:
         UserError: it cannot be read.
@@ -198,7 +220,9 @@ def open_text(path: Path) -> IO[str]:
             compressed = handle.read(2) == GZIP_MAGIC
         return gzip.open(path, "rt", encoding="utf-8-sig") if compressed else path.open(encoding="utf-8-sig")
     except OSError as error:
-        raise UserError(problem(path, f"it cannot be read ({error.strerror})", "Check the path and its permissions.")) from None
+        raise UserError(
+            problem(path, f"it cannot be read ({error.strerror})", "Check the path and its permissions.")
+        ) from None
 
 
 def read_text(path: Path) -> str:
@@ -211,18 +235,22 @@ def read_text(path: Path) -> str:
         with open_text(path) as handle:
             text = handle.read()
     except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise UserError(problem(path, "the gzip file is truncated or damaged", "Copy or download it again.")) from None
+        raise UserError(
+            problem(path, "the gzip file is truncated or damaged", "Copy or download it again.")
+        ) from None
     except UnicodeDecodeError:
         raise UserError(problem(path, "it is not a text file", "Give a text file, plain or gzip.")) from None
     except OSError as error:
-        raise UserError(problem(path, f"it cannot be read ({error.strerror})", "Check the path and its permissions.")) from None
+        raise UserError(
+            problem(path, f"it cannot be read ({error.strerror})", "Check the path and its permissions.")
+        ) from None
     if not text.strip():
         raise UserError(problem(path, "the file is empty", "Give a file with at least one record."))
     return text
 
 
 def _read_rows(path: Path) -> pd.DataFrame:
-    """Return the rows of a BED-like file as text, with column names by their number and the 1-based `line`."""
+    """Return the rows of a BED-like file as text, columns named by their number, and the 1-based `line`."""
     lines = [(number, line) for number, line in enumerate(read_text(path).splitlines(), 1)
              if line.strip() and not line.startswith(_HEADER_WORDS)]
     if not lines:

@@ -1,9 +1,9 @@
 """Motif collections, and the scan that turns sequence into motif evidence.
 
-Scores are exact: log-odds against a uniform zero-order background are rounded to 1/100 bit, so that a score is a sum
-of whole numbers, its p-value under the background is computed without approximation by convolution, and every
-machine gets the same bytes. The idea of exact p-values by dynamic programming over rounded scores is that of Touzet
-and Varré (2007), Algorithms Mol Biol 2:15.
+Scores are exact: log-odds against a uniform zero-order background are rounded to 1/100 bit, so that a score
+is a sum of whole numbers, its p-value under the background is computed without approximation by convolution,
+and every machine gets the same bytes. The idea of exact p-values by dynamic programming over rounded scores
+is that of Touzet and Varré (2007), Algorithms Mol Biol 2:15.
 """
 
 import re
@@ -38,8 +38,8 @@ def read_motifs(source: str) -> list[Motif]:
     """Read a motif collection.
 
     Args:
-        source: a MEME or JASPAR file (plain or gzip), or "jaspar:GROUP" for a taxonomic group of JASPAR 2026 CORE, which
-            comes with pyjaspar and needs no download.
+        source: a MEME or JASPAR file (plain or gzip), or "jaspar:GROUP" for a taxonomic group of JASPAR 2026
+            CORE, which comes with pyjaspar and needs no download.
 
     Raises:
         UserError: unknown group, unreadable file, names that repeat, or columns that are no probabilities.
@@ -49,17 +49,23 @@ def read_motifs(source: str) -> list[Motif]:
     path = Path(source)
     text = read_text(path)
     found = Problems(f"The motifs of {path} cannot be used:")
-    motifs = list(_read_meme(text, found) if text.lstrip().startswith("MEME version") else _read_jaspar(text, path))
+    motifs = list(
+        _read_meme(text, found) if text.lstrip().startswith("MEME version") else _read_jaspar(text, path)
+    )
     _check_collection(motifs, found)
     found.raise_any()
     if not motifs:
-        raise UserError(problem(path, "no motif was found", "Give a MEME (version 4 or later) or JASPAR file."))
+        raise UserError(
+            problem(path, "no motif was found", "Give a MEME (version 4 or later) or JASPAR file.")
+        )
     return motifs
 
 
 def _read_jaspar_core(group: str) -> list[Motif]:
     if group not in JASPAR_GROUPS:
-        raise UserError(problem(f"jaspar:{group}", "there is no such group", f"Choose one of {', '.join(JASPAR_GROUPS)}."))
+        raise UserError(
+            problem(f"jaspar:{group}", "there is no such group", f"Choose one of {', '.join(JASPAR_GROUPS)}.")
+        )
     found = jaspardb(release=JASPAR_RELEASE).fetch_motifs(collection="CORE", tax_group=[group])
     return sorted((_from_counts(m.matrix_id, m.name, m.counts) for m in found), key=lambda motif: motif.id)
 
@@ -74,14 +80,19 @@ def _read_jaspar(text: str, path: Path) -> Iterator[Motif]:
     try:
         parsed = biopython_motifs.parse(text.splitlines(keepends=True), "jaspar")
     except Exception as error:  # the parser raises bare Exceptions, and fails on bad input in many ways
-        raise UserError(problem(path, f"it is neither a MEME nor a JASPAR file ({error})",
-                                "A MEME file starts with 'MEME version'; a JASPAR file has '>ID NAME' and rows A, C, G, T.")) from None
+        raise UserError(
+            problem(
+                path,
+                f"it is neither a MEME nor a JASPAR file ({error})",
+                "A MEME file starts with 'MEME version'; a JASPAR file has '>ID NAME' and rows A, C, G, T.",
+            )
+        ) from None
     for motif in parsed:
         yield _from_counts(motif.matrix_id, motif.name or motif.matrix_id, motif.counts)
 
 
 def _read_meme(text: str, found: Problems) -> Iterator[Motif]:
-    """Read MEME's minimal format. Biopython's reader rounds probabilities to whole counts, which ruins `nsites= 1`."""
+    """Read MEME's minimal format. Biopython's reader rounds to whole counts, which ruins `nsites= 1`."""
     lines = text.splitlines()
     starts = [number for number, line in enumerate(lines) if line.startswith("MOTIF")]
     for start, end in pairwise([*starts, len(lines)]):
@@ -112,13 +123,23 @@ def _probability_rows(lines: list[str], start: int, end: int, found: Problems) -
             try:
                 rows.append([float(word) for word in line.split()])
             except ValueError:
-                found.add(f"line {number + 1}", f"{line!r} is no row of probabilities", "Write four numbers: A C G T.")
+                found.add(
+                    f"line {number + 1}",
+                    f"{line!r} is no row of probabilities",
+                    "Write four numbers: A C G T.",
+                )
                 return []
             if len(rows[-1]) != 4:
-                found.add(f"line {number + 1}", f"it has {len(rows[-1])} numbers", "Write four numbers: A C G T.")
+                found.add(
+                    f"line {number + 1}", f"it has {len(rows[-1])} numbers", "Write four numbers: A C G T."
+                )
                 return []
     if not rows:
-        found.add(f"line {start + 1}", f"{lines[start]!r} has no letter-probability matrix", "Add it, or remove the motif.")
+        found.add(
+            f"line {start + 1}",
+            f"{lines[start]!r} has no letter-probability matrix",
+            "Add it, or remove the motif.",
+        )
     return rows
 
 
@@ -131,14 +152,19 @@ def _check_collection(motifs: list[Motif], found: Problems) -> None:
     seen: set[str] = set()
     for motif in motifs:
         if motif.id in seen:
-            found.add(f"motif {motif.id}", "the name occurs more than once", "Rename or remove the repetition.")
+            found.add(
+                f"motif {motif.id}", "the name occurs more than once", "Rename or remove the repetition."
+            )
         seen.add(motif.id)
         sums = motif.probabilities.sum(axis=1)
         wrong = np.flatnonzero(~(np.abs(sums - 1) <= SUM_TOLERANCE) | (motif.probabilities < 0).any(axis=1))
         for row in wrong[:1]:
             values = " ".join(f"{value:g}" for value in motif.probabilities[row])
-            found.add(f"motif {motif.id}, row {row + 1}", f"{values} are no probabilities (their sum is {sums[row]:g})",
-                      "Make the rows sum to 1.")
+            found.add(
+                f"motif {motif.id}, row {row + 1}",
+                f"{values} are no probabilities (their sum is {sums[row]:g})",
+                "Make the rows sum to 1.",
+            )
 
 
 @dataclass(frozen=True)
@@ -178,8 +204,8 @@ class Scanner:
             codes: base codes, uint8, shape (n, length).
 
         Returns:
-            uint8, shape (n, motifs): -log10 p of the best hit that lies wholly inside the sequence and covers no N, on either
-            strand, in steps of 1/16, clipped at 255; 0 where there is no such hit.
+            uint8, shape (n, motifs): -log10 p of the best hit that lies wholly inside the sequence and covers
+            no N, on either strand, in steps of 1/16, clipped at 255; 0 where there is no such hit.
         """
         evidence = np.zeros((len(codes), len(self.motifs)), dtype=np.uint8)
         rows = max(1, _SCAN_BASES // max(1, codes.shape[1]))
@@ -195,7 +221,9 @@ class Scanner:
     def _widest(self) -> int:
         return max(motif.width for motif in self.motifs)
 
-    def _best_evidence(self, i: int, striped: lightmotif.StripedSequence, shape: tuple[int, ...]) -> NDArray[np.uint8] | int:
+    def _best_evidence(
+        self, i: int, striped: lightmotif.StripedSequence, shape: tuple[int, ...]
+    ) -> NDArray[np.uint8] | int:
         n, length = shape
         places = length - self.motifs[i].width + 1
         if places < 1:
@@ -204,7 +232,8 @@ class Scanner:
         either = np.maximum(forward.T, reverse.T).T.reshape(-1)  # .T is the layout in memory
         best = either[: n * length].reshape(n, length)[:, :places].max(axis=1)
         lowest = int(self.scores[i].min(axis=1).sum())
-        return self._tables[i][np.maximum(best - lowest, 0).astype(np.int64)]
+        steps: NDArray[np.int64] = np.maximum(best - lowest, 0).astype(np.int64)
+        return self._tables[i][steps]
 
 
 def log_odds(motif: Motif, pseudocount: float) -> NDArray[np.int64]:
@@ -236,8 +265,9 @@ def evidence_table(scores: NDArray[np.int64]) -> NDArray[np.uint8]:
 def order_by_similarity(motifs: list[Motif], pseudocount: float) -> list[Motif]:
     """Order motifs so that similar ones are neighbours, as a Swin transformer's local windows want it.
 
-    Two motifs are similar if their best hits correlate over the same 1,000 random sequences of 64 bp (drawn with a fixed
-    seed, so that no data of the user enters); the order is that of the leaves of average linkage.
+    Two motifs are similar if their best hits correlate over the same 1,000 random sequences of 64 bp (drawn
+    with a fixed seed, so that no data of the user enters); the order is that of the leaves of average
+    linkage.
     """
     if len(motifs) < 3:
         return motifs

@@ -6,7 +6,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 
-class GeneBertConfig(PretrainedConfig):  # type: ignore[misc]
+class GeneBertConfig(PretrainedConfig):
     """Sizes of the network.
 
     Args:
@@ -37,7 +37,7 @@ class GeneBertConfig(PretrainedConfig):  # type: ignore[misc]
         dropout: float = 0.1,
         motifs: int = 1000,
         region_columns: int = 32,
-        patch: Sequence[int] = (16, 4),
+        patch: Sequence[int] = (16, 1),
         window: int = 4,
         embed_dim: int = 96,
         depths: Sequence[int] = (2, 2, 6, 2),

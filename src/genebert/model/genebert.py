@@ -18,7 +18,7 @@ from genebert.model.sequence_encoder import SequenceEncoder, SequenceOutput
 
 
 @dataclass
-class GeneBertOutput(ModelOutput):  # type: ignore[misc]
+class GeneBertOutput(ModelOutput):
     """What both encoders return.
 
     Attributes:
@@ -33,7 +33,7 @@ class GeneBertOutput(ModelOutput):  # type: ignore[misc]
 
 
 @dataclass
-class PretrainingOutput(ModelOutput):  # type: ignore[misc]
+class PretrainingOutput(ModelOutput):
     """What the three tasks need.
 
     Attributes:
@@ -50,7 +50,7 @@ class PretrainingOutput(ModelOutput):  # type: ignore[misc]
     scale: torch.Tensor | None = None
 
 
-class GeneBertPreTrainedModel(PreTrainedModel):  # type: ignore[misc]
+class GeneBertPreTrainedModel(PreTrainedModel):
     """Loading, saving and initial weights, common to all GeneBERT models."""
 
     config_class = GeneBertConfig

@@ -26,9 +26,12 @@ class RegionEncoder(nn.Module):
 
     def __init__(self, config: GeneBertConfig) -> None:
         super().__init__()
-        patches = [-(-size // patch) for size, patch in zip((config.motifs, config.region_columns), config.patch, strict=True)]
+        halvings = len(config.depths) - 1
+        least = config.window * 2**halvings  # the last stage has to hold a whole window
+        sizes = zip((config.motifs, config.region_columns), config.patch, strict=True)
+        patches = [max(least, -(-size // patch)) for size, patch in sizes]
         self.size = tuple(count * patch for count, patch in zip(patches, config.patch, strict=True))
-        self.grid = tuple(_halved(count, len(config.depths) - 1) for count in patches)
+        self.grid = tuple(_halved(count, halvings) for count in patches)
         self.swin = SwinModel(
             SwinConfig(
                 image_size=self.size,

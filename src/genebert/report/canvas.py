@@ -1,4 +1,4 @@
-"""How every figure looks: type, colours, and the way from matplotlib to an inline SVG whose bytes do not vary."""
+"""How every figure looks: type, colours, and the way to an inline SVG whose bytes do not vary."""
 
 import io
 import re
@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LinearSegmentedColormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -20,7 +20,15 @@ from genebert.report.content import Panel
 WIDE, HALF, THIRD = 7.2, 3.5, 2.3
 """Widths of panels in inches: one, two or three side by side."""
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
-    "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
 """The colours of Okabe and Ito, which the colour-blind can tell apart."""
 GREY, PALE = "#7a7a7a", "#ececec"
 LONGEST_NAME = 30
@@ -29,6 +37,7 @@ STYLE: dict[str, Any] = {
     "text.parse_math": False,  # a $ in a name is a $
     "axes.formatter.use_mathtext": False,
     "svg.fonttype": "none",
+    "svg.hashsalt": "genebert",
     "font.family": ["DejaVu Sans"],  # comes with matplotlib, so that layouts are the same everywhere
     "font.size": 7,
     "axes.labelsize": 7,
@@ -57,8 +66,10 @@ STYLE: dict[str, Any] = {
 
 
 def sequential(colour: str) -> Colormap:
-    """Return a colour map from white to a colour."""
-    return LinearSegmentedColormap.from_list(f"white to {colour}", ["#ffffff", colour])
+    """Return a colour map from white over a colour to a dark shade of it."""
+    red, green, blue = (0.35 * part for part in to_rgb(colour))
+    dark = to_hex((red, green, blue))
+    return LinearSegmentedColormap.from_list(f"white to {colour}", ["#ffffff", colour, dark])
 
 
 def diverging() -> Colormap:
@@ -83,13 +94,13 @@ def panel(alt: str, size: tuple[float, float], draw: Callable[[Figure], None]) -
         size: width and height in inches.
         draw: draws on the empty figure that it is given.
     """
-    with style.context({**STYLE, "svg.hashsalt": alt}, after_reset=True), warnings.catch_warnings():
+    with style.context(STYLE, after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the browser has other fonts
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata=NO_METADATA)
-    return Panel(Markup(inline_svg(buffer.getvalue(), alt)), wide=size[0] > HALF)
+    return Panel(Markup(inline_svg(buffer.getvalue(), alt)), size[0], wide=size[0] > HALF)
 
 
 def inline_svg(document: str, alt: str) -> str:
@@ -97,12 +108,25 @@ def inline_svg(document: str, alt: str) -> str:
     body = document[document.index("<svg") :].strip()
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
     body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.DOTALL)
-    body = re.sub(r'<g id="[^"]*">', "<g>", body)
+    body = re.sub(r'<g id="[^"]*"', "<g", body)
     head, rest = body.split(">", 1)
     view = re.search(r'viewBox="[^"]*"', head)
     assert view is not None
-    return (f'<svg {view.group()} xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
-            f'aria-label="{escape(alt)}">{rest}')
+    return (
+        f'<svg {view.group()} xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+        f' role="img" aria-label="{escape(alt)}">{rest}'
+    )
+
+
+def own_ids(svg: Markup, number: int) -> Markup:
+    """Return an svg element whose ids, and the references to them, bear a number, so that a page holds none twice."""
+    return Markup(
+        re.sub(
+            r"<[^<>]*>",  # within tags only: a name may hold anything but angle brackets
+            lambda tag: re.sub(r'( id="|href="#|url\(#)', rf"\g<1>p{number}-", tag.group()),
+            svg,
+        )
+    )
 
 
 def heat_map(
@@ -115,30 +139,58 @@ def heat_map(
     label: str,
 ) -> None:
     """Draw values, shape (rows, columns), as a heat map with named rows and columns and a colour bar."""
-    image = axes.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="none")
+    image = axes.imshow(
+        values, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="none"
+    )
     axes.set_yticks(range(len(rows)), [shorten(name) for name in rows])
-    axes.set_xticks(range(len(columns)), [shorten(name) for name in columns], rotation=90, rotation_mode="anchor",
-                    ha="right", va="center")
+    axes.set_xticks(
+        range(len(columns)),
+        [shorten(name) for name in columns],
+        rotation=90,
+        rotation_mode="anchor",
+        ha="right",
+        va="center",
+    )
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     figure = axes.get_figure()
     assert figure is not None
-    bar = figure.colorbar(image, ax=axes, fraction=0.05, pad=0.015, aspect=12, shrink=min(1.0, 1.6 / max(axes.bbox.height / 100, 1.6)))
+    bar = figure.colorbar(
+        image,
+        ax=axes,
+        fraction=0.05,
+        pad=0.015,
+        aspect=12,
+        shrink=min(1.0, 1.6 / max(axes.bbox.height / 100, 1.6)),
+    )
     bar.set_label(label)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 def annotate_cells(axes: Axes, values: NDArray[Any], texts: Iterable[Iterable[str]], dark: float) -> None:
     """Write a text into each cell of a heat map, in white where the value is above `dark`."""
     for i, line in enumerate(texts):
         for j, text in enumerate(line):
-            axes.text(j, i, text, ha="center", va="center", fontsize=6, color="white" if values[i, j] > dark else "black")
+            axes.text(
+                j,
+                i,
+                text,
+                ha="center",
+                va="center",
+                fontsize=6,
+                color="white" if values[i, j] > dark else "black",
+            )
 
 
 def symmetric(values: NDArray[Any]) -> tuple[float, float]:
     """Return limits around 0 that hold all values, and are not empty."""
     most = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
     return -most, most
+
+
+def minus(text: str) -> str:
+    """Return a number with a minus sign in place of a hyphen."""
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def thousands(value: float, _: object = None) -> str:

@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from genebert.metrics import Estimate
-from genebert.report.content import Verdict
+from genebert.report.content import Standing, Verdict
 
 Numbers = NDArray[np.float64]
 Scores = Mapping[str, Numbers]
@@ -32,15 +32,18 @@ def verdict(what: str, subject: str, own: Estimate, others: Mapping[str, Estimat
         others: baseline -> estimate.
     """
     worse = {name: other for name, other in others.items() if own.value < other.value}
-    close = [name for name, other in others.items() if name not in worse and own.low <= other.high]
-    if worse:
-        listed = ", ".join(f"{name} ({other.value:.3f})" for name, other in worse.items())
-        clear = all(own.high < other.low for other in worse.values())
-        return Verdict("below", f"{what}: {subject} ({own.value:.3f}) is below {listed}{'' if clear else '; 95% intervals overlap'}.")
-    if close:
-        return Verdict("level", f"{what}: {subject} ({own.value:.3f}) is not clearly above {', '.join(close)}; 95% intervals overlap.")
-    names = ", ".join(f"{name} ({other.value:.3f})" for name, other in others.items())
-    return Verdict("above", f"{what}: {subject} ({own.value:.3f}) is above {names}; 95% intervals do not overlap.")
+    close = {name: other for name, other in others.items() if name not in worse and own.low <= other.high}
+    standing: Standing = "below" if worse else "level" if close else "above"
+    said = {"below": "is below", "level": "is not clearly above", "above": "is above"}[standing]
+    named = [_against(name, own, other) for name, other in (worse or close or others).items()]
+    return Verdict(
+        standing, f"{what[:1].upper()}{what[1:]}: {subject} ({own.value:.3f}) {said} {' and '.join(named)}."
+    )
+
+
+def _against(name: str, own: Estimate, other: Estimate) -> str:
+    overlap = own.low <= other.high and other.low <= own.high
+    return f"{name} ({other.value:.3f}{', intervals overlap' if overlap else ''})"
 
 
 class Curve(NamedTuple):
@@ -67,7 +70,8 @@ def reliability(label: NDArray[np.int64], score: Numbers, bins: int = 10) -> pd.
     """Compare probabilities with what happened, in bins that hold equally many rows.
 
     Returns:
-        DataFrame with predicted (mean probability), observed (fraction of the second class), low and high (95% Wilson interval), n.
+        DataFrame with predicted (mean probability), observed (fraction of the second class), low and high
+        (95% Wilson interval), n.
     """
     order = np.argsort(score, kind="stable")
     rows = []
@@ -97,9 +101,13 @@ def auroc_interval(label: NDArray[np.int64], score: Numbers) -> Estimate:
     return Estimate(area, max(0.0, area - half), min(1.0, area + half))
 
 
-def auroc_by_cell_type(cell_type: NDArray[Any], label: NDArray[np.int64], scores: Scores) -> dict[str, dict[str, Estimate]]:
+def auroc_by_cell_type(
+    cell_type: NDArray[Any], label: NDArray[np.int64], scores: Scores
+) -> dict[str, dict[str, Estimate]]:
     """Return method -> cell type -> AUROC, for the cell types whose rows hold both classes."""
     members = {str(name): cell_type == name for name in np.unique(cell_type)}
     usable = {name: rows for name, rows in members.items() if 0 < label[rows].sum() < rows.sum()}
-    return {method: {name: auroc_interval(label[rows], score[rows]) for name, rows in usable.items()}
-            for method, score in scores.items()}
+    return {
+        method: {name: auroc_interval(label[rows], score[rows]) for name, rows in usable.items()}
+        for method, score in scores.items()
+    }

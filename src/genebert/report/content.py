@@ -13,10 +13,12 @@ class Panel:
 
     Attributes:
         svg: a complete `<svg>` element with its description in aria-label.
+        inches: its width; all panels are shown at one scale, so that their letters are equally large.
         wide: it needs the whole width, and on a narrow screen it scrolls instead of becoming illegible.
     """
 
     svg: Markup
+    inches: float
     wide: bool = False
 
 
@@ -26,15 +28,17 @@ class Figure:
 
     Attributes:
         title: one sentence in bold that opens the caption.
-        caption: the rest of it.
         panels: the drawings, in order.
+        parts: what each panel shows, after its letter; or nothing.
+        caption: what holds for all panels.
         columns: how many panels stand side by side on a wide screen.
     """
 
     kind: ClassVar[str] = "figure"
     title: str
-    caption: str
     panels: Sequence[Panel]
+    parts: Sequence[str] = ()
+    caption: str = ""
     columns: int = 1
 
 
@@ -74,11 +78,14 @@ class Terms:
     items: Sequence[tuple[str, str]]
 
 
+Standing = Literal["above", "level", "below"]
+
+
 @dataclass(frozen=True)
 class Verdict:
     """One sentence, computed from numbers, that says whether a model beats what it must beat."""
 
-    standing: Literal["above", "level", "below"]
+    standing: Standing
     sentence: str
 
 

@@ -1,5 +1,6 @@
 """Baselines for classification, tuned on the validation rows like the network."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +11,12 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MaxAbsScaler
 
 from genebert.metrics import log_loss
+from genebert.schema import Split
 from genebert.tokens import SPECIAL_TOKENS, UNK, tokenize
 
 KMER_LENGTHS = (4, 5, 6)
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
+TUNED_ON: tuple[Split, Split] = ("train", "valid")
 
 
 def kmer_counts(codes: NDArray[np.uint8], k: int) -> sparse.csr_matrix:
@@ -55,9 +58,9 @@ def _features(codes: NDArray[np.uint8], k: int, cell_type: NDArray[np.int64] | N
 
 
 def fit_kmer_regression(
-    codes: dict[str, NDArray[np.uint8]],
-    label: dict[str, NDArray[np.int64]],
-    cell_type: dict[str, NDArray[np.int64]] | None,
+    codes: Mapping[Split, NDArray[np.uint8]],
+    label: Mapping[Split, NDArray[np.int64]],
+    cell_type: Mapping[Split, NDArray[np.int64]] | None,
     cell_types: int,
 ) -> KmerRegression:
     """Fit on the training rows; k and the penalty are those with the lowest log-loss on the validation rows.
@@ -68,7 +71,7 @@ def fit_kmer_regression(
     """
     best: tuple[float, KmerRegression] | None = None
     for k in KMER_LENGTHS:
-        of = {split: _features(codes[split], k, cell_type and cell_type[split], cell_types) for split in ("train", "valid")}
+        of = {s: _features(codes[s], k, cell_type[s] if cell_type else None, cell_types) for s in TUNED_ON}
         for strength in STRENGTHS:
             model = make_pipeline(MaxAbsScaler(), LogisticRegression(C=strength, max_iter=2000))
             model.fit(of["train"], label["train"])

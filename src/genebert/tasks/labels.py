@@ -33,10 +33,10 @@ def labels(settings: LabelsSettings) -> Path:
             table = _windows(settings, corpus, genome)
         table.to_csv(run.folder / LABELS_FILE, sep="\t", index=False)
         counts = table.groupby(["split", "label"]).size()
-        metrics = {"rows": len(table), "rows_per_split": {s: int((table["split"] == s).sum()) for s in SPLITS},
-                   "rows_per_split_and_label": {f"{split} {label}": int(n) for (split, label), n in counts.items()}}
-        out = run.finish(metrics)
-        say(f"{out}: {len(table):,} windows ({', '.join(f'{s} {n:,}' for s, n in metrics['rows_per_split'].items())})")
+        per_split = {split: int((table["split"] == split).sum()) for split in SPLITS}
+        per_label = {f"{split} {label}": int(n) for (split, label), n in counts.items()}
+        out = run.finish({"rows": len(table), "rows_per_split": per_split, "rows_per_split_and_label": per_label})
+        say(f"{out}: {len(table):,} windows ({', '.join(f'{split} {n:,}' for split, n in per_split.items())})")
         return out
 
 

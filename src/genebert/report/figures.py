@@ -1,0 +1,519 @@
+"""What figures show. Every function takes arrays or tables and returns panels; none reads a file."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from genebert.metrics import Estimate
+from genebert.report.canvas import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    HALF,
+    ORANGE,
+    PALE,
+    PURPLE,
+    RED,
+    SKY,
+    THIRD,
+    WIDE,
+    annotate_cells,
+    diverging,
+    heat_map,
+    panel,
+    sequential,
+    shorten,
+    symmetric,
+    thousands,
+)
+from genebert.report.compare import Curve, Scores, precision_recall, reliability, roc
+from genebert.report.content import Panel
+from genebert.schema import SPLITS
+
+MODEL_COLOUR = BLUE
+OTHER_COLOURS = (RED, GREEN, PURPLE, ORANGE, SKY, BLACK)
+SPLIT_COLOURS = dict(zip(SPLITS, (BLACK, SKY, PURPLE), strict=True))
+PALE_LINE = "#dddddd"
+MOST_ANNOTATED = 10
+"""Matrices of at most 10 rows carry their numbers."""
+Dots = Mapping[str, Estimate]
+"""method -> estimate."""
+
+
+def colours_of(methods: Sequence[str]) -> dict[str, str]:
+    """Return a colour for each method: blue for the first, which is the model, and fixed ones for others."""
+    others = {name: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, name in enumerate(methods[1:])}
+    return {methods[0]: MODEL_COLOUR, **others}
+
+
+# ----------------------------------------------------------------------------------------------------- corpus
+
+
+def regions_per_cell_type(names: Sequence[str], only_here: NDArray[Any], shared: NDArray[Any]) -> Panel:
+    """Draw the accessible regions of each cell type: those accessible nowhere else, and the shared ones."""
+
+    def draw(figure: Canvas) -> None:
+        axes = figure.subplots()
+        place = np.arange(len(names))
+        axes.barh(place, only_here, color=RED, height=0.72, label="accessible only there")
+        axes.barh(place, shared, left=only_here, color="#b9cfe0", height=0.72, label="shared with another")
+        axes.set_yticks(place, [shorten(name) for name in names])
+        axes.invert_yaxis()
+        axes.tick_params(axis="y", length=0)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter(thousands)
+        axes.set_xlabel("Accessible regions")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, columnspacing=1)
+
+    height = max(2.3, 0.7 + 0.15 * len(names))
+    return panel(
+        "Bars: number of accessible regions of each cell type, those accessible only there and those shared.",
+        (HALF, height),
+        draw,
+    )
+
+
+def sharing(cell_types_per_region: NDArray[np.int64], cell_types: int) -> Panel:
+    """Draw how many regions are accessible in 1, 2, ... cell types."""
+
+    def draw(figure: Canvas) -> None:
+        axes = figure.subplots()
+        counts = np.bincount(cell_types_per_region, minlength=cell_types + 1)[1:]
+        axes.bar(np.arange(1, cell_types + 1), counts, color="#b9cfe0", width=0.8)
+        axes.patches[0].set_facecolor(RED)
+        axes.set_xticks(np.arange(1, cell_types + 1, -(-cell_types // 16)))
+        axes.set_xlim(0.4, cell_types + 0.6)
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_formatter(thousands)
+        axes.set_xlabel("Cell types in which a region is accessible")
+        axes.set_ylabel("Regions")
+
+    return panel(
+        "Bars: number of regions by the number of cell types in which they are accessible.", (HALF, 2.3), draw
+    )
+
+
+def gc_content(gc: NDArray[np.float64], split: NDArray[np.uint8]) -> Panel:
+    """Draw the distribution of GC content in each split, as a percentage of its regions."""
+
+    def draw(figure: Canvas) -> None:
+        axes = figure.subplots()
+        bins = np.linspace(0, 100, 41)
+        for i, name in enumerate(SPLITS):
+            part = 100 * gc[split == i]
+            if len(part):
+                axes.hist(
+                    part,
+                    bins=bins.tolist(),
+                    weights=np.full(len(part), 100 / len(part)),
+                    histtype="step",
+                    color=SPLIT_COLOURS[name],
+                    label=f"{name} (n = {len(part):,})",
+                    linewidth=1.1,
+                )
+        axes.set_xlim(max(0, 100 * gc.min() - 5), min(100, 100 * gc.max() + 5))
+        axes.set_xlabel("GC content of a region (%)")
+        axes.set_ylabel("Regions of the split (%)")
+        axes.legend(loc="upper right")
+
+    return panel(
+        "Histograms: GC content of regions in the training, validation and test split.", (HALF, 2.3), draw
+    )
+
+
+def overlap(names: Sequence[str], jaccard: NDArray[np.float64]) -> Panel:
+    """Draw the overlap between cell types' accessible regions, shape (cell types, cell types)."""
+    size = min(WIDE, max(HALF, 1.6 + 0.1 * len(names)))
+
+    def draw(figure: Canvas) -> None:
+        axes = figure.subplots()
+        off_diagonal = jaccard[~np.eye(len(names), dtype=bool)]
+        low, high = (
+            (float(off_diagonal.min()), float(off_diagonal.max())) if len(off_diagonal) else (0.0, 1.0)
+        )
+        shown = np.where(np.eye(len(names), dtype=bool), np.nan, jaccard)
+        heat_map(
+            axes, shown, names, names, sequential(BLUE).with_extremes(bad=PALE), (low, high), "Jaccard index"
+        )
+        if len(names) <= MOST_ANNOTATED:
+            annotate_cells(
+                axes,
+                shown,
+                [[f"{value:.2f}" if value < 1 else "" for value in line] for line in jaccard],
+                low + 0.35 * (high - low),
+            )
+
+    return panel(
+        "Heat map: Jaccard index of the accessible regions of each pair of cell types.",
+        (size, size * 0.8),
+        draw,
+    )
+
+
+def locus(
+    motifs: Sequence[str],
+    evidence: NDArray[np.float64],
+    cell_types: Sequence[str],
+    access: NDArray[np.float64],
+    starts: Sequence[int],
+    chrom: str,
+) -> Panel:
+    """Draw a fragment of the region matrix: motif evidence above accessibility, over the same regions.
+
+    Args:
+        motifs, evidence: names, and -log10 p, shape (motifs, regions).
+        cell_types, access: names, and log1p signal per million, shape (cell types, regions).
+        starts: start of each region in bp.
+        chrom: where they lie.
+    """
+
+    def draw(figure: Canvas) -> None:
+        above, below = figure.subplots(
+            2, 1, sharex=True, height_ratios=[len(motifs) + 1, len(cell_types) + 1]
+        )
+        labels = [f"{start:,}" for start in starts]
+        heat_map(
+            above,
+            evidence,
+            motifs,
+            labels,
+            sequential(BLUE),
+            (float(evidence.min()), float(evidence.max())),
+            "−log₁₀ p of best hit",
+        )
+        heat_map(
+            below,
+            access,
+            cell_types,
+            labels,
+            sequential(GREEN),
+            (0, float(access.max()) or 1.0),
+            "log(1 + CPM)",
+        )
+        above.tick_params(labelbottom=False)
+        for axes in (above, below):
+            axes.tick_params(labelsize=6)
+        below.set_xlabel(f"Start of the region on {chrom} (bp, 0-based)")
+
+    height = 1.3 + 0.125 * (len(motifs) + len(cell_types))
+    alt = (
+        "Two heat maps over the same regions: motif evidence of transcription factors, and accessibility in"
+        " each cell type."
+    )
+    return panel(alt, (WIDE, height), draw)
+
+
+# ----------------------------------------------------------------------------------------------------- curves
+
+
+def learning_curve(
+    alt: str,
+    title: str,
+    runs: Sequence[pd.DataFrame],
+    train: str,
+    valid: str,
+    colour: str,
+    ignorance: tuple[float, str] | None,
+    width: float = THIRD,
+) -> Panel:
+    """Draw training and validation loss by step.
+
+    Args:
+        alt: description.
+        title: above the panel.
+        runs: one table per seed with the columns step, `train` and `valid`.
+        train, valid: names of the columns of losses, in nats.
+        colour: of the method.
+        ignorance: loss without knowledge and its label, drawn as a dashed line.
+        width: of the panel in inches.
+    """
+
+    def draw(figure: Canvas) -> None:
+        axes = figure.subplots()
+        for i, run in enumerate(runs):
+            for column, look in (
+                (train, {"alpha": 0.55}),
+                (valid, {"marker": "o", "markersize": 3.0, "linewidth": 0.9}),
+            ):
+                if column in run and run[column].notna().any():
+                    known = run[["step", column]].dropna()
+                    label = {train: "training", valid: "validation"}[column] if i == 0 else None
+                    axes.plot(known["step"], known[column], color=colour, label=label, **look)
+        if ignorance is not None:
+            axes.axhline(ignorance[0], color=GREY, linestyle="--", linewidth=0.8, label=ignorance[1])
+        axes.set_title(title, loc="left")
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.set_xlabel("Optimiser step")
+        axes.set_ylabel("Loss (nats)")
+        axes.margins(y=0.12)
+        axes.legend(loc="best")
+
+    return panel(alt, (width, 1.95), draw)
+
+
+# ---------------------------------------------------------------------------------------------------- results
+
+
+def dots(
+    title: str,
+    metric: str,
+    methods: Dots,
+    chance: float | None,
+    colours: Mapping[str, str],
+    width: float = HALF,
+) -> Panel:
+    """Draw estimates as dots with 95% intervals, one row per method, and chance as a dashed line."""
+
+    def draw(figure: Canvas) -> None:
+        axes = figure.subplots()
+        for row, (name, value) in enumerate(methods.items()):
+            axes.plot(
+                [value.low, value.high], [row, row], color=colours[name], linewidth=1.3, solid_capstyle="butt"
+            )
+            axes.plot(value.value, row, marker="o", color=colours[name], markersize=4.5)
+            axes.annotate(
+                f"{value.value:.3f}",
+                (value.value, row),
+                (0, 4),
+                textcoords="offset points",
+                ha="center",
+                fontsize=6,
+            )
+        if chance is not None:
+            axes.axvline(chance, color=GREY, linestyle="--", linewidth=0.8, zorder=0)
+            axes.annotate(
+                "chance",
+                (chance, 1),
+                (0, 1),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                fontsize=6,
+                color=GREY,
+            )
+        axes.set_yticks(range(len(methods)), list(methods))
+        axes.set_ylim(len(methods) - 0.6, -0.7)
+        axes.margins(x=0.1)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(metric)
+        axes.set_title(title, loc="left", pad=9)
+
+    alt = f"Dots with 95% intervals: {title} {metric} of {', '.join(methods)}."
+    return panel(alt, (width, 0.82 + 0.19 * len(methods)), draw)
+
+
+def _square(axes: Axes, x: str, y: str) -> None:
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x, ylabel=y, aspect="equal")
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
+
+
+def curves(
+    alt: str,
+    label: NDArray[np.int64],
+    scores: Scores,
+    curve: Callable[[NDArray[np.int64], NDArray[np.float64]], Curve],
+    axis_labels: tuple[str, str],
+    ignorance: Sequence[Sequence[float]],
+) -> Panel:
+    """Draw a curve per method, its area in the legend, and what ignorance would give as a dashed line."""
+    colours = colours_of(list(scores))
+
+    def draw(figure: Canvas) -> None:
+        axes = figure.subplots()
+        axes.plot(*ignorance, color=GREY, linestyle="--", linewidth=0.8)
+        for name, score in scores.items():
+            found = curve(label, score)
+            axes.plot(found.x, found.y, color=colours[name], label=f"{name}, {found.area:.3f}")
+        _square(axes, *axis_labels)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.42, -0.24))
+
+    return panel(alt, (THIRD, 2.75), draw)
+
+
+def roc_curves(label: NDArray[np.int64], scores: Scores) -> Panel:
+    """Draw receiver operating characteristics."""
+    return curves(
+        "ROC curves of all methods, with areas.",
+        label,
+        scores,
+        roc,
+        ("False positive rate", "True positive rate"),
+        ([0, 1], [0, 1]),
+    )
+
+
+def precision_recall_curves(label: NDArray[np.int64], scores: Scores) -> Panel:
+    """Draw precision against recall; the dashed line is the fraction of the second class."""
+    share = float(label.mean())
+    return curves(
+        "Precision-recall curves of all methods, with average precision.",
+        label,
+        scores,
+        precision_recall,
+        ("Recall", "Precision"),
+        ([0, 1], [share, share]),
+    )
+
+
+def reliability_curves(label: NDArray[np.int64], scores: Scores) -> Panel:
+    """Draw observed against predicted probability, with 95% Wilson intervals; dashed, perfect calibration."""
+    colours = colours_of(list(scores))
+
+    def draw(figure: Canvas) -> None:
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=0.8)
+        for name, score in scores.items():
+            bins = reliability(label, score)
+            axes.vlines(
+                bins["predicted"], bins["low"], bins["high"], color=colours[name], linewidth=0.7, alpha=0.6
+            )
+            axes.plot(
+                bins["predicted"],
+                bins["observed"],
+                marker="o",
+                markersize=2.6,
+                linewidth=0.9,
+                color=colours[name],
+                label=name,
+            )
+        _square(axes, "Predicted probability", "Observed fraction")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.42, -0.24))
+
+    return panel(
+        "Reliability: observed fraction against predicted probability for each method.", (THIRD, 2.75), draw
+    )
+
+
+def by_cell_type(methods: Mapping[str, Mapping[str, Estimate]]) -> Panel:
+    """Draw AUROC with 95% intervals for each cell type and method."""
+    colours = colours_of(list(methods))
+    names = list(next(iter(methods.values())))
+    step = 0.62 / max(1, len(methods) - 1)
+
+    def draw(figure: Canvas) -> None:
+        axes = figure.subplots()
+        for i, (method, found) in enumerate(methods.items()):
+            place = np.arange(len(names)) + (i - (len(methods) - 1) / 2) * step
+            axes.hlines(
+                place,
+                [found[name].low for name in names],
+                [found[name].high for name in names],
+                color=colours[method],
+                linewidth=1.1,
+            )
+            axes.plot([found[name].value for name in names], place, "o", color=colours[method], label=method)
+        for edge in np.arange(0.5, len(names) - 1):
+            axes.axhline(edge, color=PALE_LINE, linewidth=0.5)
+        axes.axvline(0.5, color=GREY, linestyle="--", linewidth=0.8, zorder=0)
+        axes.set_yticks(range(len(names)), [shorten(name) for name in names])
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("AUROC")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(methods))
+
+    return panel(
+        "Dots with 95% intervals: AUROC of each method in each cell type.",
+        (5.2, 0.9 + 0.11 * len(names) * (len(methods) + 0.7)),
+        draw,
+    )
+
+
+def confusion(title: str, classes: Sequence[str], counts: NDArray[np.int64], width: float = THIRD) -> Panel:
+    """Draw a confusion matrix, shape (true classes, predicted classes), as percentages of each true class."""
+    share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+    def draw(figure: Canvas) -> None:
+        axes = figure.subplots()
+        heat_map(axes, share, classes, classes, sequential(BLUE), (0, 100), "Rows of the true class (%)")
+        if len(classes) <= MOST_ANNOTATED:
+            annotate_cells(axes, share, [[f"{count:,}" for count in line] for line in counts], 55)
+        axes.set(xlabel="Predicted class", ylabel="True class")
+        axes.set_title(title, loc="left")
+
+    return panel(f"Confusion matrix of {title}.", (width, width * 0.95), draw)
+
+
+# --------------------------------------------------------------------------------------------------- variants
+
+
+def effect_distribution(difference: NDArray[np.float32]) -> Panel:
+    """Draw how large the differences of log-odds are, on a logarithmic scale of counts."""
+
+    def draw(figure: Canvas) -> None:
+        axes = figure.subplots()
+        axes.hist(difference, bins=np.linspace(*symmetric(difference), 62).tolist(), color=BLUE, log=True)
+        axes.axvline(0, color=GREY, linestyle="--", linewidth=0.8)
+        axes.yaxis.set_major_formatter(thousands)
+        axes.yaxis.set_minor_formatter("")
+        axes.set_ylim(bottom=0.7)
+        axes.set_xlabel("Difference of log-odds, alternate − reference (nats)")
+        axes.set_ylabel("Allele and cell type pairs")
+
+    return panel(
+        "Histogram: differences of log-odds between alternate and reference allele.", (HALF, 2.3), draw
+    )
+
+
+def largest_per_cell_type(names: Sequence[str], spread: NDArray[np.float64]) -> Panel:
+    """Draw median, 90%, 99% and largest absolute difference of each cell type; shape (cell types, 4)."""
+
+    def draw(figure: Canvas) -> None:
+        axes = figure.subplots()
+        place = np.arange(len(names))
+        axes.hlines(place, spread[:, 0], spread[:, 3], color=PALE_LINE, linewidth=0.8)
+        looks = (
+            ("median", BLACK, "|"),
+            ("90th percentile", SKY, "o"),
+            ("99th percentile", BLUE, "o"),
+            ("largest", RED, "o"),
+        )
+        for column, (label, colour, marker) in enumerate(looks):
+            axes.plot(spread[:, column], place, marker, color=colour, label=label)
+        axes.set_yticks(place, [shorten(name) for name in names])
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("|Difference of log-odds| (nats)")
+        axes.legend(
+            loc="lower center", bbox_to_anchor=(0.45, 1), ncols=4, columnspacing=0.8, handletextpad=0.2
+        )
+
+    return panel(
+        "Dots: quantiles of absolute differences of log-odds in each cell type.",
+        (HALF, max(2.3, 0.8 + 0.15 * len(names))),
+        draw,
+    )
+
+
+def variant_heat_map(
+    variants: Sequence[str], cell_types: Sequence[str], difference: NDArray[np.float64]
+) -> Panel:
+    """Draw differences of log-odds, shape (variants, cell types)."""
+    width = min(WIDE, 3.1 + 0.24 * len(cell_types))
+
+    def draw(figure: Canvas) -> None:
+        axes = figure.subplots()
+        heat_map(
+            axes,
+            difference,
+            variants,
+            cell_types,
+            diverging(),
+            symmetric(difference),
+            "Difference of log-odds (nats)",
+        )
+
+    return panel(
+        "Heat map: difference of log-odds of the strongest variants in each cell type.",
+        (width, max(2.2, 1.2 + 0.15 * len(variants))),
+        draw,
+    )

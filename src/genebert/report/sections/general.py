@@ -1,0 +1,159 @@
+"""The parts that hold for the whole page: headline numbers, how to read it, where it comes from."""
+
+from collections.abc import Sequence
+
+from genebert.corpus.store import Corpus
+from genebert.report import tables
+from genebert.report.content import Prose, Section, Terms, Tile
+from genebert.stage import Manifest
+
+
+def tiles(corpus: Corpus, pretrained: Manifest | None, predictors: Sequence[Manifest]) -> list[Tile]:
+    """Return the headline numbers."""
+    found = [
+        Tile(f"{len(corpus.regions):,}", "regions", f"of {corpus.width:,} bp"),
+        Tile(f"{len(corpus.cell_types):,}", "cell types"),
+        Tile(f"{len(corpus.motifs):,}", "motifs"),
+        Tile(f"{len(corpus.accessible_regions):,}", "examples", "cell type, accessible region"),
+    ]
+    if pretrained is not None:
+        found.append(
+            Tile(
+                f"{pretrained.metrics['parameters']:,}",
+                "parameters",
+                f"{pretrained.metrics['steps']:,} steps",
+            )
+        )
+    results = [
+        (row["value"], row["method"], manifest.folder.name)
+        for manifest in predictors
+        for row in manifest.metrics["results"]
+        if row["metric"] == "AUROC"
+    ]
+    if results:
+        value, method, name = max(results)
+        found.append(Tile(f"{value:.3f}", "best test AUROC", f"{method}, {name}"))
+    return found
+
+
+def held_out(corpus: Corpus, pretrained: Manifest | None) -> str:
+    """Say in a sentence or two what was held out."""
+    if not corpus.test_chromosomes and not corpus.valid_chromosomes:
+        return (
+            "No chromosome was held out: no measure on this page speaks for sequences that the model has not"
+            " seen."
+        )
+    test = ", ".join(corpus.test_chromosomes) or "none"
+    valid = ", ".join(corpus.valid_chromosomes) or "none"
+    said = (
+        f"Held out by whole chromosomes: {test} for testing, {valid} for validation (choice of epochs);"
+        " weights are fitted on the others."
+    )
+    if pretrained is not None:
+        names = {"test": "test", "valid": "validation", "train": "training"}
+        said += f" Pre-training is measured on the {names[pretrained.metrics['evaluated_on']]} chromosomes."
+    return said
+
+
+def provenance_section(manifests: Sequence[Manifest]) -> Section:
+    """Say how each result came about."""
+    return Section(
+        "Provenance",
+        [
+            Prose(
+                "Inputs are identified by the SHA-256 of their content (for a folder made by an earlier"
+                " stage, of its manifest). Equal fingerprints mean the same stage with equal settings and"
+                " equal inputs. The commands repeat each stage; where it runs (device, output folder) does"
+                " not change the result's identity."
+            ),
+            *[tables.provenance(manifest) for manifest in manifests],
+        ],
+    )
+
+
+def reading_section() -> Section:
+    """Define the words that the page uses."""
+    return Section(
+        "How to read this page",
+        [
+            Prose(
+                "Every comparison is on the same rows for all methods. Larger is better for all measures but"
+                " losses. A sentence that says “below” follows from the numbers beside it, and is not"
+                " softened. Intervals show the spread over examples; they do not include the spread over"
+                " repetitions of pre-training."
+            ),
+            Terms(
+                [
+                    (
+                        "Region",
+                        (
+                            "A window of fixed width on the genome, centred on a consensus ATAC-seq peak."
+                            " Coordinates are 0-based and half-open; variants are named with the VCF's"
+                            " 1-based position."
+                        ),
+                    ),
+                    (
+                        "Cell type",
+                        (
+                            "Whatever the ATAC-seq signal was grouped by. A region is accessible in a cell"
+                            " type if it has signal there."
+                        ),
+                    ),
+                    (
+                        "Motif evidence",
+                        (
+                            "−log₁₀ p of the best match of a transcription factor's motif in a region, on"
+                            " either strand."
+                        ),
+                    ),
+                    (
+                        "Region matrix",
+                        (
+                            "Transcription factors by the accessible regions around a position, in one cell"
+                            " type: motif evidence and accessibility."
+                        ),
+                    ),
+                    (
+                        "MGM",
+                        (
+                            "Masked genome modelling: name hidden bases. Spans are hidden so that no visible"
+                            " token covers the base asked for."
+                        ),
+                    ),
+                    (
+                        "NGSP",
+                        (
+                            "Next genome segment prediction: are two segments neighbours, or is the second"
+                            " from another region of similar GC content?"
+                        ),
+                    ),
+                    (
+                        "SRM",
+                        (
+                            "Sequence-region matching: find, among 64 region matrices, the one that belongs"
+                            " to a sequence."
+                        ),
+                    ),
+                    (
+                        "AUROC",
+                        (
+                            "Probability that a random positive is ranked above a random negative; 0.5 is"
+                            " chance. AUPRC: average precision; chance is the share of positives. MCC:"
+                            " Matthews' correlation; 0 is chance."
+                        ),
+                    ),
+                    (
+                        "0.612 [0.586, 0.637]",
+                        (
+                            "A measure and its 95% percentile bootstrap interval (1,000 resamples of the"
+                            " examples). With several seeds, the mean over seeds."
+                        ),
+                    ),
+                    (
+                        "Log-odds",
+                        "ln(p / (1 − p)) of a class, in nats; a difference of 0.69 doubles the odds.",
+                    ),
+                ]
+            ),
+        ],
+    )

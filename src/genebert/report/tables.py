@@ -1,0 +1,219 @@
+"""The tables of the page: manifests and table rows become printed cells."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from genebert.corpus.store import Corpus
+from genebert.report.canvas import minus
+from genebert.report.compare import estimate
+from genebert.report.content import Provenance, Table
+from genebert.schema import SPLITS
+from genebert.stage import Manifest
+
+POSITIONAL = ("vcf", "windows")
+"""Inputs that the command line takes by position."""
+PEAKS = "peaks of "
+"""How `prepare` names the input of each cell type."""
+
+
+def splits(corpus: Corpus) -> Table:
+    """List the splits and their chromosomes."""
+    chroms = corpus.regions.groupby("split")["chrom"].unique()
+    examples = corpus.split[corpus.accessible_regions]
+    rows = [
+        [
+            name,
+            ", ".join(chroms.get(name, ["none"])),
+            f"{(corpus.split == i).sum():,}",
+            f"{(examples == i).sum():,}",
+            f"{100 * (corpus.split == i).mean():.1f}",
+        ]
+        for i, name in enumerate(SPLITS)
+    ]
+    return Table(
+        "Splits by chromosome.",
+        ["Split", "Chromosomes", "Regions", "Examples", "Regions (%)"],
+        rows,
+        text=2,
+        note="Whole chromosomes, so that no region of one split overlaps or adjoins one of another.",
+    )
+
+
+def left_out(metrics: Mapping[str, Any]) -> Table:
+    """List what the corpus does not hold, and why."""
+    unknown = sum(sum(counts.values()) for counts in metrics["peaks_on_unknown_chromosomes"].values())
+    rows = [
+        [f"candidate windows: {reason}", f"{count:,}"] for reason, count in metrics["windows_dropped"].items()
+    ]
+    rows += [
+        ["duplicate peaks", f"{sum(metrics['duplicate_peaks'].values()):,}"],
+        ["peaks on chromosomes that the genome lacks", f"{unknown:,}"],
+        ["IUPAC letters read as N", f"{metrics['ambiguous_bases_read_as_n']:,}"],
+    ]
+    total = sum(metrics["peaks_per_cell_type"].values())
+    return Table(
+        "What was left out.",
+        ["What", "Number"],
+        rows,
+        note=(
+            f"Of {total:,} peaks in all cell types. Overlapping peaks are merged into one consensus region,"
+            " which leaves nothing out."
+        ),
+    )
+
+
+def pretraining(evaluation: Sequence[Mapping[str, Any]]) -> Table:
+    """List the measures of pre-training."""
+    rows = []
+    for row in evaluation:
+        names = [row["task"], row["metric"], f"{row['n']:,}"]
+        for method, value in {"model": row["model"], **row["baselines"]}.items():
+            shown = f"{value['value']:.3f}" if method == "chance" else str(estimate(value))
+            rows.append([*names[:2], method, names[2], shown])
+            names = ["", "", ""]
+    return Table(
+        "Pre-training tasks on held-out regions.",
+        ["Task", "Metric", "Method", "n", "Value [95% interval]"],
+        rows,
+        text=3,
+        note="n, number of examples; chance has no interval.",
+    )
+
+
+def methods(metrics: Mapping[str, Any]) -> Table:
+    """List the measures of each method: one row per method, one column per metric."""
+    results = metrics["results"]
+    names = list(dict.fromkeys(row["metric"] for row in results))
+    rows = []
+    for method in dict.fromkeys(row["method"] for row in results):
+        own = {row["metric"]: row for row in results if row["method"] == method}
+        rows.append([method, *(str(estimate(own[name])) for name in names), str(own[names[0]]["seeds"])])
+    return Table(
+        "Measures on the test rows, with 95% intervals.",
+        ["Method", *names, "Seeds"],
+        rows,
+        note=f"n = {metrics['rows']['test']:,} test rows.",
+    )
+
+
+def scored(metrics: Mapping[str, Any]) -> Table:
+    """Count what was scored and what was skipped."""
+    rows = [["scored", f"{metrics['alleles_scored']:,}"]]
+    rows += [[f"skipped: {reason}", f"{count:,}"] for reason, count in metrics["alleles_skipped"].items()]
+    return Table("Alternate alleles.", ["What became of them", "Alleles"], rows)
+
+
+def mismatches(found: Mapping[str, str]) -> Table:
+    """List variants whose reference allele is not what the genome has."""
+    return Table(
+        "REF mismatches.",
+        ["Variant", "The genome has"],
+        [[name, bases] for name, bases in found.items()],
+        text=2,
+        note=(
+            "Examples. Such variants are not scored; many of them mean that VCF and genome are of different"
+            " assemblies."
+        ),
+    )
+
+
+def top_variants(largest: pd.DataFrame) -> Table:
+    """List the strongest variants: one row each, in the cell type where the effect is largest."""
+    p_value = next((name for name in ("p_value", "p") if name in largest), None)
+    header = [
+        "Variant",
+        "ID",
+        "Cell type",
+        "Gained",
+        "Lost",
+        "Reference",
+        "Alternate",
+        "Difference",
+        *(["p"] if p_value else []),
+    ]
+    rows = []
+    for row in largest.to_dict("records"):
+        cells = [
+            row["variant"],
+            row["id"],
+            row["cell_type"],
+            _motif(row["gained"], row["gained_by"]),
+            _motif(row["lost"], row["lost_by"]),
+            minus(f"{row['reference']:.3f}"),
+            minus(f"{row['alternate']:.3f}"),
+            minus(f"{row['difference']:+.3f}"),
+        ]
+        rows.append([str(cell) for cell in cells] + ([f"{row[p_value]:.2g}"] if p_value else []))
+    return Table(
+        "The strongest variants.",
+        header,
+        rows,
+        text=5,
+        note=(
+            "Log-odds in nats in the cell type where the effect is largest. Gained and lost: the motif whose"
+            " best hit within 30 bp the alternate allele strengthens or weakens most, with the change of its"
+            " −log₁₀ p."
+        ),
+    )
+
+
+def _motif(name: str, change: float) -> str:
+    return "–" if name == "." else f"{name} ({minus(f'{float(change):+.1f}')})"
+
+
+def provenance(manifest: Manifest) -> Provenance:
+    """Say how a stage came about."""
+    inputs = Table(
+        "Inputs",
+        ["Input", "Path", "SHA-256"],
+        [[name, facts["path"], facts["sha256"]] for name, facts in manifest.inputs.items()],
+        text=3,
+    )
+    settings = Table(
+        "Settings",
+        ["Setting", "Value"],
+        [[name, _value(value)] for name, value in manifest.settings.items()],
+        text=2,
+    )
+    software = Table(
+        "Software",
+        ["Software", "Version"],
+        [[name, value] for name, value in manifest.software.items()],
+        text=2,
+    )
+    return Provenance(
+        manifest.stage,
+        str(manifest.folder),
+        manifest.fingerprint,
+        command(manifest),
+        [inputs, settings, software],
+    )
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun, such as "1 cell type" or "16 cell types"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _value(value: Any) -> str:
+    if value is None or value == []:
+        return "default"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def command(manifest: Manifest) -> str:
+    """Return the command line that repeats a stage."""
+    peaks = [facts["path"] for name, facts in manifest.inputs.items() if name.startswith(PEAKS)]
+    paths = {name: facts["path"] for name, facts in manifest.inputs.items() if not name.startswith(PEAKS)}
+    words = ["genebert", manifest.stage, *(paths.pop(name) for name in POSITIONAL if name in paths)]
+    options: dict[str, Any] = {**paths, **({"peaks": peaks} if peaks else {}), "out": str(manifest.folder)}
+    for name, value in {**manifest.settings, **options}.items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        elif value is not None and value != []:
+            words += [flag, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return shlex.join(words)

@@ -1,0 +1,184 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toys
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from genebert.corpus.store import Corpus
+from genebert.errors import UserError
+from genebert.schema import SPLITS
+
+
+def nearest_by_hand(
+    corpus: Corpus, cell_type: int, chrom: str, centre: int, count: int, window: int
+) -> tuple[list[int], list[int]]:
+    """Nearest examples and their distances, by looking at all examples."""
+    found = []
+    for example, region in enumerate(corpus.accessible_regions):
+        row = corpus.regions.iloc[int(region)]
+        if corpus.cell_type_of_example[example] != cell_type or row["chrom"] != chrom:
+            continue
+        if row["start"] < centre - window // 2 + window and centre - window // 2 < row["end"]:
+            continue  # it overlaps the window
+        distance = int(row["start"]) + corpus.width // 2 - centre
+        found.append((abs(distance), distance, example))
+    found.sort()
+    examples = [example for _, _, example in found[:count]]
+    return examples + [-1] * (count - len(examples)), [distance for _, distance, _ in found[:count]]
+
+
+@settings(max_examples=30)
+@given(
+    seed=st.integers(0, 10_000), count=st.integers(1, 12), window=st.sampled_from([2, 100, 150, 300, 1000])
+)
+def test_nearest_examples_are_those_of_a_search_through_all(seed: int, count: int, window: int) -> None:
+    generator = np.random.default_rng(seed)
+    corpus = toys.random_corpus(generator)
+    cell_types = generator.integers(0, 4, size=8)
+    chroms = generator.choice(list(toys.CHROMOSOMES), size=8).tolist()
+    centres = generator.integers(0, 9000, size=8)
+    centres[:4] = (
+        centres[:4] // 50 * 50
+    )  # in register with the regions: abutting windows, and ties in distance
+    found, distance = corpus.nearest_examples(
+        cell_types, corpus.line_positions(chroms, centres), count, window
+    )
+    assert found.shape == distance.shape == (8, count)
+    for i in range(8):
+        expected, distances = nearest_by_hand(
+            corpus, cell_types[i], chroms[i], int(centres[i]), count, window
+        )
+        assert found[i].tolist() == expected
+        assert distance[i, : len(distances)].tolist() == distances
+
+
+def nearest(
+    corpus: Corpus, cell_type: int, chrom: str, centre: int, count: int, window: int = 100
+) -> list[int]:
+    place = corpus.line_positions([chrom], np.array([centre]))
+    return corpus.nearest_examples(np.array([cell_type]), place, count, window)[0][0].tolist()
+
+
+def test_nearest_examples_by_hand() -> None:
+    corpus = toys.corpus_of(
+        [("chr1", 0), ("chr1", 100), ("chr1", 350), ("chr1", 600), ("chr2", 100)],
+        {"a": {0: 1.0, 1: 1.0, 3: 1.0, 4: 1.0}, "b": {2: 1.0}},
+    )
+    assert nearest(corpus, 0, "chr1", 150, 3) == [
+        0,
+        2,
+        -1,
+    ]  # region 1 is the window itself; chr2 is no neighbour
+    assert nearest(corpus, 0, "chr1", 250, 2) == [1, 0]  # region 1 abuts the window
+    assert nearest(corpus, 0, "chr1", 249, 2) == [0, 2]  # and now overlaps it
+    assert nearest(corpus, 1, "chr1", 150, 1) == [4]
+    assert nearest(corpus, 1, "chr2", 150, 1) == [-1]
+    assert nearest(corpus, 0, "chr2", 9000, 2) == [3, -1]
+    assert nearest(corpus, 0, "chr3", 150, 2) == [-1, -1]
+
+
+@given(seed=st.integers(0, 1000))
+def test_examples_by_split(seed: int) -> None:
+    corpus = toys.random_corpus(np.random.default_rng(seed))
+    everything: list[int] = []
+    for name, chrom in zip(SPLITS, ("chr1", "chr2", "chr3"), strict=True):
+        found = corpus.examples(name)
+        everything += found.tolist()
+        assert set(corpus.regions["chrom"].to_numpy()[corpus.accessible_regions[found]]) <= {chrom}
+    assert sorted(everything) == list(range(len(corpus.accessible_regions)))
+
+
+def test_examples_by_cell_type() -> None:
+    corpus = toys.corpus_of(
+        [("chr1", 0), ("chr1", 500), ("chr1", 900)], {"a": {2: 1, 0: 1}, "b": {}, "c": {1: 1}}
+    )
+    assert corpus.cell_type_of_example.tolist() == [0, 0, 2]
+    assert [corpus.accessible(i).tolist() for i in range(3)] == [[0, 2], [], [1]]
+
+
+def test_names_are_looked_up() -> None:
+    corpus = toys.corpus_of([("chr1", 0)], {"a": {0: 1}, "b": {}}, valid=["chr2"], test=["chr3"])
+    assert corpus.split_of(["chr3", "chr1", "chr2", "chrX"]) == ["test", "train", "valid", "train"]
+    assert corpus.cell_type_indices(["b", "a", "b"]).tolist() == [1, 0, 1]
+    assert corpus.cell_type_indices([]).tolist() == []
+    with pytest.raises(UserError, match="no cell type 'x', 'y'; it has a, b"):
+        corpus.cell_type_indices(["y", "a", "x"])
+
+
+def same(a: NDArray, b: NDArray) -> bool:
+    return a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+def test_an_opened_corpus_holds_what_the_documentation_says(toy: Corpus) -> None:
+    regions, motifs, examples = len(toy.regions), len(toy.motifs), len(toy.accessible_regions)
+    assert (toy.sequence.dtype, toy.sequence.shape) == (np.uint8, (regions, toys.WIDTH))
+    assert (toy.evidence.dtype, toy.evidence.shape) == (np.uint8, (regions, motifs))
+    assert (toy.accessible_offsets.dtype, toy.accessible_offsets.shape) == (
+        np.int64,
+        (len(toy.cell_types) + 1,),
+    )
+    assert toy.accessible_offsets[[0, -1]].tolist() == [0, examples]
+    assert (toy.accessible_regions.dtype, toy.accessible_values.dtype) == (np.int32, np.float32)
+    assert toy.accessible_values.shape == (examples,)
+    for i in range(len(toy.cell_types)):
+        assert (np.diff(toy.accessible(i)) > 0).all()
+    assert toy.regions.columns.tolist() == ["chrom", "start", "end", "split"]
+    assert (np.diff(toy.region_positions) > 0).all()
+    assert not toy.sequence.flags.writeable  # mapped, shared, read-only
+    assert same(toy.scanner.scan(toy.sequence), np.asarray(toy.evidence))
+    assert toy.fingerprint == toy.manifest.fingerprint
+
+
+def test_numbered_chromosomes_stay_names(tmp_path: Path) -> None:
+    world = toys.write_world(tmp_path / "inputs")
+    world.genome.write_text(world.genome.read_text().replace(">chr", ">"))
+    from genebert.corpus.build import prepare
+
+    corpus = Corpus.open(prepare(world.settings(tmp_path / "corpus", valid_chromosomes=["2"])))
+    assert set(corpus.regions["chrom"]) == {"1", "2", "3"}
+    assert (corpus.valid_chromosomes, corpus.test_chromosomes) == (["2"], ["3"])
+    assert len(corpus.region_positions) == len(corpus.regions)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("corpus.json", b"{", "corpus.json"),
+        ("motifs.json", b"[]" * 9, "motifs.json"),
+        ("sequence.npy", None, "sequence.npy"),
+        ("evidence.npy", b"", "evidence.npy"),
+    ],
+)
+def test_a_damaged_corpus_is_refused(
+    toy_folder: Path, tmp_path: Path, name: str, content: bytes | None, fault: str
+) -> None:
+    folder = Path(shutil.copytree(toy_folder, tmp_path / "corpus"))
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=fault) as error:
+        Corpus.open(folder)
+    assert f"Remove {folder} and run `genebert prepare` again." in str(error.value)
+
+
+def test_content_of_the_right_size_that_makes_no_sense(toy_folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(toy_folder, tmp_path / "corpus"))
+    for name in ("corpus.json", "sequence.npy", "regions.tsv"):
+        path = folder / name
+        original = path.read_bytes()
+        path.write_bytes(b"\xff" * len(original))
+        with pytest.raises(UserError, match="the corpus is damaged"):
+            Corpus.open(folder)
+        path.write_bytes(original)
+    Corpus.open(folder)
+
+
+def test_folders_of_other_stages_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no such folder"):
+        Corpus.open(tmp_path / "absent")
+    with pytest.raises(UserError, match=r"no manifest\.json"):
+        Corpus.open(tmp_path)

@@ -1,0 +1,243 @@
+import gzip
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from toys import Peak, write_peaks
+
+from genebert.errors import UserError
+from genebert.inputs.intervals import read_bed, read_blacklist, read_peaks, read_table, read_text
+
+LENGTHS = {"chr1": 1000, "chr2": 500}
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def bed(tmp_path: Path) -> Path:
+    return tmp_path / "peaks.bed"
+
+
+def rows(table: pd.DataFrame, *columns: str) -> list[tuple]:
+    return list(table[list(columns or ("chrom", "start", "end"))].itertuples(index=False, name=None))
+
+
+def test_narrow_peak(tmp_path: Path) -> None:
+    path = write_peaks(
+        tmp_path / "B.narrowPeak", [Peak("chr1", 10, 60, 7, p=12.5, signal=3), Peak("chr2", 0, 500)]
+    )
+    found = read_peaks(path, LENGTHS)
+    assert rows(found.table, "chrom", "start", "end", "summit", "score", "signal", "line") == [
+        ("chr1", 10, 60, 17, 12.5, 3.0, 1),
+        ("chr2", 0, 500, 250, 5.0, 1.0, 2),  # summit -1: the middle
+    ]
+    assert (found.duplicates, found.skipped, found.path) == (0, {}, path)
+    assert found.table[["start", "end", "summit"]].dtypes.astype(str).tolist() == ["int64"] * 3
+
+
+def test_narrow_peak_without_p_is_ranked_by_signal(tmp_path: Path) -> None:
+    path = write_peaks(
+        tmp_path / "B.narrowPeak",
+        [Peak("chr1", 10, 60, p=-1, signal=3), Peak("chr1", 70, 90, p=-1, signal=8)],
+    )
+    assert read_peaks(path, LENGTHS).table["score"].tolist() == [3.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "score", "signal"),
+    [
+        ("chr1\t10\t21\n", 0.0, 1.0),
+        ("chr1\t10\t21\tname\n", 0.0, 1.0),
+        ("chr1\t10\t21\tname\t7.5\n", 7.5, 7.5),
+        ("chr1\t10\t21\tname\t.\t+\n", 0.0, 1.0),
+        ("chr1\t10\t21\tname\t0\t+\n", 0.0, 1.0),
+        ("chr1\t10\t21\tname\t7\t+\t10\t21\t0,0,0\n", 7.0, 7.0),  # BED9: further columns are ignored
+    ],
+)
+def test_bed_of_any_width(bed: Path, text: str, score: float, signal: float) -> None:
+    table = read_peaks(write(bed, text), LENGTHS).table
+    assert rows(table, "chrom", "start", "end", "summit", "score", "signal") == [
+        ("chr1", 10, 21, 15, score, signal)
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "chr1\t10\t20\r\nchr2\t5\t9\r\n",
+        "track name=x\nbrowser position chr1\n# comment\nchr1\t10\t20\n\nchr2\t5\t9\n\n",
+        "chr1\t10\t20\nchr2\t5\t9",
+        "chr1\t10\t20\t\nchr2\t5\t9\t\n",
+        "1\t10\t20\n2\t5\t9\n",
+        "\ufeffchr1\t10\t20\nchr2\t5\t9\n",
+    ],
+)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_spellings_that_are_accepted(bed: Path, text: str, compressed: bool) -> None:
+    bed.write_bytes(gzip.compress(text.encode()) if compressed else text.encode())
+    assert rows(read_bed(bed, LENGTHS).table) == [("chr1", 10, 20), ("chr2", 5, 9)]
+
+
+def test_lines_are_counted_in_the_file(bed: Path) -> None:
+    text = "# comment\nchr1\t10\t20\n\ntrack\nchr2\t5\t9\n"
+    assert read_bed(write(bed, text), LENGTHS).table["line"].tolist() == [2, 5]
+
+
+def test_duplicates_are_dropped_and_counted(tmp_path: Path) -> None:
+    same = Peak("chr1", 10, 60, 7)
+    path = write_peaks(tmp_path / "B.narrowPeak", [same, Peak("chr1", 10, 60, 30), same, same])
+    found = read_peaks(path, LENGTHS)
+    assert rows(found.table, "start", "end", "summit") == [
+        (10, 60, 17),
+        (10, 60, 40),
+    ]  # MACS2 gives several summits per peak
+    assert found.duplicates == 2
+
+
+def test_intervals_on_two_strands_are_no_duplicates(bed: Path) -> None:
+    found = read_bed(
+        write(bed, "chr1\t10\t11\ta\t0\t+\nchr1\t10\t11\tb\t0\t-\nchr1\t10\t11\tc\t0\t-\n"), LENGTHS
+    )
+    assert found.table["name"].tolist() == ["a", "b"]
+    assert found.duplicates == 1
+
+
+def test_unknown_chromosomes_are_skipped_if_asked(bed: Path) -> None:
+    write(bed, "chr1\t10\t20\nchrUn\t1\t2\nchrUn\t3\t4\nchrEBV\t1\t9\n")
+    found = read_bed(bed, LENGTHS, skip_unknown=True)
+    assert rows(found.table) == [("chr1", 10, 20)]
+    assert found.skipped == {"chrUn": 2, "chrEBV": 1}
+
+
+def test_a_file_without_any_known_chromosome_is_never_skipped_whole(bed: Path) -> None:
+    with pytest.raises(UserError, match="chrUn"):
+        read_bed(write(bed, "chrUn\t10\t20\n"), LENGTHS, skip_unknown=True)
+
+
+NUMBER = "not a whole number"
+
+
+@pytest.mark.parametrize(
+    ("text", "fragments"),
+    [
+        ("chr1\t10\t20\nchr1\t30\t30\n", ["line 2", "end 30 is not after start 30"]),
+        ("chr1\t30\t20\n", ["line 1", "end 20 is not after start 30"]),
+        ("chr1\t-4\t20\n", ["line 1", "start is -4"]),
+        ("#\nchr1\tx\t20\n", ["line 2", f"start is 'x', {NUMBER}"]),
+        ("chr1\t1\t2.5\n", ["line 1", f"end is '2.5', {NUMBER}"]),
+        ("chr1\t1\tinf\n", ["line 1", f"end is 'inf', {NUMBER}"]),
+        ("chr1\t1\tnan\n", ["line 1", f"end is 'nan', {NUMBER}"]),
+        ("chr1\t1\t99999999999999999999\n", ["line 1", "99999999999999999999"]),
+        ("chr1\t1\t1e30\n", ["line 1", "1e30"]),
+        ("chr1\t1\t\t.\n", ["line 1", f"end is '', {NUMBER}"]),
+        ("chr1\t10\t1001\n", ["line 1", "end 1001 lies beyond the end of chr1, which has 1000 bp"]),
+        (
+            "chrX\t10\t20\n",
+            ["line 1", "'chrX'", "names in the genome: chr1, chr2", "--skip-unknown-chromosomes"],
+        ),
+        ("chr1\t10\t20\n1\t10\t20\n", ["unmatched names in the file: chr1, 1", "Use one naming"]),
+        ("chr1 10 20\n", ["line 1", "1 tab-separated column(s)"]),
+        ("chr1\t10\n", ["line 1", "2 tab-separated column(s)"]),
+        ("chr1\t10\t20\nchr1\t10\t20\tname\n", ["line 2", "it has 4 columns, and the first line has 3"]),
+        ("", ["the file is empty"]),
+        ("\n \n", ["the file is empty"]),
+        ("# nothing\ntrack\n", ["it holds only comments"]),
+    ],
+)
+def test_malformed_rows(bed: Path, text: str, fragments: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        read_peaks(write(bed, text), LENGTHS)
+    message = str(error.value)
+    assert str(bed) in message
+    assert [fragment for fragment in fragments if fragment not in message] == []
+
+
+def test_all_malformed_rows_are_reported_once_each(bed: Path) -> None:
+    with pytest.raises(UserError) as error:
+        read_bed(write(bed, "chr1\t5\t2.5\nchr1\tx\t20\nchr1\t30\t20\nchr1\t-1\t5\nchr1\t1\t2\n"), LENGTHS)
+    assert [line.split(":")[0].strip(" -") for line in str(error.value).splitlines()[1:]] == [
+        "line 2",
+        "line 1",
+        "line 4",
+        "line 3",
+    ]
+
+
+@pytest.mark.parametrize(("summit", "shown"), [("50", "'50'"), ("1e9", "'1e9'"), (".", "'.'")])
+def test_summit_outside_its_peak(tmp_path: Path, summit: str, shown: str) -> None:
+    path = write_peaks(
+        tmp_path / "B.narrowPeak", [Peak("chr1", 0, 9), str(Peak("chr1", 10, 60, 77)).replace("77", summit)]
+    )
+    with pytest.raises(UserError) as error:
+        read_peaks(path, LENGTHS)
+    assert f"line 2: column 10 (summit) is {shown}, and not an offset inside the peak" in str(error.value)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("signal", ["-2.0", "inf", "-inf"])
+def test_signal_that_is_no_amount(tmp_path: Path, signal: str) -> None:
+    path = write_peaks(
+        tmp_path / "B.narrowPeak", [Peak("chr1", 0, 9), Peak("chr1", 10, 60, signal=float(signal))]
+    )
+    with pytest.raises(UserError, match=f"line 2: its signal is {signal}") as error:
+        read_peaks(path, LENGTHS)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (gzip.compress(b"chr1\t10\t20\n" * 1000)[:-20], "truncated or damaged"),
+        (gzip.compress(b"chr1\t10\t20\n")[:6], "truncated or damaged"),
+        (bytes(range(128, 256)), "not a text file"),
+    ],
+)
+def test_unreadable_content(bed: Path, content: bytes, fault: str) -> None:
+    bed.write_bytes(content)
+    with pytest.raises(UserError, match=fault):
+        read_text(bed)
+
+
+def test_unreadable_paths(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="No such file"):
+        read_text(tmp_path / "absent.bed")
+    with pytest.raises(UserError, match="Is a directory"):
+        read_text(tmp_path)
+
+
+def test_blacklist_may_reach_beyond_the_genome(bed: Path) -> None:
+    table = read_blacklist(
+        write(bed, "chr1\t900\t5000\thigh signal\nchrUn\t0\t10\tlow\n2\t0\t10\tlow\n"), LENGTHS
+    )
+    assert rows(table) == [("chr1", 900, 5000), ("chr2", 0, 10)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Label,Seq\n1,ACGT\n\n0,"A"\n',
+        "#label\tseq\r\n1\tACGT\r\n\r\n0\tA\r\n",
+        "\ufefflabel,seq\n1,ACGT\n\n0,A\n",
+    ],
+)
+def test_table_with_a_header(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_bytes(text.encode())
+    assert rows(read_table(path), "label", "seq", "line") == [("1", "ACGT", 2), ("0", "A", 4)]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a,b\n1,2\n3\n", "line 3: it has 1 columns, and the header has 2"),
+        ("a,A\n1,2\n", "column names repeat"),
+        ("a,b\n", "no rows after the header"),
+        ("a,b\n\n", "no rows after the header"),
+    ],
+)
+def test_malformed_tables(tmp_path: Path, text: str, fault: str) -> None:
+    with pytest.raises(UserError, match=fault):
+        read_table(write(tmp_path / "labels.csv", text))

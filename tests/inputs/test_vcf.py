@@ -1,0 +1,96 @@
+from pathlib import Path
+
+import pysam
+import pytest
+from toys import write_fasta
+
+from genebert.errors import UserError
+from genebert.inputs.genome import Genome
+from genebert.inputs.vcf import Record, VcfReader, VcfWriter, info_text
+
+HEADER = "##fileformat=VCFv4.2\n##contig=<ID={chrom}>\n##FILTER=<ID=LOW,Description=\"low\">\n"
+COLUMNS = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+SEQUENCE = "ACGTACGTAACCGGTTNNNNACGT"
+
+
+@pytest.fixture
+def genome(tmp_path: Path) -> Genome:
+    return Genome(write_fasta(tmp_path / "genome.fa", {"chr1": SEQUENCE}))
+
+
+def write_vcf(path: Path, *lines: str, chrom: str = "chr1", header: str = HEADER) -> Path:
+    body = "".join(line.replace(" ", "\t") + "\n" for line in lines)
+    path.write_text(header.format(chrom=chrom) + COLUMNS + body)
+    return path
+
+
+def read(path: Path, genome: Genome, max_indel: int = 5) -> tuple[list[Record], VcfReader]:
+    reader = VcfReader(path, genome, max_indel)
+    return list(reader), reader
+
+
+def test_snv_indels_and_multi_allelic_records_become_variants(tmp_path: Path, genome: Genome) -> None:
+    path = write_vcf(tmp_path / "v.vcf", "chr1 1 rs1 A G . PASS .", "chr1 9 . AA A,AAC . LOW .", "chr1 3 . g c 30 . .")
+    records, reader = read(path, genome)
+    found = [[(a.variant.name, a.variant.id) for a in record.alleles if a.variant] for record in records]
+    assert found == [[("chr1:1:A>G", "rs1")], [("chr1:9:AA>A", "."), ("chr1:9:AA>AAC", ".")], [("chr1:3:G>C", ".")]]
+    assert (reader.read, sum(reader.skipped.counts.values())) == (3, 0)
+
+
+def test_what_cannot_be_scored_is_counted_by_reason_and_mismatches_are_named(tmp_path: Path, genome: Genome) -> None:
+    path = write_vcf(
+        tmp_path / "v.vcf", "chr1 1 . C G . . .", "chr1 2 . C <DEL> . . .", "chr1 2 . C * . . .", "chr1 2 . C G[chr1:5[ . . .",
+        "chr1 17 . N A . . .", "chr1 17 . A C . . .", "chr1 1 . ACGTACGT A . . .", "chr1 5 . A . . . .", "chr1 4 . TA T,G,<INS> . . .",
+    )
+    records, reader = read(path, genome)
+    assert reader.skipped.counts == {"REF mismatch": 1, "symbolic, missing or ambiguous allele": 5, "reference is N": 1, "longer than --max-indel": 1}
+    assert reader.skipped.examples == {"chr1:1:C>G": "A"}
+    assert [allele.reason for allele in records[-1].alleles] == ["", "", "symbolic, missing or ambiguous allele"]
+
+
+def test_chromosomes_are_matched_by_name(tmp_path: Path, genome: Genome) -> None:
+    records, _ = read(write_vcf(tmp_path / "v.vcf", "1 1 . A G . . .", chrom="1"), genome)
+    assert records[0].alleles[0].variant.chrom == "chr1"
+    assert records[0].chrom == "1"
+    _, reader = read(write_vcf(tmp_path / "w.vcf", "chr9 1 . A G . . .", chrom="chr9"), genome)
+    assert reader.skipped.counts == {"chromosome not in the genome": 1}
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("", "the file is empty"),
+    ("chr1\t1\t.\tA\tG\t.\t.\t.\n", "no VCF or BCF with a header"),
+    ("hello\n", "no VCF or BCF with a header"),
+])
+def test_files_that_are_no_vcf_are_refused(content: str, message: str, tmp_path: Path, genome: Genome) -> None:
+    path = tmp_path / "bad.vcf"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message) as error:
+        VcfReader(path, genome, 5)
+    assert "bad.vcf" in str(error.value)
+
+
+def test_an_absent_file_and_a_truncated_one_are_refused(tmp_path: Path, genome: Genome) -> None:
+    with pytest.raises(UserError, match="absent.vcf"):
+        VcfReader(tmp_path / "absent.vcf", genome, 5)
+    whole = write_vcf(tmp_path / "v.vcf", *[f"chr1 {1 + i % 8} . {SEQUENCE[i % 8]} N . . ." for i in range(20_000)])
+    pysam.tabix_compress(str(whole), str(tmp_path / "v.vcf.gz"), force=True)
+    cut = tmp_path / "cut.vcf.gz"
+    cut.write_bytes((tmp_path / "v.vcf.gz").read_bytes()[:-3000])
+    with pytest.raises(UserError, match=r"cut.vcf.gz, record \d+: it cannot be read"):
+        read(cut, genome)
+
+
+def test_written_records_can_be_read_back_with_their_info(tmp_path: Path, genome: Genome) -> None:
+    path = write_vcf(tmp_path / "v.vcf", "chr1 1 rs1 A G 30 LOW .", "chr1 9 . AA A,AAC . PASS .")
+    records, reader = read(path, genome)
+    info = {"SCORE": ("A", "Float", "a score"), "NOTE": (".", "String", "a note")}
+    writer = VcfWriter(tmp_path / "out.vcf.gz", reader.header_lines, genome.lengths, info)
+    writer.write(records[0], {"SCORE": [0.5], "NOTE": [info_text("a b,c|d")]})
+    writer.write(records[1], {"SCORE": [1.5, None]})
+    writer.close()
+    with pysam.VariantFile(str(tmp_path / "out.vcf.gz")) as file:
+        first, second = list(file)
+        assert (first.id, first.qual, list(first.filter), first.info["SCORE"], first.info["NOTE"]) == ("rs1", 30, ["LOW"], (0.5,), ("a%20b%2Cc%7Cd",))
+        assert (second.alts, second.info["SCORE"], "NOTE" in second.info) == (("A", "AAC"), (1.5, None), False)
+        assert len(list(file.fetch("chr1", 5, 12))) == 1  # the tabix index works
+    assert (tmp_path / "out.vcf.gz.tbi").exists()

@@ -1,0 +1,262 @@
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import genebert
+from genebert import settings
+from genebert.cli import VERBS, main
+
+HEAVY = ("torch", "pandas", "numpy", "transformers", "lightning", "sklearn", "scipy")
+
+
+def call(*words: str) -> Result:
+    return CliRunner().invoke(main, list(words))
+
+
+def functions_of(module: str) -> set[str]:
+    """Names of a module's functions, without importing it."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text())
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def test_help_lists_the_verbs_and_loads_nothing_heavy() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "genebert.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [verb for verb in VERBS if f"\n  {verb} " not in done.stdout] == []
+    loaded = {
+        line.split("|")[-1].strip().split(".")[0]
+        for line in done.stderr.splitlines()
+        if line.startswith("import time")
+    }
+    assert "click" in loaded
+    assert loaded.isdisjoint({*HEAVY, "pydantic"})
+
+
+def test_help_of_every_verb_loads_nothing_heavy() -> None:
+    script = (
+        "import sys; from click.testing import CliRunner; from genebert.cli import VERBS, main\n"
+        "for verb in VERBS: assert CliRunner().invoke(main, [verb, '--help']).exit_code == 0, verb\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    script = f"import sys, genebert; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_names_its_settings(verb: str) -> None:
+    fields = getattr(settings, VERBS[verb].settings).model_fields
+    text = call(verb, "--help").output
+    for name, field in fields.items():
+        positional = isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("positional")
+        assert (name.upper() if positional else f"--{name.replace('_', '-')}") in text
+    assert "--config" in text
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_leads_to_its_function(verb: str) -> None:
+    module, function = VERBS[verb].target.split(":")
+    assert function in functions_of(module)
+
+
+@pytest.mark.parametrize("name", sorted(set(genebert.__all__) - {"__version__"}))
+def test_public_names_exist(name: str) -> None:
+    spec = importlib.util.find_spec(genebert._PUBLIC[name])
+    assert spec is not None
+    assert spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text())
+    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
+def test_public_names_load_on_first_use() -> None:
+    from genebert.errors import UserError
+
+    assert genebert.UserError is UserError
+    assert "Corpus" in dir(genebert)
+    with pytest.raises(AttributeError, match="has no attribute 'corpse'"):
+        genebert.corpse  # noqa: B018
+
+
+def test_version() -> None:
+    assert call("--version").output == f"genebert, version {genebert.__version__}\n"
+
+
+def test_unknown_verbs_and_options() -> None:
+    for words in (["pretain"], ["prepare", "--peeks", "x"]):
+        result = call(*words)
+        assert result.exit_code == 2
+        assert "No such" in result.stderr
+
+
+def refused(*words: str) -> str:
+    result = call(*words)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.output
+    return result.stderr
+
+
+def test_all_missing_options_are_named_at_once() -> None:
+    message = refused("prepare")
+    for option in ("--out", "--genome", "--peaks"):
+        assert f"{option} is required" in message
+    assert "genebert prepare --help" in message
+
+
+@pytest.mark.parametrize(
+    ("words", "fragments"),
+    [
+        (["--region-width", "wide"], ["--region-width wide", "valid integer"]),
+        (["--region-width", "63"], ["--region-width 63", "greater than or equal to 64"]),
+        (["--max-n-fraction", "1.5"], ["--max-n-fraction 1.5", "less than or equal to 1"]),
+        (["--pseudocount", "0"], ["--pseudocount 0", "greater than 0"]),
+    ],
+)
+def test_values_out_of_range(words: list[str], fragments: list[str]) -> None:
+    message = refused("prepare", "--genome", "g.fa", "--peaks", "p", "--out", "o", *words)
+    assert [fragment for fragment in fragments if fragment not in message] == []
+
+
+def test_choices_are_shown_and_checked() -> None:
+    assert "tiny|small|paper" in call("pretrain", "--help").output
+    assert "--preset huge" in refused("pretrain", "--corpus", "c", "--out", "o", "--preset", "huge")
+
+
+def record(monkeypatch: pytest.MonkeyPatch) -> list[settings.Settings]:
+    """Let `prepare` only note its settings."""
+    given: list[settings.Settings] = []
+    monkeypatch.setattr("genebert.corpus.build.prepare", given.append)
+    return given
+
+
+def test_options_reach_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = record(monkeypatch)
+    result = call(
+        "prepare",
+        "--genome",
+        "g.fa",
+        "--peaks",
+        "a.bed,b.bed",
+        "--peaks",
+        "c.bed",
+        "--out",
+        "o",
+        "--test-chromosomes",
+        "chr1,chr2",
+        "--skip-unknown-chromosomes",
+    )
+    assert result.exit_code == 0
+    assert given == [
+        settings.PrepareSettings(
+            genome=Path("g.fa"),
+            peaks=[Path("a.bed"), Path("b.bed"), Path("c.bed")],
+            out=Path("o"),
+            test_chromosomes=["chr1", "chr2"],
+            skip_unknown_chromosomes=True,
+        )
+    ]
+
+
+def test_the_command_line_wins_over_the_configuration(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given = record(monkeypatch)
+    config = tmp_path / "prepare.yaml"
+    config.write_text(
+        "genome: g.fa\npeaks: [a.bed]\nregion-width: 256\nmax_n_fraction: 0.2\n"
+        "skip_unknown_chromosomes: true\n"
+    )
+    result = call(
+        "prepare",
+        "--config",
+        str(config),
+        "--out",
+        "o",
+        "--region-width",
+        "128",
+        "--no-skip-unknown-chromosomes",
+    )
+    assert result.exit_code == 0
+    assert given == [
+        settings.PrepareSettings(
+            genome=Path("g.fa"), peaks=[Path("a.bed")], out=Path("o"), region_width=128, max_n_fraction=0.2
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fragments"),
+    [
+        (
+            "genome: g.fa\nregion_widht: 5\nhidden: 1\n",
+            ["region-widht in --config is no option", "hidden in --config", "--help"],
+        ),
+        ("- genome\n", ["no mapping of options to values"]),
+        ("", ["no mapping of options to values"]),
+        ("genome: [\n", ["no valid YAML"]),
+        ("genome: g.fa\nregion_width: wide\n", ["--region-width wide"]),
+    ],
+)
+def test_configurations_that_cannot_be_used(tmp_path: Path, text: str, fragments: list[str]) -> None:
+    config = tmp_path / "prepare.yaml"
+    config.write_text(text)
+    message = refused("prepare", "--config", str(config), "--peaks", "p", "--out", "o")
+    assert [fragment for fragment in fragments if fragment not in message] == []
+
+
+def test_absent_configuration(tmp_path: Path) -> None:
+    assert "the configuration cannot be read (No such file" in refused(
+        "prepare", "--config", str(tmp_path / "absent.yaml")
+    )
+
+
+def test_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("genebert.corpus.build.prepare", broken)
+    result = call("prepare", "--genome", "g.fa", "--peaks", "p", "--out", "o")
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "small", "paper"])
+def test_presets_are_complete(preset: str) -> None:
+    assert settings.load_preset(preset).model.k in (1, 3, 4, 5, 6)
+
+
+def test_every_shipped_preset_can_be_chosen() -> None:
+    presets = {path.stem for path in settings.CONFIGS.glob("*.yaml") if "model" in path.read_text()}
+    for preset in presets:
+        settings.PretrainSettings(corpus=Path("c"), out=Path("o"), preset=preset)
+
+
+def test_settings_cannot_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        settings.InspectSettings(folder=Path("x")).folder = Path("y")
+
+
+def test_identity_leaves_out_where_and_how() -> None:
+    chosen = settings.PretrainSettings(corpus=Path("c"), out=Path("o"), device="cpu", checkpoint_steps=7)
+    assert set(chosen.identity()) == set(settings.PretrainSettings.model_fields) - {
+        "corpus",
+        "out",
+        "device",
+        "checkpoint_steps",
+    }

@@ -1,0 +1,48 @@
+"""The README's commands work as they stand, one after the other."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from genebert.cli import VERBS, main
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("genebert ")]
+PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+SMALLER = {"--genome-mb 2 --regions 1000 --genes 300": "--genome-mb 2 --regions 600 --genes 100", "pretrain": "pretrain --device cpu"}
+
+
+def test_first_code_stands_by_line_30() -> None:
+    assert README[: README.index("```bash")].count("\n") < 30
+
+
+def test_every_verb_but_demo_is_shown() -> None:
+    assert {shlex.split(command)[1] for command in COMMANDS} == set(VERBS) - {"demo"}
+
+
+def test_make_targets_that_the_readme_names_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", "\n".join(BLOCKS), flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+    assert re.findall(r"^make (\w+)$", (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE) == ["check", "test", "demo"]
+
+
+@pytest.mark.slow
+def test_the_step_by_step_commands_and_the_python_example_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in COMMANDS:
+        for long, short in SMALLER.items():
+            command = command.replace(long, short)
+        result = CliRunner().invoke(main, shlex.split(command)[1:], catch_exceptions=False)
+        assert result.exit_code == 0, f"{command}\n{result.output}"
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.startswith("<!DOCTYPE html>") and "</html>" in page
+    names: dict[str, object] = {}
+    for block in PYTHON:
+        exec(block, names)
+    assert names["corpus"].evidence.shape[1] == 128
