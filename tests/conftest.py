@@ -44,9 +44,7 @@ def world(toy_world: World, tmp_path: Path) -> World:
 def toy_model(toy_folder: Path) -> Path:
     """A model pre-trained on the toy corpus for a few steps."""
     return pretrain(
-        PretrainSettings(
-            out=toy_folder.parent / "model", corpus=toy_folder, batch_size=16, epochs=2, device="cpu"
-        )
+        PretrainSettings(out=toy_folder.parent / "model", corpus=toy_folder, batch_size=16, epochs=2, device="cpu")
     )
 
 

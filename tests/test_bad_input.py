@@ -126,9 +126,7 @@ CASES = [
         (B, "line 3", "20001", "chr1, which has 20000 bp", "assembly"),
     ),
     Case("no whole number", peaks(narrow(start="ten")), (B, "line 1", "'ten'", "separated by tabs")),
-    Case(
-        "header line", peaks("chrom\tstart\tend", "chr1\t1\t2"), (B, "line 1", "'start'", "separated by tabs")
-    ),
+    Case("header line", peaks("chrom\tstart\tend", "chr1\t1\t2"), (B, "line 1", "'start'", "separated by tabs")),
     Case("fraction", peaks(narrow(end="60.5")), (B, "line 1", "'60.5'", "not a whole number")),
     Case(
         "unknown chromosome",
@@ -143,9 +141,7 @@ CASES = [
         peaks(GOOD, "chr1\t10\t60"),
         (B, "line 2", "it has 3 columns", "first line has 10", "same number"),
     ),
-    Case(
-        "summit outside the peak", peaks(GOOD, narrow(summit=50)), (B, "line 2", "'50'", "column 10", "or -1")
-    ),
+    Case("summit outside the peak", peaks(GOOD, narrow(summit=50)), (B, "line 2", "'50'", "column 10", "or -1")),
     Case("negative signal", peaks(GOOD, Peak("chr1", 5, 90, signal=-3)), (B, "line 2", "-3.0", "column 7")),
     Case(
         "folder in place of a peak file",
@@ -206,9 +202,7 @@ CASES = [
         option("--motifs", "{folder}/absent.meme"),
         ("absent.meme", "no such file", "Check the path"),
     ),
-    Case(
-        "empty motif file", lambda w: w.motifs.write_text("") and None, ("motifs.meme", "the file is empty")
-    ),
+    Case("empty motif file", lambda w: w.motifs.write_text("") and None, ("motifs.meme", "the file is empty")),
     Case(
         "no motif",
         lambda w: w.motifs.write_text("MEME version 4\n") and None,
@@ -313,9 +307,7 @@ def refused(words: list[str]) -> str:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-def test_prepare_refuses_what_it_cannot_use(
-    case: Case, world: World, toy_folder: Path, tmp_path: Path
-) -> None:
+def test_prepare_refuses_what_it_cannot_use(case: Case, world: World, toy_folder: Path, tmp_path: Path) -> None:
     earlier = tree(toy_folder)
     words = case.change(world) or []
     inputs = tree(world.folder)

@@ -30,9 +30,7 @@ def hand() -> Corpus:
     )
 
 
-def matrix_of(
-    corpus: Corpus, cell_type: int, chrom: str, centre: int, columns: int, window: int = 100
-) -> RegionMatrix:
+def matrix_of(corpus: Corpus, cell_type: int, chrom: str, centre: int, columns: int, window: int = 100) -> RegionMatrix:
     own = np.full((1, corpus.evidence.shape[1]), 99, dtype=np.uint8)
     return neighbourhood(
         corpus,
@@ -45,9 +43,7 @@ def matrix_of(
 
 
 def test_neighbourhood_by_hand(hand: Corpus) -> None:
-    matrix = matrix_of(
-        hand, 0, "chr1", 150, columns=4
-    )  # the window is region 1; 0 and 3 are its neighbours in a
+    matrix = matrix_of(hand, 0, "chr1", 150, columns=4)  # the window is region 1; 0 and 3 are its neighbours in a
     e = hand.evidence[:, 0].tolist()
     assert matrix.evidence[0, :, 0].tolist() == [e[0], 99, e[3], 0]
     assert matrix.accessibility[0].tolist() == [
@@ -135,9 +131,7 @@ def test_tiles_cover_the_sequence(length: int, columns: int) -> None:
     covered = tiles(single, codes, columns).evidence[..., 0].numpy() > 0
     assert (covered.sum(0) == width).all()
     assert (np.diff(covered.argmax(0)) >= 0).all()
-    step = length // (
-        columns + 1
-    )  # every stretch so long lies wholly in one tile; once the last bases lay in none
+    step = length // (columns + 1)  # every stretch so long lies wholly in one tile; once the last bases lay in none
     assert all(covered[start : start + step].all(0).any() for start in range(length - step + 1))
 
 
@@ -169,10 +163,7 @@ def test_a_batch_depends_on_seed_and_step_alone(crowd: Corpus) -> None:
     data = data_of(crowd)
     first = [data.batch(step) for step in range(4)]
     again = data_of(crowd)
-    assert all(
-        equal(a, b)
-        for a, b in zip(reversed(first), [again.batch(step) for step in (3, 2, 1, 0)], strict=True)
-    )
+    assert all(equal(a, b) for a, b in zip(reversed(first), [again.batch(step) for step in (3, 2, 1, 0)], strict=True))
     assert all(equal(a, b) for a, b in zip(first[1:], again.batches(1, 4), strict=True))
     assert not equal(first[0], first[1])
     assert not equal(first[0], data_of(crowd, seed=1).batch(0))
@@ -205,12 +196,8 @@ def test_an_epoch_shows_every_example_once_except_the_remainder(crowd: Corpus, s
 @pytest.mark.parametrize("split", ["train", "valid"])
 def test_negatives_come_from_cell_type_and_split_with_near_gc(crowd: Corpus, split: Split) -> None:
     data = data_of(crowd, split, batch_size=32)
-    gc = gc_fraction(
-        crowd.sequence[:, crowd.width // 2 :]
-    )  # of the second segment, which is what is replaced
-    members = {
-        i: crowd.accessible(i)[crowd.split[crowd.accessible(i)] == SPLITS.index(split)] for i in range(4)
-    }
+    gc = gc_fraction(crowd.sequence[:, crowd.width // 2 :])  # of the second segment, which is what is replaced
+    members = {i: crowd.accessible(i)[crowd.split[crowd.accessible(i)] == SPLITS.index(split)] for i in range(4)}
     replaced = 0
     for batch in data.batches(0, 20):
         assert ((batch.region == batch.second_region) == (batch.adjacent == 1)).all()
@@ -272,9 +259,7 @@ def test_tokens_of_a_batch_show_what_is_not_hidden(crowd: Corpus) -> None:
 def test_region_matrices_of_a_batch_are_those_of_its_regions(crowd: Corpus) -> None:
     batch = data_of(crowd).batch(0)
     region, cell_type = batch.region.numpy(), batch.cell_type.numpy()
-    expected = neighbourhood(
-        crowd, cell_type, crowd.region_positions[region], crowd.evidence[region], 6, crowd.width
-    )
+    expected = neighbourhood(crowd, cell_type, crowd.region_positions[region], crowd.evidence[region], 6, crowd.width)
     assert equal(batch.matrix, expected)
 
 

@@ -36,9 +36,7 @@ def test_help_lists_the_verbs_and_loads_nothing_heavy() -> None:
     )
     assert [verb for verb in VERBS if f"\n  {verb} " not in done.stdout] == []
     loaded = {
-        line.split("|")[-1].strip().split(".")[0]
-        for line in done.stderr.splitlines()
-        if line.startswith("import time")
+        line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines() if line.startswith("import time")
     }
     assert "click" in loaded
     assert loaded.isdisjoint({*HEAVY, "pydantic"})
@@ -174,14 +172,11 @@ def test_options_reach_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_the_command_line_wins_over_the_configuration(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_command_line_wins_over_the_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     given = record(monkeypatch)
     config = tmp_path / "prepare.yaml"
     config.write_text(
-        "genome: g.fa\npeaks: [a.bed]\nregion-width: 256\nmax_n_fraction: 0.2\n"
-        "skip_unknown_chromosomes: true\n"
+        "genome: g.fa\npeaks: [a.bed]\nregion-width: 256\nmax_n_fraction: 0.2\nskip_unknown_chromosomes: true\n"
     )
     result = call(
         "prepare",

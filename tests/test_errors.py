@@ -24,9 +24,7 @@ def test_problems_are_reported_together() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("count", "last"), [(SHOWN, f"line {SHOWN - 1}"), (SHOWN + 3, "and 3 more problems")]
-)
+@pytest.mark.parametrize(("count", "last"), [(SHOWN, f"line {SHOWN - 1}"), (SHOWN + 3, "and 3 more problems")])
 def test_a_long_list_is_cut_and_the_rest_counted(count: int, last: str) -> None:
     found = Problems("Too much:")
     for line in range(count):

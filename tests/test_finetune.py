@@ -17,8 +17,18 @@ from genebert.stage import read_manifest
 
 
 def settings(labels: Path, model: Path, out: Path, **changes: object) -> FinetuneSettings:
-    return FinetuneSettings(**{"labels": labels, "model": model, "out": out, "epochs": 1, "batch_size": 16, "baselines": False,
-                               "device": "cpu", **changes})
+    return FinetuneSettings(
+        **{
+            "labels": labels,
+            "model": model,
+            "out": out,
+            "epochs": 1,
+            "batch_size": 16,
+            "baselines": False,
+            "device": "cpu",
+            **changes,
+        }
+    )
 
 
 def test_every_method_is_measured_on_the_same_rows_with_interval_and_seeds(toy_predictor: Path) -> None:
@@ -50,15 +60,21 @@ def test_measures_are_means_over_seeds_of_sklearns_values() -> None:
     assert by_metric["AUROC"]["seeds"] == 3
 
 
-def test_predictions_of_evaluate_and_predict_are_those_of_finetuning(toy_sequences: Path, sequence_predictor: Path, tmp_path: Path) -> None:
+def test_predictions_of_evaluate_and_predict_are_those_of_finetuning(
+    toy_sequences: Path, sequence_predictor: Path, tmp_path: Path
+) -> None:
     reference = pd.read_csv(sequence_predictor / "test_predictions.tsv", sep="\t")
-    measured = evaluate(EvaluateSettings(labels=toy_sequences, model=sequence_predictor, out=tmp_path / "e", device="cpu"))
+    measured = evaluate(
+        EvaluateSettings(labels=toy_sequences, model=sequence_predictor, out=tmp_path / "e", device="cpu")
+    )
     table = pd.read_csv(measured / "predictions.tsv", sep="\t")
     assert np.allclose(table["p(1)"], reference["pre-trained: 1"], atol=1e-5)
     ours = {r["metric"]: r["value"] for r in read_manifest(measured).metrics["results"]}
     theirs = {r["metric"]: r["value"] for r in read_manifest(sequence_predictor).metrics["results"]}
     assert ours == pytest.approx(theirs, abs=1e-6)
-    everything = predict(PredictSettings(windows=toy_sequences, model=sequence_predictor, out=tmp_path / "p", device="cpu"))
+    everything = predict(
+        PredictSettings(windows=toy_sequences, model=sequence_predictor, out=tmp_path / "p", device="cpu")
+    )
     predicted = pd.read_csv(everything / "predictions.tsv", sep="\t")
     assert len(predicted) == 120
     assert np.allclose(predicted.loc[predicted["split"] == "test", "p(1)"], table["p(1)"], atol=1e-5)
@@ -70,7 +86,16 @@ def test_bed_windows_are_predicted_in_every_cell_type_and_fasta_as_sequences(
 ) -> None:
     bed = tmp_path / "windows.bed"
     bed.write_text("chr3\t1000\t1128\nchr3\t5000\t5128\n")
-    out = predict(PredictSettings(windows=bed, model=toy_predictor, genome=toy_world.genome, corpus=toy_folder, out=tmp_path / "bed", device="cpu"))
+    out = predict(
+        PredictSettings(
+            windows=bed,
+            model=toy_predictor,
+            genome=toy_world.genome,
+            corpus=toy_folder,
+            out=tmp_path / "bed",
+            device="cpu",
+        )
+    )
     table = pd.read_csv(out / "predictions.tsv", sep="\t")
     assert list(table["cell_type"]) == ["B", "NK", "T"] * 2
     fasta = tmp_path / "windows.fa"
@@ -81,8 +106,12 @@ def test_bed_windows_are_predicted_in_every_cell_type_and_fasta_as_sequences(
 
 def test_multi_class_labels(toy_model: Path, tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
-    rows = [f"{''.join(generator.choice(list(bases), 60))},{name},{split}" for split in ("train",) * 4 + ("valid", "test")
-            for name, bases in (("AT", "AT"), ("CG", "CG"), ("all", "ACGT")) for _ in range(6)]
+    rows = [
+        f"{''.join(generator.choice(list(bases), 60))},{name},{split}"
+        for split in ("train",) * 4 + ("valid", "test")
+        for name, bases in (("AT", "AT"), ("CG", "CG"), ("all", "ACGT"))
+        for _ in range(6)
+    ]
     path = tmp_path / "three.csv"
     path.write_text("sequence,label,split\n" + "\n".join(rows) + "\n")
     out = finetune(settings(path, toy_model, tmp_path / "three", epochs=3, learning_rate=2e-3))
@@ -99,7 +128,10 @@ BAD = {
     "bad letter": ("sequence,label,split\nACGTEE,1,train\n", "line 2: letter 'E' at position 5"),
     "bad split": ("sequence,label,split\nACGT,1,training\n", "line 2: split is 'training'"),
     "empty label": ("sequence,label,split\nACGT,,train\n", "line 2: label is empty"),
-    "one class": (f"sequence,label,split\n{'A' * 60},1,train\n{'C' * 60},1,valid\n{'G' * 60},1,test\n", "all its rows have the label 1"),
+    "one class": (
+        f"sequence,label,split\n{'A' * 60},1,train\n{'C' * 60},1,valid\n{'G' * 60},1,test\n",
+        "all its rows have the label 1",
+    ),
     "ragged": ("sequence,label,split\nACGT,1\n", "line 2: it has 2 columns"),
     "no rows": ("sequence,label,split\n", "no rows after the header"),
     "too long": (f"sequence,label,split\n{'A' * 900},1,train\n", "the longest has 900 bp"),
@@ -118,10 +150,16 @@ def test_bad_labels_are_named(case: str, toy_model: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
 
 
-def test_rows_on_chromosomes_seen_in_pretraining_cannot_be_test_rows(toy_world: World, toy_model: Path, tmp_path: Path) -> None:
+def test_rows_on_chromosomes_seen_in_pretraining_cannot_be_test_rows(
+    toy_world: World, toy_model: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "leak.csv"
-    rows = [f"chr1,{start},{start + 100},{label},{split}" for start, (label, split) in
-            enumerate([(label, split) for split in ("train", "valid", "test") for label in (0, 1)], 100)]
+    rows = [
+        f"chr1,{start},{start + 100},{label},{split}"
+        for start, (label, split) in enumerate(
+            [(label, split) for split in ("train", "valid", "test") for label in (0, 1)], 100
+        )
+    ]
     path.write_text("chrom,start,end,label,split\n" + "\n".join(rows) + "\n")
     with pytest.raises(UserError, match="rows on chr1, on which the model was pre-trained"):
         finetune(settings(path, toy_model, tmp_path / "out", genome=toy_world.genome))
@@ -151,7 +189,9 @@ def test_damaged_weights_are_refused(name: str, sequence_predictor: Path, tmp_pa
         Predictor.open(broken, "cpu")
 
 
-def test_a_corpus_with_other_motifs_does_not_fit_the_model(toy_world: World, toy_folder: Path, toy_predictor: Path, tmp_path: Path) -> None:
+def test_a_corpus_with_other_motifs_does_not_fit_the_model(
+    toy_world: World, toy_folder: Path, toy_predictor: Path, tmp_path: Path
+) -> None:
     other = Path(shutil.copytree(toy_folder, tmp_path / "corpus"))
     text = (other / "motifs.json").read_text()
     name = json.loads(text)[0]["id"]
@@ -159,4 +199,13 @@ def test_a_corpus_with_other_motifs_does_not_fit_the_model(toy_world: World, toy
     bed = tmp_path / "windows.bed"
     bed.write_text("chr3\t0\t128\n")
     with pytest.raises(UserError, match="do not belong together: their motif collections differ"):
-        predict(PredictSettings(windows=bed, model=toy_predictor, genome=toy_world.genome, corpus=other, out=tmp_path / "out", device="cpu"))
+        predict(
+            PredictSettings(
+                windows=bed,
+                model=toy_predictor,
+                genome=toy_world.genome,
+                corpus=other,
+                out=tmp_path / "out",
+                device="cpu",
+            )
+        )

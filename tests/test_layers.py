@@ -84,9 +84,7 @@ def test_a_module_imports_only_from_layers_above_it(path: Path) -> None:
     assert own in ORDER, f"{name_of(path)} has no place in the order"
     allowed = {*ORDER[: ORDER.index(own) + 1], "__version__"}
     wrong = {
-        imported
-        for imported in imports_of(path)
-        if (layer := layer_of(imported)) is not None and layer not in allowed
+        imported for imported in imports_of(path) if (layer := layer_of(imported)) is not None and layer not in allowed
     }
     assert wrong == set()
 

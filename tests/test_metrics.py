@@ -17,9 +17,7 @@ def test_class_measures_are_those_of_sklearn(generator: np.random.Generator) -> 
     label, predicted = generator.integers(0, 4, size=(2, 60))
     assert metrics.mcc(label, predicted) == pytest.approx(sklearn_metrics.matthews_corrcoef(label, predicted))
     assert metrics.mcc(label, label) == pytest.approx(1)
-    assert metrics.accuracy(label, predicted) == pytest.approx(
-        sklearn_metrics.accuracy_score(label, predicted)
-    )
+    assert metrics.accuracy(label, predicted) == pytest.approx(sklearn_metrics.accuracy_score(label, predicted))
 
 
 def test_binary_measures_are_those_of_sklearn(generator: np.random.Generator) -> None:

@@ -18,9 +18,7 @@ def test_mgm_by_hand() -> None:
     probabilities = torch.tensor([[0.5, 0.25, 0.125, 0.125], [0.1, 0.2, 0.3, 0.4]])
     expected = -(math.log(0.5) + math.log(0.4)) / 2
     assert mgm_loss(probabilities.log(), torch.tensor([0, 3])).item() == pytest.approx(expected)
-    assert mgm_loss(torch.full((3, 4), 0.25).log(), torch.tensor([0, 1, 2])).item() == pytest.approx(
-        math.log(4)
-    )
+    assert mgm_loss(torch.full((3, 4), 0.25).log(), torch.tensor([0, 1, 2])).item() == pytest.approx(math.log(4))
 
 
 def test_ngsp_by_hand() -> None:

@@ -25,8 +25,12 @@ def settings(corpus: Path, out: Path, **changes: object) -> PretrainSettings:
     return PretrainSettings(**{"corpus": corpus, "out": out, "batch_size": 16, "epochs": 2, "device": "cpu", **changes})
 
 
-def test_makes_a_hugging_face_folder_with_provenance_and_metrics_on_held_out_chromosomes(toy_model: Path, toy: Corpus) -> None:
-    assert {"config.json", "model.safetensors", "motifs.json", "curves.tsv", MANIFEST} == {p.name for p in toy_model.iterdir()}
+def test_makes_a_hugging_face_folder_with_provenance_and_metrics_on_held_out_chromosomes(
+    toy_model: Path, toy: Corpus
+) -> None:
+    assert {"config.json", "model.safetensors", "motifs.json", "curves.tsv", MANIFEST} == {
+        p.name for p in toy_model.iterdir()
+    }
     metrics = read_manifest(toy_model, "pretrain", verify=True).metrics
     assert metrics["train_chromosomes"] == ["chr1"]
     assert metrics["evaluated_on"] == "test"
@@ -50,7 +54,8 @@ def test_training_batches_hold_no_region_of_a_held_out_chromosome(toy: Corpus) -
     data = PretrainingData(toy, "train", k=3, columns=8, batch_size=16, mask_fraction=0.15, seed=0)
     chroms = toy.regions["chrom"].to_numpy()
     held_out = {toy.evidence[i].tobytes() for i in np.flatnonzero(chroms != "chr1")} - {
-        toy.evidence[i].tobytes() for i in np.flatnonzero(chroms == "chr1")}
+        toy.evidence[i].tobytes() for i in np.flatnonzero(chroms == "chr1")
+    }
     for step in range(3 * data.steps_per_epoch):
         batch = data.batch(step)
         assert set(chroms[batch.region.numpy()]) | set(chroms[batch.second_region.numpy()]) == {"chr1"}
@@ -58,7 +63,9 @@ def test_training_batches_hold_no_region_of_a_held_out_chromosome(toy: Corpus) -
         assert not {row.tobytes() for row in columns} & held_out
 
 
-def test_the_same_command_again_does_nothing_and_the_same_seed_gives_the_same_weights(toy_folder: Path, toy_model: Path, tmp_path: Path) -> None:
+def test_the_same_command_again_does_nothing_and_the_same_seed_gives_the_same_weights(
+    toy_folder: Path, toy_model: Path, tmp_path: Path
+) -> None:
     before = (toy_model / MANIFEST).stat().st_mtime_ns
     pretrain(settings(toy_folder, toy_model))
     assert (toy_model / MANIFEST).stat().st_mtime_ns == before
@@ -69,10 +76,28 @@ def test_the_same_command_again_does_nothing_and_the_same_seed_gives_the_same_we
 
 
 @pytest.mark.slow
-def test_a_run_killed_with_sigkill_resumes_to_identical_bytes(toy_folder: Path, toy_model: Path, tmp_path: Path) -> None:
+def test_a_run_killed_with_sigkill_resumes_to_identical_bytes(
+    toy_folder: Path, toy_model: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "genebert.cli", "pretrain", "--corpus", str(toy_folder), "--out", str(out), "--batch-size", "16",
-               "--epochs", "2", "--device", "cpu", "--checkpoint-steps", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "genebert.cli",
+        "pretrain",
+        "--corpus",
+        str(toy_folder),
+        "--out",
+        str(out),
+        "--batch-size",
+        "16",
+        "--epochs",
+        "2",
+        "--device",
+        "cpu",
+        "--checkpoint-steps",
+        "1",
+    ]
     child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     checkpoint = Path(f"{out}.partial") / "last.ckpt"
     deadline = time.monotonic() + 60

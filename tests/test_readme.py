@@ -14,7 +14,10 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("genebert ")]
 PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-SMALLER = {"--genome-mb 2 --regions 1000 --genes 300": "--genome-mb 2 --regions 600 --genes 100", "pretrain": "pretrain --device cpu"}
+SMALLER = {
+    "--genome-mb 2 --regions 1000 --genes 300": "--genome-mb 2 --regions 600 --genes 100",
+    "pretrain": "pretrain --device cpu",
+}
 
 
 def test_first_code_stands_by_line_30() -> None:
@@ -29,7 +32,11 @@ def test_make_targets_that_the_readme_names_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"^make (\w+)", "\n".join(BLOCKS), flags=re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
-    assert re.findall(r"^make (\w+)$", (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE) == ["check", "test", "demo"]
+    assert re.findall(r"^make (\w+)$", (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE) == [
+        "check",
+        "test",
+        "demo",
+    ]
 
 
 @pytest.mark.slow

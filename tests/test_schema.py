@@ -1,7 +1,6 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 import toys
 from hypothesis import given
@@ -17,7 +16,6 @@ from genebert.schema import (
     N,
     T,
     Variant,
-    check_windows,
     decode,
     encode,
     gc_fraction,
@@ -92,15 +90,3 @@ def test_split_of_chromosomes() -> None:
     split = split_of(["chr1", "chr2", "chr3", "chr1"], valid=["chr2"], test=["chr3"])
     assert split.dtype == np.uint8
     assert [SPLITS[i] for i in split] == ["train", "valid", "test", "train"]
-
-
-def test_check_windows_names_each_fault() -> None:
-    good = ("chr1", 0, 100)
-    bad = [("chrX", 0, 5), ("chr1", -1, 5), ("chr1", 5, 5), ("chr1", 90, 101)]
-    assert check_windows(pd.DataFrame([good], columns=["chrom", "start", "end"]), {"chr1": 100}) == []
-    assert check_windows(pd.DataFrame([good, *bad], columns=["chrom", "start", "end"]), {"chr1": 100}) == [
-        "chrX:0-5 is on a chromosome that the genome lacks",
-        "chr1:-1-5 starts before 0",
-        "chr1:5-5 ends at or before its start",
-        "chr1:90-101 ends beyond its chromosome",
-    ]

@@ -47,8 +47,6 @@ def genome(world: Path) -> dict[str, str]:
         return {name: fasta.fetch(name) for name in fasta.references}
 
 
-
-
 def table(path: Path, **options: object) -> pd.DataFrame:
     return pd.read_csv(path, sep="\t", **options)
 
@@ -63,8 +61,11 @@ def stranded(genome: dict[str, str], chrom: str, start: int, end: int, strand: s
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*")
-            if p.is_file() and p.name != "manifest.json"}
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and p.name != "manifest.json"
+    }
 
 
 def test_same_seed_same_bytes(world: Path, tmp_path: Path) -> None:
@@ -113,12 +114,13 @@ def test_elements_are_apart_and_spread_over_chromosomes(world: Path) -> None:
         assert (group.start.to_numpy()[1:] >= group.end.to_numpy()[:-1] + 400).all()
 
 
-def test_planted_motifs_are_where_the_truth_says(world: Path, genome: dict[str, str],
-                                                       pwms: dict[str, Motif]) -> None:
+def test_planted_motifs_are_where_the_truth_says(world: Path, genome: dict[str, str], pwms: dict[str, Motif]) -> None:
     """Score each site with Biopython, which shares no code with the simulation."""
     counts = {name: dict(zip("ACGT", m.probabilities.T, strict=True)) for name, m in pwms.items()}
-    logs = {name: bio_motifs.Motif(counts=count).counts.normalize(pseudocounts=0.0025).log_odds()
-            for name, count in counts.items()}
+    logs = {
+        name: bio_motifs.Motif(counts=count).counts.normalize(pseudocounts=0.0025).log_odds()
+        for name, count in counts.items()
+    }
     instances = truth(world, "instances")
     for row in instances.sample(300, random_state=0).itertuples():
         site = stranded(genome, row.chrom, row.start, row.end, row.strand)
@@ -260,8 +262,11 @@ def test_motifs_predict_accessibility_and_composition_does_not(world: Path, geno
 
 def test_composition_does_not_tell_elements_from_background(world: Path, genome: dict[str, str]) -> None:
     elements = truth(world, "elements").query("kind == 'enhancer'")
-    pairs = [(genome[r.chrom][r.start : r.end].upper(), genome[r.chrom][r.start - 250 : r.start - 50].upper())
-             for r in elements.itertuples() if r.start > 800]
+    pairs = [
+        (genome[r.chrom][r.start : r.end].upper(), genome[r.chrom][r.start - 250 : r.start - 50].upper())
+        for r in elements.itertuples()
+        if r.start > 800
+    ]
     sequences = [s for pair in pairs for s in pair]
     features = np.array([[s.count(base) / len(s) for base in "ACGT"] for s in sequences])
     labels = np.tile([1, 0], len(pairs))
@@ -348,8 +353,9 @@ def reference_log_odds(sequence: str, activity: pd.Series, facts: dict, pwms: di
     return total
 
 
-def test_deltas_agree_with_a_plain_reading_of_the_model(world: Path, genome: dict[str, str],
-                                                        pwms: dict[str, Motif]) -> None:
+def test_deltas_agree_with_a_plain_reading_of_the_model(
+    world: Path, genome: dict[str, str], pwms: dict[str, Motif]
+) -> None:
     facts = json.loads((world / "truth/model.json").read_text())
     activity = truth(world, "activity").set_index("cell_type").loc["Mono"]
     variants = truth(world, "variants")
@@ -360,8 +366,7 @@ def test_deltas_agree_with_a_plain_reading_of_the_model(world: Path, genome: dic
         start, end = elements.loc[row.element, ["start", "end"]]
         chromosome = genome[row.chrom].upper()
         altered = chromosome[: row.position] + row.alt + chromosome[row.position + len(row.ref) :]
-        reference, alternate = (reference_log_odds(s[start:end], activity, facts, pwms)
-                                for s in (chromosome, altered))
+        reference, alternate = (reference_log_odds(s[start:end], activity, facts, pwms) for s in (chromosome, altered))
         assert row.delta_Mono == pytest.approx(alternate - reference, abs=2e-3)
 
 
@@ -376,11 +381,14 @@ def test_cases_carry_more_risk(world: Path) -> None:
     assert set(people.columns) == {"sample", "sex", "disease", "trait"} and set(people.sex) == {1, 2}
 
 
-@pytest.mark.parametrize(("changes", "numbers"), [
-    ({"regions": 100, "genes": 80}, "100 regions are too few for 80 genes"),
-    ({"regions": 5000}, "5000 regions over 16 chromosome arms"),
-    ({"variants": 10**6}, "1000000 variants are too many for 2.0 Mb"),
-])
+@pytest.mark.parametrize(
+    ("changes", "numbers"),
+    [
+        ({"regions": 100, "genes": 80}, "100 regions are too few for 80 genes"),
+        ({"regions": 5000}, "5000 regions over 16 chromosome arms"),
+        ({"variants": 10**6}, "1000000 variants are too many for 2.0 Mb"),
+    ],
+)
 def test_impossible_settings_are_explained(tmp_path: Path, changes: dict[str, int], numbers: str) -> None:
     with pytest.raises(UserError, match=numbers):
         make(tmp_path / "x", **changes)
@@ -388,8 +396,7 @@ def test_impossible_settings_are_explained(tmp_path: Path, changes: dict[str, in
 
 
 def test_edges_of_the_settings(tmp_path: Path) -> None:
-    few = make(tmp_path / "few", regions=50, genes=20, variants=50, cell_types=2, chromosomes=4,
-               individuals=21)
+    few = make(tmp_path / "few", regions=50, genes=20, variants=50, cell_types=2, chromosomes=4, individuals=21)
     assert table(few / "phenotypes.tsv").disease.sum() == 10
     many = make(tmp_path / "many", regions=120, genes=20, variants=50, cell_types=64, chromosomes=64)
     assert len(list((many / "peaks").iterdir())) == 64

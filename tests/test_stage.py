@@ -97,9 +97,7 @@ def test_another_result_is_never_overwritten(out: Path, source: Path, change: st
     if change == "content":
         source.write_text("other")
     inputs = {"source": source, "more": source} if change == "more inputs" else {"source": source}
-    with pytest.raises(
-        UserError, match=r"Choose another --out, or remove it first|Give the right folder"
-    ) as error:
+    with pytest.raises(UserError, match=r"Choose another --out, or remove it first|Give the right folder") as error:
         if change == "stage":
             with open_stage("other", Settings(out=out), inputs):
                 pass
@@ -223,9 +221,7 @@ def test_a_second_process_is_refused(out: Path) -> None:
         "with open_stage('toy', StageSettings(out=Path(sys.argv[1])), {}): pass"
     )
     with open_stage("toy", Settings(out=out), {}) as stage:
-        done = subprocess.run(
-            [sys.executable, "-c", script, str(out)], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([sys.executable, "-c", script, str(out)], capture_output=True, text=True, check=False)
         stage.finish({})
     assert done.returncode != 0
     assert "another genebert toy is writing there" in done.stderr
@@ -273,17 +269,14 @@ def edit(out: Path, **changes: Any) -> None:
         (shutil.rmtree, "there is no such folder"),
     ],
 )
-def test_what_is_damaged_is_refused_with_a_remedy(
-    out: Path, damage: Callable[[Path], object], fault: str
-) -> None:
+def test_what_is_damaged_is_refused_with_a_remedy(out: Path, damage: Callable[[Path], object], fault: str) -> None:
     run(out)
     damage(out)
     with pytest.raises(UserError, match=fault) as error:
         read_manifest(out, "toy")
     assert str(out) in str(error.value)
     assert any(
-        remedy in str(error.value)
-        for remedy in ("Remove", "again with this version", "Give the right", "Make it with")
+        remedy in str(error.value) for remedy in ("Remove", "again with this version", "Give the right", "Make it with")
     )
 
 

@@ -92,9 +92,7 @@ def test_sequence_tokens_are_the_two_halves(k: int, length: int) -> None:
     ids, segments = sequence_tokens(codes, k)
     assert ids.shape == segments.shape == (3, length - 2 * k + 5)
     for row, letters in zip(ids.tolist(), map(decode, codes), strict=True):
-        first, second = (
-            tokens_of_string(half, k) for half in (letters[: length // 2], letters[length // 2 :])
-        )
+        first, second = (tokens_of_string(half, k) for half in (letters[: length // 2], letters[length // 2 :]))
         assert row == [CLS, *first, SEP, *second, SEP]
 
 
@@ -105,9 +103,7 @@ def test_sequence_tokens_are_the_two_halves(k: int, length: int) -> None:
     unknown=st.sampled_from([0.0, 0.1, 0.9]),
     seed=st.integers(0, 10_000),
 )
-def test_no_visible_token_covers_a_scored_base(
-    k: int, length: int, fraction: float, unknown: float, seed: int
-) -> None:
+def test_no_visible_token_covers_a_scored_base(k: int, length: int, fraction: float, unknown: float, seed: int) -> None:
     generator = np.random.default_rng(seed)
     codes = random_codes(generator, 4, length, unknown)
     hidden = hide_bases(codes, k, fraction, generator)

@@ -45,11 +45,15 @@ def write_vcf(path: Path, *rows: tuple[object, ...]) -> Path:
 
 
 def settings(vcf: Path, world: World, corpus: Path, model: Path, out: Path, **changes: object) -> VariantsSettings:
-    return VariantsSettings(**{"vcf": vcf, "model": model, "genome": world.genome, "corpus": corpus, "out": out, "device": "cpu", **changes})
+    return VariantsSettings(
+        **{"vcf": vcf, "model": model, "genome": world.genome, "corpus": corpus, "out": out, "device": "cpu", **changes}
+    )
 
 
 @pytest.mark.parametrize(("ref_length", "alt"), [(1, "T"), (1, "TTACG"), (4, "G"), (3, "ACG")])
-def test_alternate_window_is_the_edited_sequence_at_the_same_start(ref_length: int, alt: str, scorer: Scorer, genome: Genome, inside: Variant) -> None:
+def test_alternate_window_is_the_edited_sequence_at_the_same_start(
+    ref_length: int, alt: str, scorer: Scorer, genome: Genome, inside: Variant
+) -> None:
     at = inside.position
     ref = decode(genome.fetch("chr3", at, at + ref_length))
     pair = scorer.pair(Variant("chr3", at, ref, alt))
@@ -76,7 +80,7 @@ def test_region_start_agrees_with_a_look_at_every_region(scorer: Scorer, toy: Co
 
 
 def test_both_modalities_follow_the_alternate_allele(scorer: Scorer, toy: Corpus, inside: Variant) -> None:
-    """The scores equal those of the whole network on inputs that are put together here, allele by allele and cell type by cell type."""
+    """The scores equal those of the whole network on inputs that are put together here, one by one."""
     pair = scorer.pair(inside)
     reference, alternate = scorer.score([pair])
     model, k = scorer.predictor.model, scorer.predictor.model.config.k
@@ -89,7 +93,9 @@ def test_both_modalities_follow_the_alternate_allele(scorer: Scorer, toy: Corpus
             with torch.no_grad():
                 logits = model(ids, segments, matrix)[0].double()
             assert found[0, index] == pytest.approx(float(logits[1] - logits[0]), abs=1e-4)
-    assert (toy.scanner.scan(pair.reference[None]) != toy.scanner.scan(pair.alternate[None])).any() or (reference != alternate).any()
+    assert (toy.scanner.scan(pair.reference[None]) != toy.scanner.scan(pair.alternate[None])).any() or (
+        reference != alternate
+    ).any()
 
 
 def test_gained_and_lost_motifs(scorer: Scorer, toy: Corpus, genome: Genome, inside: Variant) -> None:
@@ -103,10 +109,16 @@ def test_gained_and_lost_motifs(scorer: Scorer, toy: Corpus, genome: Genome, ins
     assert [change for _, change in unchanged] == [0, 0]
 
 
-def test_vcf_and_tables_hold_the_same_scores(toy_world: World, toy_folder: Path, toy_predictor: Path, inside: Variant, tmp_path: Path) -> None:
+def test_vcf_and_tables_hold_the_same_scores(
+    toy_world: World, toy_folder: Path, toy_predictor: Path, inside: Variant, tmp_path: Path
+) -> None:
     other = "ACGT"["ACGT".index(inside.ref) - 2]
-    vcf = write_vcf(tmp_path / "v.vcf", ("chr3", inside.position + 1, "rs1", inside.ref, f"{inside.alt},{other}"),
-                    ("chr3", inside.position + 2, "mis", "N", "A"), ("chr3", 19_990, "far", "A", "<DEL>"))
+    vcf = write_vcf(
+        tmp_path / "v.vcf",
+        ("chr3", inside.position + 1, "rs1", inside.ref, f"{inside.alt},{other}"),
+        ("chr3", inside.position + 2, "mis", "N", "A"),
+        ("chr3", 19_990, "far", "A", "<DEL>"),
+    )
     out = variants(settings(vcf, toy_world, toy_folder, toy_predictor, tmp_path / "out"))
     table = pd.read_csv(out / "variants.tsv", sep="\t")
     assert len(table) == 2 * 3
@@ -114,7 +126,9 @@ def test_vcf_and_tables_hold_the_same_scores(toy_world: World, toy_folder: Path,
     with pysam.VariantFile(str(out / "variants.vcf.gz")) as file:
         records = list(file)
     effects = [entry.split("|") for entry in records[0].info["GENEBERT"]]
-    assert [(alt, cell_type) for alt, cell_type, *_ in effects] == list(zip(table["alt"], table["cell_type"], strict=True))
+    assert [(alt, cell_type) for alt, cell_type, *_ in effects] == list(
+        zip(table["alt"], table["cell_type"], strict=True)
+    )
     assert np.allclose([float(e[4]) for e in effects], table["difference"], atol=1e-4)
     strongest = table.groupby("alt", sort=False)["difference"].agg(lambda d: d.iloc[d.abs().to_numpy().argmax()])
     assert np.allclose(records[0].info["GENEBERT_MAX"], strongest, atol=1e-4)
@@ -127,8 +141,19 @@ def test_vcf_and_tables_hold_the_same_scores(toy_world: World, toy_folder: Path,
 def test_mutagenesis_of_a_base_equals_scoring_that_substitution(scorer: Scorer, inside: Variant) -> None:
     pair = scorer.pair(inside)
     reference, _ = scorer.score([pair])
-    row = pd.DataFrame([{"variant": inside.name, "cell_type": "NK", "chrom": "chr3", "position": inside.position + 1,
-                         "ref": inside.ref, "alt": inside.alt, "id": "."}])
+    row = pd.DataFrame(
+        [
+            {
+                "variant": inside.name,
+                "cell_type": "NK",
+                "chrom": "chr3",
+                "position": inside.position + 1,
+                "ref": inside.ref,
+                "alt": inside.alt,
+                "id": ".",
+            }
+        ]
+    )
     table = mutagenesis(scorer, row)
     assert set(table["offset"]) == set(range(-10, 21))  # the window begins 10 bp before the variant
     assert (table.groupby(["allele", "offset"]).size() == 3).all()
@@ -140,9 +165,20 @@ def test_mutagenesis_of_a_base_equals_scoring_that_substitution(scorer: Scorer, 
     assert found["difference"] == pytest.approx(direct - reference[0, column], abs=1e-4)
 
 
-def test_a_sequence_model_scores_without_cell_types(toy_world: World, sequence_predictor: Path, inside: Variant, tmp_path: Path) -> None:
+def test_a_sequence_model_scores_without_cell_types(
+    toy_world: World, sequence_predictor: Path, inside: Variant, tmp_path: Path
+) -> None:
     vcf = write_vcf(tmp_path / "v.vcf", ("chr3", inside.position + 1, ".", inside.ref, inside.alt))
-    out = variants(VariantsSettings(vcf=vcf, model=sequence_predictor, genome=toy_world.genome, out=tmp_path / "out", device="cpu", mutagenesis=0))
+    out = variants(
+        VariantsSettings(
+            vcf=vcf,
+            model=sequence_predictor,
+            genome=toy_world.genome,
+            out=tmp_path / "out",
+            device="cpu",
+            mutagenesis=0,
+        )
+    )
     table = pd.read_csv(out / "variants.tsv", sep="\t")
     assert list(table["cell_type"]) == ["all"]
     assert len(pd.read_csv(out / "mutagenesis.tsv", sep="\t")) == 0
@@ -165,6 +201,8 @@ def test_a_model_per_cell_type_needs_a_corpus_and_known_cell_types(
 ) -> None:
     vcf = write_vcf(tmp_path / "v.vcf", ("chr3", inside.position + 1, ".", inside.ref, inside.alt))
     with pytest.raises(UserError, match="Add --corpus"):
-        variants(VariantsSettings(vcf=vcf, model=toy_predictor, genome=toy_world.genome, out=tmp_path / "out", device="cpu"))
+        variants(
+            VariantsSettings(vcf=vcf, model=toy_predictor, genome=toy_world.genome, out=tmp_path / "out", device="cpu")
+        )
     with pytest.raises(UserError, match="no cell type 'Treg'"):
         variants(settings(vcf, toy_world, toy_folder, toy_predictor, tmp_path / "out", cell_types=["Treg"]))

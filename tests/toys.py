@@ -67,9 +67,7 @@ class Peak:
     signal: float = 1.0
 
     def __str__(self) -> str:
-        return (
-            f"{self.chrom}\t{self.start}\t{self.end}\tpeak\t0\t.\t{self.signal}\t{self.p}\t-1\t{self.summit}"
-        )
+        return f"{self.chrom}\t{self.start}\t{self.end}\tpeak\t0\t.\t{self.signal}\t{self.p}\t-1\t{self.summit}"
 
 
 def write_peaks(path: Path, peaks: Iterable[Peak | str]) -> Path:
@@ -235,9 +233,7 @@ def random_corpus(
     generator: np.random.Generator, *, width: int = 100, regions: int = 120, cell_types: int = 4
 ) -> Corpus:
     """A corpus of crowded regions that may abut; chr2 is for validation, chr3 for testing."""
-    slots = [
-        (chrom, start) for chrom, length in CHROMOSOMES.items() for start in range(0, length - width, width)
-    ]
+    slots = [(chrom, start) for chrom, length in CHROMOSOMES.items() for start in range(0, length - width, width)]
     near = [slot for slot in slots if slot[1] < 8000]
     chosen = sorted(generator.choice(len(near), size=regions, replace=False).tolist())
     accessible = {}

@@ -30,33 +30,17 @@ class Verb(NamedTuple):
 
 VERBS = {
     "demo": Verb("genebert.demo:demo", "DemoSettings", "Run the whole pipeline and write a report."),
-    "simulate": Verb(
-        "genebert.simulate:simulate", "SimulateSettings", "Make a genome, peaks, variants and the truth."
-    ),
+    "simulate": Verb("genebert.simulate:simulate", "SimulateSettings", "Make a genome, peaks, variants and the truth."),
     "prepare": Verb(
         "genebert.corpus.build:prepare", "PrepareSettings", "Build a corpus from genome, peaks and motifs."
     ),
-    "inspect": Verb(
-        "genebert.inspect:inspect", "InspectSettings", "Print what a folder made by genebert holds."
-    ),
-    "pretrain": Verb(
-        "genebert.pretrain:pretrain", "PretrainSettings", "Pre-train on a corpus: MGM, NGSP and SRM."
-    ),
-    "labels": Verb(
-        "genebert.tasks.labels:labels", "LabelsSettings", "Make labelled windows for fine-tuning."
-    ),
-    "finetune": Verb(
-        "genebert.finetune:finetune", "FinetuneSettings", "Fine-tune on labels, with baselines."
-    ),
-    "evaluate": Verb(
-        "genebert.predict:evaluate", "EvaluateSettings", "Measure a predictor on unseen labels."
-    ),
-    "predict": Verb(
-        "genebert.predict:predict", "PredictSettings", "Predict for sequences or genomic windows."
-    ),
-    "variants": Verb(
-        "genebert.variants:variants", "VariantsSettings", "Score the variants of a VCF per cell type."
-    ),
+    "inspect": Verb("genebert.inspect:inspect", "InspectSettings", "Print what a folder made by genebert holds."),
+    "pretrain": Verb("genebert.pretrain:pretrain", "PretrainSettings", "Pre-train on a corpus: MGM, NGSP and SRM."),
+    "labels": Verb("genebert.tasks.labels:labels", "LabelsSettings", "Make labelled windows for fine-tuning."),
+    "finetune": Verb("genebert.finetune:finetune", "FinetuneSettings", "Fine-tune on labels, with baselines."),
+    "evaluate": Verb("genebert.predict:evaluate", "EvaluateSettings", "Measure a predictor on unseen labels."),
+    "predict": Verb("genebert.predict:predict", "PredictSettings", "Predict for sequences or genomic windows."),
+    "variants": Verb("genebert.variants:variants", "VariantsSettings", "Score the variants of a VCF per cell type."),
     "report": Verb("genebert.report.build:report", "ReportSettings", "Write a self-contained HTML report."),
 }
 
@@ -83,11 +67,14 @@ class LazyGroup(click.Group):
 
 def command_of(name: str, settings: "type[Settings]") -> click.Command:
     """Return the click command whose parameters are the fields of a settings class."""
-    parameters: list[click.Parameter] = [
-        _parameter(key, field) for key, field in settings.model_fields.items()
-    ]
-    parameters.append(click.Option(["--config"], type=click.Path(dir_okay=False, path_type=Path),
-                                   help="YAML with any of these options; the command line wins"))
+    parameters: list[click.Parameter] = [_parameter(key, field) for key, field in settings.model_fields.items()]
+    parameters.append(
+        click.Option(
+            ["--config"],
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="YAML with any of these options; the command line wins",
+        )
+    )
     return click.Command(
         name, params=parameters, callback=lambda **given: run(name, settings, given), help=settings.__doc__
     )
@@ -110,8 +97,13 @@ def _parameter(key: str, field: "FieldInfo") -> click.Parameter:
     choices = [str(choice) for choice in get_args(field.annotation) if not isinstance(choice, type)]
     literal = "Literal" in str(get_origin(field.annotation))
     is_list = get_origin(field.annotation) is list
-    return click.Option([flag, key], multiple=is_list, default=None, help=description,
-                        metavar="|".join(choices) if literal else ("ITEM[,ITEM...]" if is_list else None))
+    return click.Option(
+        [flag, key],
+        multiple=is_list,
+        default=None,
+        help=description,
+        metavar="|".join(choices) if literal else ("ITEM[,ITEM...]" if is_list else None),
+    )
 
 
 def run(name: str, settings: "type[Settings]", given: dict[str, Any]) -> None:
@@ -122,9 +114,7 @@ def run(name: str, settings: "type[Settings]", given: dict[str, Any]) -> None:
             if value is None or value == ():
                 continue
             values[key] = (
-                [part for item in value for part in str(item).split(",") if part]
-                if isinstance(value, tuple)
-                else value
+                [part for item in value for part in str(item).split(",") if part] if isinstance(value, tuple) else value
             )
         module, function = VERBS[name].target.split(":")
         checked = _validate(name, settings, values)
@@ -176,14 +166,10 @@ def _read_config(path: Path | None) -> dict[str, Any]:
             problem(path, f"the configuration cannot be read ({error.strerror})", "Check --config.")
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(
-            problem(path, f"the configuration is no valid YAML ({error})", "Correct it.")
-        ) from None
+        raise UserError(problem(path, f"the configuration is no valid YAML ({error})", "Correct it.")) from None
     if not isinstance(values, dict):
         raise UserError(
-            problem(
-                path, "the configuration is no mapping of options to values", "Write `option: value` lines."
-            )
+            problem(path, "the configuration is no mapping of options to values", "Write `option: value` lines.")
         )
     return {str(key).replace("-", "_"): value for key, value in values.items()}
 
@@ -193,9 +179,7 @@ def _fail(message: str) -> None:
     sys.exit(USER_MISTAKE)
 
 
-@click.group(
-    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
-)
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="genebert")
 def main() -> None:
     """Pre-train on DNA sequence and TF x region matrices from ATAC-seq, and apply it across cell types.

@@ -80,28 +80,66 @@ def demo(settings: DemoSettings) -> Path:
         data = read_data(simulate(SimulateSettings(out=out / "data", seed=seed)), settings.inputs)
     inputs, genome = data.inputs, data["genome"]
     _announce(2, "prepare the corpus: consensus regions, motif evidence, accessibility, splits")
-    corpus = prepare(PrepareSettings(
-        out=out / "corpus", genome=genome, peaks=[data["peaks"]], motifs=str(data["motifs"]),
-        blacklist=data["blacklist"] if inputs.blacklist else None, region_width=inputs.region_width,
-        valid_chromosomes=inputs.valid_chromosomes, test_chromosomes=inputs.test_chromosomes,
-    ))
+    corpus = prepare(
+        PrepareSettings(
+            out=out / "corpus",
+            genome=genome,
+            peaks=[data["peaks"]],
+            motifs=str(data["motifs"]),
+            blacklist=data["blacklist"] if inputs.blacklist else None,
+            region_width=inputs.region_width,
+            valid_chromosomes=inputs.valid_chromosomes,
+            test_chromosomes=inputs.test_chromosomes,
+        )
+    )
     _announce(3, "pre-train on both modalities with MGM, NGSP and SRM")
     model = pretrain(PretrainSettings(out=out / "pretrained", corpus=corpus, preset="tiny", seed=seed, device=device))
     _announce(4, "fine-tune on promoters, and on accessibility per cell type, with baselines")
     predictors = []
     for task in ("promoter", "accessibility"):
-        made = labels(LabelsSettings(out=out / f"{task}-labels", task=task, corpus=corpus, genome=genome, tss=data["tss"], seed=seed))
-        predictors.append(finetune(FinetuneSettings(
-            out=out / task, labels=made, model=model, genome=genome, corpus=corpus, seed=seed, device=device,
-        )))
+        made = labels(
+            LabelsSettings(
+                out=out / f"{task}-labels", task=task, corpus=corpus, genome=genome, tss=data["tss"], seed=seed
+            )
+        )
+        predictors.append(
+            finetune(
+                FinetuneSettings(
+                    out=out / task,
+                    labels=made,
+                    model=model,
+                    genome=genome,
+                    corpus=corpus,
+                    seed=seed,
+                    device=device,
+                )
+            )
+        )
     _announce(5, "score variants per cell type with the accessibility predictor")
-    scored = variants(VariantsSettings(
-        out=out / "variants", vcf=data["vcf"], model=predictors[1], genome=genome, corpus=corpus, device=device,
-    ))
+    scored = variants(
+        VariantsSettings(
+            out=out / "variants",
+            vcf=data["vcf"],
+            model=predictors[1],
+            genome=genome,
+            corpus=corpus,
+            device=device,
+        )
+    )
     _announce(6, "write the report")
-    page = report(ReportSettings(
-        out=out / "report", corpus=corpus, pretrained=model, predictors=predictors, variants=scored, title=inputs.title,
-    )) / "report.html"
+    page = (
+        report(
+            ReportSettings(
+                out=out / "report",
+                corpus=corpus,
+                pretrained=model,
+                predictors=predictors,
+                variants=scored,
+                title=inputs.title,
+            )
+        )
+        / "report.html"
+    )
     _summary(model, predictors)
     say(f"Done in {time.monotonic() - began:.0f} s. Report: {page}")
     return page
@@ -122,16 +160,26 @@ def read_data(folder: Path, name: str) -> Data:
         path = CONFIGS / "data" / name
     if not path.exists():
         shipped = ", ".join(sorted(p.name for p in (CONFIGS / "data").glob("*.yaml")))
-        raise UserError(problem(folder / name, "there is no such file", f"Write it (see the README), or use --inputs with one of {shipped}."))
+        raise UserError(
+            problem(
+                folder / name,
+                "there is no such file",
+                f"Write it (see the README), or use --inputs with one of {shipped}.",
+            )
+        )
     try:
         inputs = Inputs.model_validate(yaml.safe_load(path.read_text()))
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(problem(path, f"it does not describe a data folder ({error})", "See the README for its keys.")) from None
+        raise UserError(
+            problem(path, f"it does not describe a data folder ({error})", "See the README for its keys.")
+        ) from None
     data = Data(folder, inputs)
     named = [key for key in ("genome", "peaks", "motifs", "tss", "vcf", "blacklist") if getattr(inputs, key)]
     missing = [str(data[key]) for key in named if not data[key].exists()]
     if missing:
-        raise UserError(problem(path, f"files that it names are absent: {', '.join(missing)}", "Correct --data or the YAML."))
+        raise UserError(
+            problem(path, f"files that it names are absent: {', '.join(missing)}", "Correct --data or the YAML.")
+        )
     return data
 
 

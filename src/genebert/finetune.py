@@ -19,7 +19,14 @@ from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import Genome
 from genebert.metrics import Estimate, accuracy, auprc, auroc, bootstrap_mean, log_loss, mcc
 from genebert.model.genebert import GeneBertForSequenceClassification, save_model
-from genebert.predictor import MOTIFS_FILE, check_motifs, context_of, load_weights, predict_probabilities, read_scanner
+from genebert.predictor import (
+    MOTIFS_FILE,
+    check_motifs,
+    context_of,
+    load_weights,
+    predict_probabilities,
+    read_scanner,
+)
 from genebert.schema import SPLITS, Split
 from genebert.settings import FinetuneSettings
 from genebert.stage import Manifest, StageRun, open_stage, read_manifest
@@ -36,13 +43,13 @@ Probabilities = dict[str, list[NDArray[np.float64]]]
 def finetune(settings: FinetuneSettings) -> Path:
     """Fine-tune a pre-trained model on labelled windows; the epoch is chosen on the validation rows.
 
-    Writes the predictor of the seed with the lowest validation loss (config.json, model.safetensors, motifs.json), curves.tsv,
-    test_predictions.tsv (each method's probabilities, averaged over seeds) and, in the manifest, the measures of each method on the
-    test rows.
+    Writes the predictor of the seed with the lowest validation loss (config.json, model.safetensors, motifs.json),
+    curves.tsv, test_predictions.tsv (each method's probabilities, averaged over seeds) and, in the manifest, the
+    measures of each method on the test rows.
 
     Raises:
-        UserError: an input cannot be used, inputs do not belong together, or rows that the model has seen in pre-training are to
-            be tested on.
+        UserError: an input cannot be used, inputs do not belong together, or rows that the model has seen in
+            pre-training are to be tested on.
     """
     pretrained = read_manifest(settings.model, "pretrain", verify=True)
     inputs = {name: getattr(settings, name) for name in ("labels", "model", "valid", "test", "genome", "corpus")}
@@ -75,14 +82,28 @@ class Task:
 
     def cell_types(self, split: Split) -> NDArray[np.int64] | None:
         """Return the cell type index of each window of a split, or None."""
-        return None if self.corpus is None else self.corpus.cell_type_indices(self.windows[split].table["cell_type"].tolist())
+        return (
+            None
+            if self.corpus is None
+            else self.corpus.cell_type_indices(self.windows[split].table["cell_type"].tolist())
+        )
 
     def data(self, split: Split, config: Any, folder: Path, batch_size: int, seed: int) -> WindowData:
         """Return the batches of a split."""
         windows, cell_types = self.windows[split], self.cell_types(split)
-        context = context_of(windows, self.corpus, cell_types) if self.corpus is not None and cell_types is not None else None
-        return WindowData(windows.codes, read_scanner(folder), k=config.k, columns=config.region_columns, label=self.labels(split),
-                          context=context, batch_size=batch_size, seed=seed)
+        context = (
+            context_of(windows, self.corpus, cell_types) if self.corpus is not None and cell_types is not None else None
+        )
+        return WindowData(
+            windows.codes,
+            read_scanner(folder),
+            k=config.k,
+            columns=config.region_columns,
+            label=self.labels(split),
+            context=context,
+            batch_size=batch_size,
+            seed=seed,
+        )
 
 
 def _read_task(settings: FinetuneSettings, pretrained: Manifest) -> Task:
@@ -107,11 +128,18 @@ def _read_splits(settings: FinetuneSettings, genome: Genome | None, pretrained: 
         split = windows.table["split"].to_numpy()
     elif windows.on_genome:
         metrics = pretrained.metrics
-        held_out = dict.fromkeys(metrics["valid_chromosomes"], "valid") | dict.fromkeys(metrics["test_chromosomes"], "test")
+        held_out = dict.fromkeys(metrics["valid_chromosomes"], "valid") | dict.fromkeys(
+            metrics["test_chromosomes"], "test"
+        )
         split = np.array([held_out.get(chrom, "train") for chrom in windows.table["chrom"]])
     else:
-        raise UserError(problem(windows.path, "the rows are not divided into training, validation and test",
-                                "Add a column `split` (train, valid, test), or give --valid and --test."))
+        raise UserError(
+            problem(
+                windows.path,
+                "the rows are not divided into training, validation and test",
+                "Add a column `split` (train, valid, test), or give --valid and --test.",
+            )
+        )
     return {name: windows.rows(split == name) for name in SPLITS}
 
 
@@ -119,8 +147,13 @@ def _open_corpus(settings: FinetuneSettings, genome: Genome | None, windows: Win
     if not windows.per_cell_type:
         return None
     if settings.corpus is None or not windows.on_genome or genome is None:
-        raise UserError(problem(windows.path, "its rows name cell types, which needs coordinates, a genome and a corpus",
-                                "Add --genome and --corpus, or remove the column `cell_type`."))
+        raise UserError(
+            problem(
+                windows.path,
+                "its rows name cell types, which needs coordinates, a genome and a corpus",
+                "Add --genome and --corpus, or remove the column `cell_type`.",
+            )
+        )
     corpus = Corpus.open(settings.corpus)
     check_genome(genome, corpus)
     check_motifs(read_scanner(settings.model), corpus, settings.model)
@@ -132,22 +165,40 @@ def _check_task(task: Task, settings: FinetuneSettings, pretrained: Manifest) ->
     lengths = {windows.codes.shape[1] for windows in task.windows.values() if len(windows)}
     config = load_weights(GeneBertForSequenceClassification, settings.model).config
     if lengths and max(lengths) - 2 * config.k + 5 > config.max_tokens:
-        found.add("windows", f"the longest has {max(lengths)} bp, and the model reads at most {config.max_tokens + 2 * config.k - 5} bp",
-                  "Give shorter windows.")
+        found.add(
+            "windows",
+            f"the longest has {max(lengths)} bp, and the model reads at most {config.max_tokens + 2 * config.k - 5} bp",
+            "Give shorter windows.",
+        )
     if lengths and min(lengths) <= max(2 * config.k, config.region_columns):
-        found.add("windows", f"they have {min(lengths)} bp", f"Give windows of more than {max(2 * config.k, config.region_columns)} bp.")
+        found.add(
+            "windows",
+            f"they have {min(lengths)} bp",
+            f"Give windows of more than {max(2 * config.k, config.region_columns)} bp.",
+        )
     if len(lengths) > 1:
-        found.add("windows", f"their longest lengths differ between splits: {sorted(lengths)}", "Make all windows equally long.")
+        found.add(
+            "windows",
+            f"their longest lengths differ between splits: {sorted(lengths)}",
+            "Make all windows equally long.",
+        )
     for split, windows in task.windows.items():
         if not len(windows):
             found.add(split, "there is no row", "Give rows for training, validation and test.")
         elif windows.table["label"].nunique() < 2:
-            found.add(split, f"all its rows have the label {windows.table['label'].iloc[0]}", "Give at least two classes in each split.")
+            found.add(
+                split,
+                f"all its rows have the label {windows.table['label'].iloc[0]}",
+                "Give at least two classes in each split.",
+            )
     if task.windows["test"].on_genome:
         seen = sorted(set(task.windows["test"].table["chrom"]) & set(pretrained.metrics["train_chromosomes"]))
         if seen:
-            found.add("test", f"it has rows on {', '.join(seen)}, on which the model was pre-trained",
-                      f"Test on chromosomes that pre-training held out: {', '.join(pretrained.metrics['test_chromosomes'])}.")
+            found.add(
+                "test",
+                f"it has rows on {', '.join(seen)}, on which the model was pre-trained",
+                f"Test on chromosomes that pre-training held out: {', '.join(pretrained.metrics['test_chromosomes'])}.",
+            )
     found.raise_any()
 
 
@@ -203,7 +254,9 @@ def _finetune(settings: FinetuneSettings, task: Task, run: StageRun) -> Path:
     _write_predictions(task, probabilities, run.folder)
     out = run.finish(metrics)
     for row in metrics["results"]:
-        say(f"{row['method']}: {row['metric']} {Estimate(row['value'], row['low'], row['high'])} on {metrics['rows']['test']:,} test rows")
+        say(
+            f"{row['method']}: {row['metric']} {Estimate(row['value'], row['low'], row['high'])} on {metrics['rows']['test']:,} test rows"
+        )
     return out
 
 
@@ -221,8 +274,15 @@ def _train_one(settings: FinetuneSettings, task: Task, method: str, seed: int) -
     keep = KeepBest(task.data("valid", model.config, settings.model, 64, seed), data.steps_per_epoch)
     steps = settings.epochs * data.steps_per_epoch
     learner = Learner(model, _losses, {"cross_entropy": 1.0}, Schedule(steps, settings.learning_rate, seed=seed))
-    table = train(learner, data.batch, description=f"fine-tuning, {method}, seed {seed}", batch_size=data.batch_size,
-                  extra=[keep], device=settings.device, precision=settings.precision)
+    table = train(
+        learner,
+        data.batch,
+        description=f"fine-tuning, {method}, seed {seed}",
+        batch_size=data.batch_size,
+        extra=[keep],
+        device=settings.device,
+        precision=settings.precision,
+    )
     model.load_state_dict(keep.weights)
     return model.eval(), keep.loss, table.merge(pd.DataFrame(keep.rows), on="step", how="outer")
 
@@ -248,8 +308,8 @@ def evaluate_methods(label: NDArray[np.int64], probabilities: Probabilities) -> 
         probabilities: method -> one array of class probabilities, shape (n, classes), per seed.
 
     Returns:
-        rows {"method", "metric", "value", "low", "high", "seeds"}: AUROC and AUPRC for two classes, accuracy and MCC always; the class
-        with the highest probability is the predicted one.
+        rows {"method", "metric", "value", "low", "high", "seeds"}: AUROC and AUPRC for two classes, accuracy and MCC
+        always; the class with the highest probability is the predicted one.
     """
     rows = []
     for method, runs in probabilities.items():

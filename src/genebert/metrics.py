@@ -42,9 +42,7 @@ def bootstrap(measure: Callable[..., float], *arrays: NDArray[Any], seed: int = 
     return bootstrap_mean(measure, [arrays], seed=seed)
 
 
-def bootstrap_mean(
-    measure: Callable[..., float], runs: Sequence[Sequence[NDArray[Any]]], *, seed: int = 0
-) -> Estimate:
+def bootstrap_mean(measure: Callable[..., float], runs: Sequence[Sequence[NDArray[Any]]], *, seed: int = 0) -> Estimate:
     """Estimate the mean of a measure over runs (seeds) on the same examples; all runs share each resample.
 
     Args:
@@ -74,17 +72,13 @@ def mean_accuracy(correct: NDArray[Any], counted: NDArray[Any]) -> float:
 
 def auroc(label: NDArray[Any], score: NDArray[Any]) -> float:
     """Return the area under the ROC curve of binary labels (NaN if one class is absent)."""
-    return (
-        float(sklearn_metrics.roc_auc_score(label, score)) if 0 < label.sum() < len(label) else float("nan")
-    )
+    return float(sklearn_metrics.roc_auc_score(label, score)) if 0 < label.sum() < len(label) else float("nan")
 
 
 def auprc(label: NDArray[Any], score: NDArray[Any]) -> float:
     """Return the average precision of binary labels (NaN if one class is absent)."""
     return (
-        float(sklearn_metrics.average_precision_score(label, score))
-        if 0 < label.sum() < len(label)
-        else float("nan")
+        float(sklearn_metrics.average_precision_score(label, score)) if 0 < label.sum() < len(label) else float("nan")
     )
 
 

@@ -35,9 +35,7 @@ def matching_logits(
     return logits.masked_fill(same, -torch.inf)
 
 
-def srm_loss(
-    sequence: torch.Tensor, region: torch.Tensor, scale: torch.Tensor, ids: torch.Tensor
-) -> torch.Tensor:
+def srm_loss(sequence: torch.Tensor, region: torch.Tensor, scale: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """Sequence-region matching: symmetric contrastive loss (Radford et al. 2021) over a batch.
 
     Args:

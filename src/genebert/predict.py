@@ -24,8 +24,8 @@ PREDICTIONS_FILE = "predictions.tsv"
 def predict(settings: PredictSettings) -> Path:
     """Predict class probabilities of windows.
 
-    Writes predictions.tsv: the windows (chrom, start, end, 0-based, half-open, or sequence_id), the cell type where the model knows cell
-    types, and one column of probabilities per class.
+    Writes predictions.tsv: the windows (chrom, start, end, 0-based, half-open, or sequence_id), the cell type where the
+    model knows cell types, and one column of probabilities per class.
 
     Raises:
         UserError: an input cannot be used, or inputs do not belong together.
@@ -66,7 +66,9 @@ def evaluate(settings: EvaluateSettings) -> Path:
             windows = windows.rows((windows.table["split"] == "test").to_numpy())
         label = _labels(windows, predictor)
         probability = _probabilities(windows, predictor, corpus)
-        _table(windows, predictor, probability).to_csv(run.folder / PREDICTIONS_FILE, sep="\t", index=False, float_format="%.6g")
+        _table(windows, predictor, probability).to_csv(
+            run.folder / PREDICTIONS_FILE, sep="\t", index=False, float_format="%.6g"
+        )
         results = evaluate_methods(label, {PRETRAINED: [probability]})
         out = run.finish({"rows": len(windows), "classes": predictor.classes, "results": results})
         for row in results:
@@ -86,7 +88,13 @@ def _open_windows(
         if genome:
             genome.close()
     if corpus is not None and not windows.on_genome:
-        raise UserError(problem(path, "the model predicts per cell type, which needs windows with coordinates", "Give BED, or chrom, start, end."))
+        raise UserError(
+            problem(
+                path,
+                "the model predicts per cell type, which needs windows with coordinates",
+                "Give BED, or chrom, start, end.",
+            )
+        )
     predictor.check_width(windows)
     return windows
 
@@ -106,7 +114,13 @@ def _probabilities(windows: Windows, predictor: Predictor, corpus: Corpus | None
     context = None
     if corpus is not None:
         if not windows.per_cell_type:
-            raise UserError(problem(windows.path, "the model predicts per cell type, and the rows name none", "Add a column `cell_type`."))
+            raise UserError(
+                problem(
+                    windows.path,
+                    "the model predicts per cell type, and the rows name none",
+                    "Add a column `cell_type`.",
+                )
+            )
         context = context_of(windows, corpus, corpus.cell_type_indices(windows.table["cell_type"].tolist()))
     return predictor.probabilities(predictor.data(windows.codes, context))
 

@@ -57,12 +57,16 @@ class Predictor:
         manifest = read_manifest(folder, "finetune", verify=True)
         model = load_weights(GeneBertForSequenceClassification, folder).to(pick_device(device)).eval()
         facts = manifest.metrics
-        return cls(model, read_scanner(folder), manifest, facts["classes"], facts["window_width"], facts["per_cell_type"])
+        return cls(
+            model, read_scanner(folder), manifest, facts["classes"], facts["window_width"], facts["per_cell_type"]
+        )
 
     def data(self, codes: NDArray[np.uint8], context: Context | None) -> WindowData:
         """Return the batches of windows, base codes of shape (n, width)."""
         config = self.model.config
-        return WindowData(codes, self.scanner, k=config.k, columns=config.region_columns, context=context, batch_size=PREDICT_BATCH)
+        return WindowData(
+            codes, self.scanner, k=config.k, columns=config.region_columns, context=context, batch_size=PREDICT_BATCH
+        )
 
     def probabilities(self, data: WindowData, description: str = "predicting") -> NDArray[np.float64]:
         """Return class probabilities: float64, shape (n, classes)."""
@@ -77,7 +81,11 @@ class Predictor:
         if not self.per_cell_type:
             return None
         if folder is None:
-            raise UserError(problem(self.manifest.folder, "this model predicts per cell type", "Add --corpus, a folder made by prepare."))
+            raise UserError(
+                problem(
+                    self.manifest.folder, "this model predicts per cell type", "Add --corpus, a folder made by prepare."
+                )
+            )
         corpus = Corpus.open(folder)
         check_motifs(self.scanner, corpus, self.manifest.folder)
         return corpus
@@ -89,8 +97,14 @@ class Predictor:
             UserError: they have not.
         """
         if windows.codes.shape[1] != self.width:
-            raise UserError(problem(windows.path, f"its longest window has {windows.codes.shape[1]} bp, and the model was fine-tuned on "
-                                                  f"windows of {self.width} bp", f"Give windows of {self.width} bp."))
+            raise UserError(
+                problem(
+                    windows.path,
+                    f"its longest window has {windows.codes.shape[1]} bp, and the model was fine-tuned on "
+                    f"windows of {self.width} bp",
+                    f"Give windows of {self.width} bp.",
+                )
+            )
 
 
 def load_weights(kind: Any, folder: Path, **options: Any) -> Any:
@@ -124,12 +138,18 @@ def check_motifs(scanner: Scanner, corpus: Corpus, model: Path) -> None:
         UserError: they have not.
     """
     same = len(scanner.motifs) == len(corpus.motifs) and all(
-        a.id == b.id and np.array_equal(a.probabilities, b.probabilities) for a, b in zip(scanner.motifs, corpus.motifs, strict=True)
+        a.id == b.id and np.array_equal(a.probabilities, b.probabilities)
+        for a, b in zip(scanner.motifs, corpus.motifs, strict=True)
     )
     if not same or scanner.pseudocount != corpus.pseudocount:
-        raise UserError(problem(corpus.folder, f"the corpus and the model {model} do not belong together: their motif collections differ "
-                                               f"({len(corpus.motifs)} and {len(scanner.motifs)} motifs)",
-                                "Use a corpus prepared with the same --motifs and --pseudocount."))
+        raise UserError(
+            problem(
+                corpus.folder,
+                f"the corpus and the model {model} do not belong together: their motif collections differ "
+                f"({len(corpus.motifs)} and {len(scanner.motifs)} motifs)",
+                "Use a corpus prepared with the same --motifs and --pseudocount.",
+            )
+        )
 
 
 def predict_probabilities(model: torch.nn.Module, data: WindowData, description: str) -> NDArray[np.float64]:
@@ -142,7 +162,9 @@ def predict_probabilities(model: torch.nn.Module, data: WindowData, description:
     with torch.no_grad():
         for start in track(starts, description) if description else starts:
             batch = data.collate(np.arange(start, min(start + data.batch_size, len(data)))).to(device)
-            parts.append(F.softmax(model(batch.input_ids, batch.segment_ids, batch.matrix).double(), dim=-1).cpu().numpy())
+            parts.append(
+                F.softmax(model(batch.input_ids, batch.segment_ids, batch.matrix).double(), dim=-1).cpu().numpy()
+            )
     model.train(was_training)
     return np.concatenate(parts)
 

@@ -26,8 +26,9 @@ VALIDATIONS = 10
 def pretrain(settings: PretrainSettings) -> Path:
     """Pre-train a two-modality model with MGM, NGSP and SRM on the training chromosomes of a corpus.
 
-    Writes a Hugging Face folder (config.json, model.safetensors), motifs.json (the collection that the model reads), curves.tsv
-    (losses by step) and, in the manifest, the metrics of each task on held-out chromosomes against its baselines.
+    Writes a Hugging Face folder (config.json, model.safetensors), motifs.json (the collection that the model reads),
+    curves.tsv (losses by step) and, in the manifest, the metrics of each task on held-out chromosomes against its
+    baselines.
 
     Raises:
         UserError: the corpus cannot be used.
@@ -44,7 +45,9 @@ def pretrain(settings: PretrainSettings) -> Path:
 def resolve(settings: PretrainSettings) -> Preset:
     """Return the preset with what the user set in place of its values."""
     preset = load_preset(settings.preset)
-    given = {name: value for name in TrainingSettings.model_fields if (value := getattr(settings, name, None)) is not None}
+    given = {
+        name: value for name in TrainingSettings.model_fields if (value := getattr(settings, name, None)) is not None
+    }
     return preset.model_copy(update={"training": preset.training.model_copy(update=given)})
 
 
@@ -67,8 +70,15 @@ def new_model(sizes: ModelSettings, corpus: Corpus, seed: int) -> GeneBertForPre
 
 def training_data(preset: Preset, corpus: Corpus, split: Any, seed: int) -> PretrainingData:
     """Return the batches of a split as a preset wants them."""
-    return PretrainingData(corpus, split, k=preset.model.k, columns=preset.model.region_columns,
-                           batch_size=preset.training.batch_size, mask_fraction=preset.training.mask_fraction, seed=seed)
+    return PretrainingData(
+        corpus,
+        split,
+        k=preset.model.k,
+        columns=preset.model.region_columns,
+        batch_size=preset.training.batch_size,
+        mask_fraction=preset.training.mask_fraction,
+        seed=seed,
+    )
 
 
 def validation(model: GeneBertForPreTraining, data: PretrainingData) -> dict[str, float]:
@@ -78,7 +88,9 @@ def validation(model: GeneBertForPreTraining, data: PretrainingData) -> dict[str
     model.eval()
     with torch.no_grad():
         batches = (data.batch(step).to(device) for step in range(min(VALIDATION_BATCHES, data.steps_per_epoch)))
-        parts = [{name: loss.item() for name, loss in pretraining_losses(model(batch), batch).items()} for batch in batches]
+        parts = [
+            {name: loss.item() for name, loss in pretraining_losses(model(batch), batch).items()} for batch in batches
+        ]
     model.train(was_training)
     return {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
 
@@ -86,7 +98,13 @@ def validation(model: GeneBertForPreTraining, data: PretrainingData) -> dict[str
 def _pretrain(settings: PretrainSettings, preset: Preset, corpus: Corpus, run: StageRun) -> Path:
     data = training_data(preset, corpus, "train", settings.seed)
     if not len(data.examples):
-        raise UserError(problem(corpus.folder, "the corpus has no training examples", "Hold out fewer chromosomes in `genebert prepare`."))
+        raise UserError(
+            problem(
+                corpus.folder,
+                "the corpus has no training examples",
+                "Hold out fewer chromosomes in `genebert prepare`.",
+            )
+        )
     training = preset.training
     steps = max(1, round(training.epochs * data.steps_per_epoch))
     schedule = Schedule(steps, training.learning_rate, training.warmup, training.weight_decay, settings.seed)
@@ -120,7 +138,9 @@ def _pretrain(settings: PretrainSettings, preset: Preset, corpus: Corpus, run: S
         "evaluation": evaluation,
     }
     save_model(model, run.folder)
-    write_json(run.folder / "motifs.json", {"motifs": [m.to_json() for m in corpus.motifs], "pseudocount": corpus.pseudocount})
+    write_json(
+        run.folder / "motifs.json", {"motifs": [m.to_json() for m in corpus.motifs], "pseudocount": corpus.pseudocount}
+    )
     (run.folder / LAST_CHECKPOINT).unlink(missing_ok=True)
     out = run.finish(metrics)
     for row in evaluation:

@@ -21,7 +21,9 @@ _BATCH = 32
 Row = dict[str, Any]
 
 
-def evaluate_pretraining(model: GeneBertForPreTraining, held_out: PretrainingData, training: PretrainingData) -> list[Row]:
+def evaluate_pretraining(
+    model: GeneBertForPreTraining, held_out: PretrainingData, training: PretrainingData
+) -> list[Row]:
     """Measure MGM, NGSP and SRM.
 
     Args:
@@ -30,7 +32,8 @@ def evaluate_pretraining(model: GeneBertForPreTraining, held_out: PretrainingDat
         training: examples on which the baselines are fitted.
 
     Returns:
-        one row per metric: {"task", "metric", "model": estimate, "baselines": name -> estimate, "n": number of examples}.
+        one row per metric: {"task", "metric", "model": estimate, "baselines": name -> estimate, "n": number of
+            examples}.
     """
     generator = np.random.default_rng([held_out.seed, 2])
     examples = one_example_per_region(held_out, held_out.examples, generator)[:MOST_EXAMPLES]
@@ -40,7 +43,9 @@ def evaluate_pretraining(model: GeneBertForPreTraining, held_out: PretrainingDat
     ]
 
 
-def one_example_per_region(data: PretrainingData, examples: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
+def one_example_per_region(
+    data: PretrainingData, examples: NDArray[np.int64], generator: np.random.Generator
+) -> NDArray[np.int64]:
     """Return, in random order, one random example of each region among the given ones."""
     shuffled = generator.permutation(examples)
     _, first = np.unique(data.corpus.accessible_regions[shuffled], return_index=True)
@@ -48,7 +53,10 @@ def one_example_per_region(data: PretrainingData, examples: NDArray[np.int64], g
 
 
 def _evaluate_segments(
-    model: GeneBertForPreTraining, held_out: PretrainingData, training: PretrainingData, examples: NDArray[np.int64],
+    model: GeneBertForPreTraining,
+    held_out: PretrainingData,
+    training: PretrainingData,
+    examples: NDArray[np.int64],
     generator: np.random.Generator,
 ) -> list[Row]:
     device = next(model.parameters()).device
@@ -79,11 +87,29 @@ def _evaluate_segments(
     gc_score = _gc_classifier(training, generator).decision_function(np.concatenate(gc))
     n = len(examples)
     return [
-        _row("MGM", "accuracy on hidden bases", mgm["model"], n,
-             {"majority base": mgm["majority"], f"order-{MARKOV_ORDER} Markov": mgm["markov"]}),
-        _row("NGSP", "AUROC", bootstrap(auroc, label, score), n, {"GC content only": bootstrap(auroc, label, gc_score)}, chance=0.5),
-        _row("NGSP", "accuracy", bootstrap(accuracy, label, score > 0), n,
-             {"GC content only": bootstrap(accuracy, label, gc_score > 0)}, chance=float(max(label.mean(), 1 - label.mean()))),
+        _row(
+            "MGM",
+            "accuracy on hidden bases",
+            mgm["model"],
+            n,
+            {"majority base": mgm["majority"], f"order-{MARKOV_ORDER} Markov": mgm["markov"]},
+        ),
+        _row(
+            "NGSP",
+            "AUROC",
+            bootstrap(auroc, label, score),
+            n,
+            {"GC content only": bootstrap(auroc, label, gc_score)},
+            chance=0.5,
+        ),
+        _row(
+            "NGSP",
+            "accuracy",
+            bootstrap(accuracy, label, score > 0),
+            n,
+            {"GC content only": bootstrap(accuracy, label, gc_score > 0)},
+            chance=float(max(label.mean(), 1 - label.mean())),
+        ),
     ]
 
 
@@ -171,8 +197,16 @@ def _evaluate_matching(
             continue
         rank, gc_rank = np.concatenate(ranks), np.concatenate(gc_ranks)
         for top in (1, 10):
-            rows.append(_row(f"SRM, {name}", f"retrieval at {top} of {CANDIDATES}", bootstrap(_within(top), rank), len(rank),
-                             {"GC content only": bootstrap(_within(top), gc_rank)}, chance=top / CANDIDATES))
+            rows.append(
+                _row(
+                    f"SRM, {name}",
+                    f"retrieval at {top} of {CANDIDATES}",
+                    bootstrap(_within(top), rank),
+                    len(rank),
+                    {"GC content only": bootstrap(_within(top), gc_rank)},
+                    chance=top / CANDIDATES,
+                )
+            )
     return rows
 
 
@@ -200,7 +234,9 @@ def own_evidence(data: PretrainingData, batch: PretrainingBatch) -> NDArray[np.f
 def _gc_of_matrix(training: PretrainingData, generator: np.random.Generator) -> Ridge:
     chosen = one_example_per_region(training, training.examples, generator)[: 4 * MOST_EXAMPLES]
     region = training.corpus.accessible_regions[chosen]
-    return Ridge(alpha=100.0).fit(training.corpus.evidence[region].astype(np.float64), gc_fraction(training.corpus.sequence[region]))
+    return Ridge(alpha=100.0).fit(
+        training.corpus.evidence[region].astype(np.float64), gc_fraction(training.corpus.sequence[region])
+    )
 
 
 def _rounds_across(data: PretrainingData, generator: np.random.Generator) -> list[NDArray[np.int64]]:

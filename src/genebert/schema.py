@@ -4,7 +4,6 @@ Definitions, once and for all:
 
 * Coordinates are 0-based and half-open: [start, end). A region's centre is `start + width // 2`.
 * Bases are codes of type uint8: A 0, C 1, G 2, T 3, N (unknown) 4; the complement of a known base b is 3 - b.
-* A peak table is a DataFrame with the columns `PEAK_COLUMNS`; a window table has `WINDOW_COLUMNS`.
 * Two intervals overlap if they share at least one base; abutting ones do not.
 * Motif evidence is uint8: the -log10 p of a motif's best hit in a region, in steps of 1/16, at most 255/16 =
   15.94.
@@ -16,13 +15,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 BASES: Final = "ACGTN"
 A, C, G, T, N = range(5)
-PEAK_COLUMNS: Final = ("chrom", "start", "end", "score", "signal", "summit")
-WINDOW_COLUMNS: Final = ("chrom", "start", "end", "strand")
 SPLITS: Final = ("train", "valid", "test")
 Split = Literal["train", "valid", "test"]
 EVIDENCE_STEPS: Final = 16
@@ -140,24 +136,3 @@ def split_of(chromosomes: Iterable[str], valid: Iterable[str], test: Iterable[st
     """Return the index into `SPLITS` of each chromosome, uint8; what is not held out is for training."""
     valid, test = set(valid), set(test)
     return np.array([2 if c in test else 1 if c in valid else 0 for c in chromosomes], dtype=np.uint8)
-
-
-def check_windows(windows: pd.DataFrame, lengths: dict[str, int]) -> list[str]:
-    """Return what is wrong with the coordinates of a window or peak table, by row (empty if nothing is).
-
-    Args:
-        windows: DataFrame with chrom, start, end.
-        lengths: chromosome -> length in bp.
-    """
-    size = windows["chrom"].map(lengths)
-    faults = {
-        "is on a chromosome that the genome lacks": size.isna(),
-        "starts before 0": windows["start"] < 0,
-        "ends at or before its start": windows["end"] <= windows["start"],
-        "ends beyond its chromosome": windows["end"] > size,
-    }
-    found = []
-    for fault, rows in faults.items():
-        for row in windows[rows].itertuples():
-            found.append(f"{row.chrom}:{row.start}-{row.end} {fault}")
-    return found

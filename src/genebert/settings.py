@@ -38,8 +38,11 @@ class StageSettings(Settings):
     def identity(self) -> dict[str, Any]:
         """Return, as JSON values, the settings that determine the result; files count elsewhere."""
         skip = {name for name, field in type(self).model_fields.items() if "Path" in str(field.annotation)}
-        skip |= {name for name, field in type(self).model_fields.items()
-                 if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("machine")}
+        skip |= {
+            name
+            for name, field in type(self).model_fields.items()
+            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("machine")
+        }
         return self.model_dump(mode="json", exclude=skip)
 
 
@@ -71,19 +74,20 @@ class PrepareSettings(StageSettings):
     )
     blacklist: Path | None = Field(None, description="BED of intervals to leave out (gzip allowed)")
     region_width: int = Field(512, ge=64, le=16384, description="width of a region in bp, even")
-    max_n_fraction: float = Field(
-        0.1, ge=0, le=1, description="a region with a larger fraction of N is dropped"
-    )
-    valid_chromosomes: list[str] = Field(
-        [], description="chromosomes for validation (epoch choice, thresholds)"
-    )
+    max_n_fraction: float = Field(0.1, ge=0, le=1, description="a region with a larger fraction of N is dropped")
+    valid_chromosomes: list[str] = Field([], description="chromosomes for validation (epoch choice, thresholds)")
     test_chromosomes: list[str] = Field([], description="chromosomes held out for testing")
-    pseudocount: float = Field(
-        0.01, gt=0, le=1, description="weight of the background mixed into each PWM column"
-    )
+    pseudocount: float = Field(0.01, gt=0, le=1, description="weight of the background mixed into each PWM column")
     skip_unknown_chromosomes: bool = Field(
         False, description="drop and count peaks on chromosomes that the genome lacks"
     )
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that determine the result; a motif file counts by content, elsewhere."""
+        settings = super().identity()
+        if not self.motifs.startswith("jaspar:"):
+            del settings["motifs"]
+        return settings
 
 
 class ModelSettings(Settings):
@@ -103,9 +107,7 @@ class ModelSettings(Settings):
     embed_dim: int = Field(description="width of the first Swin stage")
     depths: list[int] = Field(description="Swin blocks per stage")
     stage_heads: list[int] = Field(description="attention heads per Swin stage")
-    projection_dim: int = Field(
-        128, description="width of the space in which SRM compares sequence and region matrix"
-    )
+    projection_dim: int = Field(128, description="width of the space in which SRM compares sequence and region matrix")
 
 
 class TrainingSettings(Settings):
@@ -114,17 +116,11 @@ class TrainingSettings(Settings):
     epochs: float = Field(gt=0, description="passes over the training examples")
     batch_size: int = Field(ge=2, description="examples per optimiser step")
     learning_rate: float = Field(gt=0, description="peak learning rate of AdamW")
-    warmup: float = Field(
-        0.1, ge=0, lt=1, description="fraction of the steps over which the learning rate rises"
-    )
+    warmup: float = Field(0.1, ge=0, lt=1, description="fraction of the steps over which the learning rate rises")
     weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay; biases and norms are exempt")
     mask_fraction: float = Field(0.15, gt=0, lt=0.5, description="fraction of bases hidden for MGM")
-    mgm_weight: float = Field(
-        1.0, ge=0, description="weight of masked genome modelling in the loss; 0 turns it off"
-    )
-    ngsp_weight: float = Field(
-        1.0, ge=0, description="weight of next genome segment prediction; 0 turns it off"
-    )
+    mgm_weight: float = Field(1.0, ge=0, description="weight of masked genome modelling in the loss; 0 turns it off")
+    ngsp_weight: float = Field(1.0, ge=0, description="weight of next genome segment prediction; 0 turns it off")
     srm_weight: float = Field(1.0, ge=0, description="weight of sequence-region matching; 0 turns it off")
 
 
@@ -145,20 +141,12 @@ class PretrainSettings(StageSettings):
 
     corpus: Path = Field(description="folder made by prepare")
     preset: Literal["tiny", "small", "paper"] = Field("tiny", description="sizes and schedule")
-    epochs: float | None = Field(
-        None, gt=0, description="passes over the training examples (default: the preset's)"
-    )
+    epochs: float | None = Field(None, gt=0, description="passes over the training examples (default: the preset's)")
     batch_size: int | None = Field(None, ge=2, description="examples per step (default: the preset's)")
     learning_rate: float | None = Field(None, gt=0, description="peak learning rate (default: the preset's)")
-    mgm_weight: float | None = Field(
-        None, ge=0, description="weight of MGM, 0 turns it off (default: the preset's)"
-    )
-    ngsp_weight: float | None = Field(
-        None, ge=0, description="weight of NGSP, 0 turns it off (default: the preset's)"
-    )
-    srm_weight: float | None = Field(
-        None, ge=0, description="weight of SRM, 0 turns it off (default: the preset's)"
-    )
+    mgm_weight: float | None = Field(None, ge=0, description="weight of MGM, 0 turns it off (default: the preset's)")
+    ngsp_weight: float | None = Field(None, ge=0, description="weight of NGSP, 0 turns it off (default: the preset's)")
+    srm_weight: float | None = Field(None, ge=0, description="weight of SRM, 0 turns it off (default: the preset's)")
     checkpoint_steps: int = machine(100, "steps between checkpoints for resuming", ge=1)
     seed: int = Field(0, ge=0, description="seed of weights, order, masks and negatives")
     precision: Precision = Field("fp32", description="arithmetic: fp32, or bf16 mixed precision")
@@ -170,7 +158,8 @@ class LabelsSettings(StageSettings):
 
     task: Literal["promoter", "accessibility"] = Field(
         description="promoter: windows around transcription start sites against GC-matched windows; "
-                    "accessibility: is a region accessible in a cell type")
+        "accessibility: is a region accessible in a cell type"
+    )
     corpus: Path = Field(description="folder made by prepare; its chromosome splits are used")
     genome: Path = Field(description="genome FASTA, the same as the corpus'")
     tss: Path | None = Field(None, description="BED of transcription start sites with strand (for promoter)")
@@ -190,17 +179,11 @@ class FinetuneSettings(StageSettings):
         "half-open), optionally strand, cell_type, split; or a folder made by labels"
     )
     model: Path = Field(description="folder made by pretrain")
-    valid: Path | None = Field(
-        None, description="labelled validation sequences, if labels has no split column"
-    )
+    valid: Path | None = Field(None, description="labelled validation sequences, if labels has no split column")
     test: Path | None = Field(None, description="labelled test sequences, if labels has no split column")
     genome: Path | None = Field(None, description="genome FASTA, for labels with coordinates")
-    corpus: Path | None = Field(
-        None, description="folder made by prepare, for labels with a cell_type column"
-    )
-    epochs: int = Field(
-        5, ge=1, description="most passes over the training rows; the best on validation is kept"
-    )
+    corpus: Path | None = Field(None, description="folder made by prepare, for labels with a cell_type column")
+    epochs: int = Field(5, ge=1, description="most passes over the training rows; the best on validation is kept")
     batch_size: int = Field(32, ge=2, description="rows per step")
     learning_rate: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
     seeds: int = Field(1, ge=1, description="number of repetitions with consecutive seeds")
@@ -220,9 +203,7 @@ class EvaluateSettings(StageSettings):
     )
     model: Path = Field(description="folder made by finetune")
     genome: Path | None = Field(None, description="genome FASTA, for labels with coordinates")
-    corpus: Path | None = Field(
-        None, description="folder made by prepare, for labels with a cell_type column"
-    )
+    corpus: Path | None = Field(None, description="folder made by prepare, for labels with a cell_type column")
     device: Device = machine("auto", "where to run")
 
 
@@ -249,9 +230,7 @@ class VariantsSettings(StageSettings):
     cell_types: list[str] = Field([], description="cell types to score (default: all of the corpus)")
     everywhere: bool = Field(False, description="score variants outside the corpus' regions too")
     max_indel: int = Field(50, ge=1, description="longest insertion or deletion to score, in bp")
-    mutagenesis: int = Field(
-        2, ge=0, description="number of top variants for which in-silico mutagenesis is computed"
-    )
+    mutagenesis: int = Field(2, ge=0, description="number of top variants for which in-silico mutagenesis is computed")
     device: Device = machine("auto", "where to run")
 
 

@@ -130,16 +130,12 @@ def simulate(settings: SimulateSettings) -> Path:
         return run.finish(metrics)
 
 
-def make_world(
-    rngs: Mapping[str, np.random.Generator], settings: SimulateSettings, sizes: genome.GenomeModel
-) -> World:
+def make_world(rngs: Mapping[str, np.random.Generator], settings: SimulateSettings, sizes: genome.GenomeModel) -> World:
     """Draw the genome and all that it does in the cell types."""
     background = genome.make_background(rngs["genome"], settings, sizes)
     layout = genome.lay_out(rngs["layout"], background, settings, sizes)
     genes = genome.make_genes(rngs["genes"], background, layout, sizes)
-    regulome, library = regulation.make_regulome(
-        rngs["regulome"], settings.cell_types, regulation.RegulationModel()
-    )
+    regulome, library = regulation.make_regulome(rngs["regulome"], settings.cell_types, regulation.RegulationModel())
     elements, instances = regulation.populate(rngs["elements"], background, layout, genes, regulome, sizes)
     access = regulation.open_elements(rngs["accessibility"], background, elements, regulome)
     return World(background, layout, genes, regulome, library, elements, instances, access)
@@ -177,21 +173,15 @@ def write_cohort(
         rngs["variants"], world.genome, world.elements, world.instances, world.regulome, settings, model
     )
     variants = cohort.score_variants(variants, world.genome, world.elements, world.instances, world.regulome)
-    genotypes = cohort.draw_genotypes(
-        rngs["genotypes"], variants.position.to_numpy(), settings.individuals, model
-    )
-    variants, people = cohort.afflict(
-        rngs["disease"], variants, genotypes, disease_cell_type(world, model), model
-    )
+    genotypes = cohort.draw_genotypes(rngs["genotypes"], variants.position.to_numpy(), settings.individuals, model)
+    variants, people = cohort.afflict(rngs["disease"], variants, genotypes, disease_cell_type(world, model), model)
     write_vcf(folder / "cohort.vcf.gz", world.genome, variants, genotypes, list(people["sample"]))
     write_table(folder / "phenotypes.tsv", people)
     local = variants.position % world.genome.length
     variants.insert(1, "chrom", world.genome.chromosome_of(variants.position.to_numpy()))
     write_table(
         folder / "truth/variants.tsv",
-        variants.assign(
-            position=local, causal=variants.causal.astype(int), in_motif=variants.in_motif.astype(int)
-        ),
+        variants.assign(position=local, causal=variants.causal.astype(int), in_motif=variants.in_motif.astype(int)),
     )
     return {
         "variants": len(variants),
@@ -261,9 +251,7 @@ def write_motifs(path: Path, rng: np.random.Generator, regulome: Regulome, libra
             f"MOTIF {motif.matrix_id} {motif.name}",
             f"letter-probability matrix: alength= 4 w= {motif.length} nsites= 1000 E= 0",
         ]
-        lines += [
-            " " + " ".join(f"{value:.6f}" for value in row) for row in _rounded(motif.probabilities)
-        ] + [""]
+        lines += [" " + " ".join(f"{value:.6f}" for value in row) for row in _rounded(motif.probabilities)] + [""]
     path.write_text("\n".join(lines))
 
 
@@ -330,9 +318,7 @@ def write_peaks(folder: Path, rng: np.random.Generator, world: World) -> dict[st
         centres = np.concatenate([world.elements.centre.to_numpy()[called], chance[0], listed[0]])
         peaks = draw_peaks(rng, world, centres, np.concatenate([signal, chance[1], listed[1]]))
         spurious.append(
-            peaks.iloc[len(called) :].assign(
-                cell_type=name, blacklisted=np.repeat([0, 1], [n, len(listed[0])])
-            )
+            peaks.iloc[len(called) :].assign(cell_type=name, blacklisted=np.repeat([0, 1], [n, len(listed[0])]))
         )
         counts[name] = write_narrowpeak(folder / f"peaks/{name}.narrowPeak", peaks, name)
     columns = ["chrom", "start", "end", "cell_type", "blacklisted"]
@@ -383,9 +369,7 @@ def write_chip(folder: Path, rng: np.random.Generator, world: World) -> dict[str
             name = world.regulome.cell_types[column]
             log_odds, observed = regulation.bind(rng, world.regulome, world.access, tf, int(column))
             bound = np.flatnonzero(observed > 0)
-            peaks = draw_peaks(
-                rng, world, world.elements.centre.to_numpy()[bound], SIGNAL_SCALE * observed[bound]
-            )
+            peaks = draw_peaks(rng, world, world.elements.centre.to_numpy()[bound], SIGNAL_SCALE * observed[bound])
             path = folder / "chip_seq" / tf / f"{name}.narrowPeak"
             path.parent.mkdir(parents=True, exist_ok=True)
             counts.setdefault(tf, {})[name] = write_narrowpeak(path, peaks, f"{tf}_{name}")
@@ -400,9 +384,7 @@ def write_truth(folder: Path, world: World) -> None:
     names = np.array([tf.name for tf in world.regulome.tfs])
     ids = np.array([tf.matrix_id for tf in world.regulome.tfs])
     owner, tf = world.instances.element.to_numpy(), world.instances.tf.to_numpy()
-    planted = (
-        pd.Series(names[tf]).groupby(owner).agg(",".join).reindex(range(len(world.elements)), fill_value=".")
-    )
+    planted = pd.Series(names[tf]).groupby(owner).agg(",".join).reindex(range(len(world.elements)), fill_value=".")
     elements = locate(world.genome, world.elements.start.to_numpy(), world.elements.end.to_numpy())
     elements.insert(0, "element", world.elements.element)
     write_table(
@@ -471,9 +453,7 @@ def write_vcf(
     pysam.tabix_index(str(path), preset="vcf", force=True)
 
 
-def write_settings(
-    folder: Path, world: World, settings: SimulateSettings, models: Iterable[Constants]
-) -> None:
+def write_settings(folder: Path, world: World, settings: SimulateSettings, models: Iterable[Constants]) -> None:
     """Write truth/model.json, all constants by module, and inputs.yaml, the files by role."""
     constants: dict[str, object] = {type(model).__name__: asdict(model) for model in models}
     constants |= {

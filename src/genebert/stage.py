@@ -125,35 +125,34 @@ def open_stage(
     out = settings.out
     record = {name: describe_input(name, path) for name, path in inputs.items() if path is not None}
     identity = settings.identity()
-    fingerprint = digest(
-        {"stage": stage, "settings": identity, "inputs": {k: v["sha256"] for k, v in record.items()}}
-    )
+    fingerprint = digest({"stage": stage, "settings": identity, "inputs": {k: v["sha256"] for k, v in record.items()}})
     run = StageRun(out, Path(f"{out}.partial"), stage, identity, record, fingerprint)
     if (out / MANIFEST).exists():
         run.finished = _same_result(out, stage, fingerprint)
         yield run
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(problem(out, "the output folder is in use and was not made by this command",
-                                "Choose another --out, or remove it first."))
+        raise UserError(
+            problem(
+                out,
+                "the output folder is in use and was not made by this command",
+                "Choose another --out, or remove it first.",
+            )
+        )
     run.folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run.folder / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(
-            problem(
-                out, f"another genebert {stage} is writing there", "Wait for it, or choose another --out."
-            )
+            problem(out, f"another genebert {stage} is writing there", "Wait for it, or choose another --out.")
         ) from None
     try:
         _start_or_resume(run, resumable)
         yield run
     finally:
         if not run.finished and not resumable:
-            shutil.rmtree(
-                run.folder, ignore_errors=True
-            )  # before the lock is free: the next run uses the same folder
+            shutil.rmtree(run.folder, ignore_errors=True)  # before the lock is free: the next run uses the same folder
         lock.release()
 
 
@@ -161,8 +160,13 @@ def _same_result(out: Path, stage: str, fingerprint: str) -> bool:
     manifest = read_manifest(out, stage)
     if manifest.fingerprint == fingerprint:
         return True
-    raise UserError(problem(out, f"it holds the result of a genebert {stage} with other settings or inputs",
-                            "Choose another --out, or remove it first."))
+    raise UserError(
+        problem(
+            out,
+            f"it holds the result of a genebert {stage} with other settings or inputs",
+            "Choose another --out, or remove it first.",
+        )
+    )
 
 
 def _start_or_resume(run: StageRun, resumable: bool) -> None:
@@ -196,9 +200,7 @@ def read_manifest(folder: Path, stage: str | None = None, *, verify: bool = Fals
     path = folder / MANIFEST
     verb = stage or "..."
     if not folder.exists():
-        raise UserError(
-            problem(folder, "there is no such folder", f"Make it with `genebert {verb} --out {folder}`.")
-        )
+        raise UserError(problem(folder, "there is no such folder", f"Make it with `genebert {verb} --out {folder}`."))
     if not path.exists():
         raise UserError(
             problem(
@@ -209,14 +211,25 @@ def read_manifest(folder: Path, stage: str | None = None, *, verify: bool = Fals
         )
     try:
         raw = json.loads(path.read_text())
-        files = {
-            name: {"bytes": facts["bytes"], "sha256": facts["sha256"]} for name, facts in raw["files"].items()
-        }
-        manifest = Manifest(folder, raw["stage"], raw["settings"], raw["inputs"], files, raw["metrics"],
-                            raw["software"], raw["fingerprint"])
+        files = {name: {"bytes": facts["bytes"], "sha256": facts["sha256"]} for name, facts in raw["files"].items()}
+        manifest = Manifest(
+            folder,
+            raw["stage"],
+            raw["settings"],
+            raw["inputs"],
+            files,
+            raw["metrics"],
+            raw["software"],
+            raw["fingerprint"],
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(problem(path, f"the manifest is damaged ({type(error).__name__}: {error})",
-                                f"Remove {folder} and run `genebert {verb}` again.")) from None
+        raise UserError(
+            problem(
+                path,
+                f"the manifest is damaged ({type(error).__name__}: {error})",
+                f"Remove {folder} and run `genebert {verb}` again.",
+            )
+        ) from None
     if raw.get("format") != FORMAT:
         raise UserError(
             problem(
@@ -272,9 +285,7 @@ def describe_input(name: str, path: Path) -> dict[str, str]:
         else:
             checksum = sha256_of(path / MANIFEST if path.is_dir() else path)
     except OSError as error:
-        raise UserError(
-            problem(path, f"it cannot be read ({error.strerror})", "Check its permissions.")
-        ) from None
+        raise UserError(problem(path, f"it cannot be read ({error.strerror})", "Check its permissions.")) from None
     return {"path": str(path), "sha256": checksum}
 
 

@@ -45,9 +45,7 @@ def tokenize(codes: NDArray[np.uint8], k: int) -> NDArray[np.int64]:
     return np.where(unknown, UNK, kmers + len(SPECIAL_TOKENS))
 
 
-def assemble(
-    first: NDArray[np.int64], second: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def assemble(first: NDArray[np.int64], second: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return [CLS] first [SEP] second [SEP] and the segment of each token.
 
     Args:
@@ -93,9 +91,7 @@ class HiddenBases(NamedTuple):
     digit: NDArray[np.int64]
 
 
-def hide_bases(
-    codes: NDArray[np.uint8], k: int, fraction: float, generator: np.random.Generator
-) -> HiddenBases:
+def hide_bases(codes: NDArray[np.uint8], k: int, fraction: float, generator: np.random.Generator) -> HiddenBases:
     """Choose bases to hide, in runs, and mask every token that covers one of them.
 
     With overlapping k-mers, masking k contiguous tokens hides one single base: the others are read off the

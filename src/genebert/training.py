@@ -1,7 +1,7 @@
 """The one training loop: a Lightning module for any of our models, with exact resume.
 
-Everything random in a step depends on the seed and the step alone: the batch (see `batches`), and dropout, whose generator is
-seeded at the start of each step. So a run that was killed and resumed equals one that never was.
+Everything random in a step depends on the seed and the step alone: the batch (see `batches`), and dropout, whose
+generator is seeded at the start of each step. So a run that was killed and resumed equals one that never was.
 """
 
 import logging
@@ -210,11 +210,13 @@ def train(
     callbacks: list[Callback] = [curves, ProgressBar(description, batch_size), *extra]
     checkpoint = folder / LAST_CHECKPOINT if folder else None
     if folder:
-        callbacks.append(ModelCheckpoint(folder, "last", every_n_train_steps=checkpoint_steps, enable_version_counter=False))
+        callbacks.append(
+            ModelCheckpoint(folder, "last", every_n_train_steps=checkpoint_steps, enable_version_counter=False)
+        )
     resume = checkpoint if checkpoint and checkpoint.exists() else None
     first = int(torch.load(resume, map_location="cpu", weights_only=True)["global_step"]) if resume else 0
     with warnings.catch_warnings():
-        # Lightning suggests loader workers (batches are made faster than a network can use them) and writes no summary here.
+        # Lightning suggests loader workers; batches are made faster than a network can use them.
         warnings.filterwarnings("ignore", module=r"lightning.*")
         trainer = lightning.Trainer(
             accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[device],

@@ -1,8 +1,9 @@
 """The stage `variants`: the effect of SNVs and short indels on a predictor's log-odds, per cell type.
 
-For every alternate allele the reference and the alternate window are built, and both modalities follow: the sequence is encoded, the
-motifs are scanned again, and the window's own column of the region matrix is replaced. A variant inside a region of the corpus is seen
-in that region's window, as the predictor was trained; elsewhere the window is centred on the variant.
+For every alternate allele the reference and the alternate window are built, and both modalities follow: the sequence is
+encoded, the motifs are scanned again, and the window's own column of the region matrix is replaced. A variant inside a
+region of the corpus is seen in that region's window, as the predictor was trained; elsewhere the window is centred on
+the variant.
 """
 
 from collections.abc import Iterator
@@ -37,8 +38,16 @@ MUTAGENESIS_FLANK = 20
 SEQUENCE_ONLY = "all"
 """Stands in the cell type column for a predictor that knows no cell types."""
 INFO = {
-    "GENEBERT": (".", "String", "Effect per allele and cell type: Allele|CellType|ReferenceLogOdds|AlternateLogOdds|Difference"),
-    "GENEBERT_MAX": ("A", "Float", "Difference of log-odds, alternate minus reference, in the cell type where it is largest by size"),
+    "GENEBERT": (
+        ".",
+        "String",
+        "Effect per allele and cell type: Allele|CellType|ReferenceLogOdds|AlternateLogOdds|Difference",
+    ),
+    "GENEBERT_MAX": (
+        "A",
+        "Float",
+        "Difference of log-odds, alternate minus reference, in the cell type where it is largest by size",
+    ),
     "GENEBERT_GAINED": ("A", "String", "Motif whose best hit near the variant the alternate allele strengthens most"),
     "GENEBERT_LOST": ("A", "String", "Motif whose best hit near the variant the alternate allele weakens most"),
 }
@@ -47,8 +56,9 @@ INFO = {
 def variants(settings: VariantsSettings) -> Path:
     """Score the variants of a VCF.
 
-    Writes variants.vcf.gz (INFO fields as in `INFO`), variants.tsv (one row per alternate allele and cell type), skipped.tsv (what was not
-    scored, and why), mutagenesis.tsv (in-silico mutagenesis of the variants with the largest effects) and the manifest.
+    Writes variants.vcf.gz (INFO fields as in `INFO`), variants.tsv (one row per alternate allele and cell type),
+    skipped.tsv (what was not scored, and why), mutagenesis.tsv (in-silico mutagenesis of the variants with the largest
+    effects) and the manifest.
 
     Raises:
         UserError: an input cannot be used, inputs do not belong together, or no variant can be scored.
@@ -60,8 +70,14 @@ def variants(settings: VariantsSettings) -> Path:
             return run.out
         predictor = Predictor.open(settings.model, settings.device)
         if len(predictor.classes) != 2:
-            raise UserError(problem(settings.model, f"the model has the classes {', '.join(predictor.classes)}, and variants are scored by the "
-                                                    "log-odds of two", "Fine-tune on labels of two classes."))
+            raise UserError(
+                problem(
+                    settings.model,
+                    f"the model has the classes {', '.join(predictor.classes)}, and variants are scored by the "
+                    "log-odds of two",
+                    "Fine-tune on labels of two classes.",
+                )
+            )
         corpus = predictor.need_corpus(settings.corpus)
         with Genome(settings.genome) as genome:
             if corpus is not None:
@@ -156,7 +172,9 @@ class Scorer:
                     result[rows, column] = (logits[:, 1] - logits[:, 0]).cpu().numpy()
         return result
 
-    def _data(self, codes: NDArray[np.uint8], chroms: list[str], starts: NDArray[np.int64], cell_type: int) -> WindowData:
+    def _data(
+        self, codes: NDArray[np.uint8], chroms: list[str], starts: NDArray[np.int64], cell_type: int
+    ) -> WindowData:
         if self.corpus is None:
             return self.predictor.data(codes, None)
         position = self.corpus.line_positions(chroms, starts + self.predictor.width // 2)
@@ -171,11 +189,16 @@ class Scorer:
         return both[: len(pairs)], both[len(pairs) :]
 
     def motif_changes(self, variant: Variant) -> tuple[tuple[str, float], tuple[str, float]]:
-        """Return the motifs that the alternate allele strengthens and weakens most, with the change of -log10 p of their best hit nearby."""
+        """Return the motifs that the alternate allele strengthens and weakens most, each with its change.
+
+        The change is that of -log10 p of the motif's best hit near the variant.
+        """
         start = variant.position - MOTIF_FLANK
         end = variant.position + len(variant.ref) + MOTIF_FLANK
         reference = self.genome.fetch(variant.chrom, start, end)
-        alternate = np.concatenate([reference[:MOTIF_FLANK], encode(variant.alt).codes, reference[MOTIF_FLANK + len(variant.ref) :]])
+        alternate = np.concatenate(
+            [reference[:MOTIF_FLANK], encode(variant.alt).codes, reference[MOTIF_FLANK + len(variant.ref) :]]
+        )
         before, after = (self.predictor.scanner.scan(codes[None])[0].astype(int) for codes in (reference, alternate))
         change = (after - before) / EVIDENCE_STEPS
         gained, lost = int(change.argmax()), int(change.argmin())
@@ -187,7 +210,11 @@ def _score_all(settings: VariantsSettings, scorer: Scorer, run: StageRun) -> Pat
     writer = VcfWriter(run.folder / "variants.vcf.gz", reader.header_lines, scorer.genome.lengths, INFO)
     tables: list[pd.DataFrame] = []
     scored = 0
-    with progress_bar() as progress, (run.folder / "variants.tsv").open("w") as rows, (run.folder / "skipped.tsv").open("w") as skipped:
+    with (
+        progress_bar() as progress,
+        (run.folder / "variants.tsv").open("w") as rows,
+        (run.folder / "skipped.tsv").open("w") as skipped,
+    ):
         skipped.write("chrom\tposition\tid\tref\talt\treason\n")
         task = progress.add_task("scoring variants", total=None, note="")
         for chunk in _chunks(reader):
@@ -212,7 +239,8 @@ def _score_all(settings: VariantsSettings, scorer: Scorer, run: StageRun) -> Pat
     }
     out = run.finish(metrics)
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reader.skipped.counts.items())) or "none"
-    say(f"{out}: {scored:,} alleles of {reader.read:,} records scored in {len(scorer.cell_types)} cell types; skipped: {reasons}")
+    say(f"{out}: {scored:,} alleles of {reader.read:,} records scored in {len(scorer.cell_types)} cell types")
+    say(f"  skipped: {reasons}")
     for name, found in reader.skipped.examples.items():
         say(f"  REF mismatch {name}: the genome has {found}")
     return out
@@ -221,8 +249,11 @@ def _score_all(settings: VariantsSettings, scorer: Scorer, run: StageRun) -> Pat
 def _nothing_scored(settings: VariantsSettings, reader: VcfReader) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in reader.skipped.counts.items()) or "it has no records"
     mismatches = "".join(f"; {name} where the genome has {found}" for name, found in reader.skipped.examples.items())
-    return problem(settings.vcf, f"none of its {reader.read} records can be scored: {reasons}{mismatches}",
-                   "Check that VCF and genome are of the same assembly; --everywhere also scores variants outside the corpus' regions.")
+    return problem(
+        settings.vcf,
+        f"none of its {reader.read} records can be scored: {reasons}{mismatches}",
+        "Check that VCF and genome are of the same assembly; --everywhere scores variants outside regions too.",
+    )
 
 
 def _chunks(reader: VcfReader) -> Iterator[list[Record]]:
@@ -256,8 +287,22 @@ def _score_chunk(
 
 
 def _table(wanted: list[Variant], scorer: Scorer) -> pd.DataFrame:
-    columns = ["variant", "id", "chrom", "position", "ref", "alt", "cell_type", "reference", "alternate", "difference",
-               "gained", "gained_by", "lost", "lost_by"]
+    columns = [
+        "variant",
+        "id",
+        "chrom",
+        "position",
+        "ref",
+        "alt",
+        "cell_type",
+        "reference",
+        "alternate",
+        "difference",
+        "gained",
+        "gained_by",
+        "lost",
+        "lost_by",
+    ]
     if not wanted:
         return pd.DataFrame(columns=columns)
     reference, alternate = scorer.score([scorer.pair(variant) for variant in wanted])
@@ -266,8 +311,24 @@ def _table(wanted: list[Variant], scorer: Scorer) -> pd.DataFrame:
         (gained, gain), (lost, loss) = scorer.motif_changes(variant)
         for j, cell_type in enumerate(scorer.cell_types):
             before, after = reference[i, j], alternate[i, j]
-            rows.append((variant.name, variant.id, variant.chrom, variant.position + 1, variant.ref, variant.alt, cell_type,
-                         before, after, after - before, gained if gain > 0 else ".", gain, lost if loss < 0 else ".", loss))
+            rows.append(
+                (
+                    variant.name,
+                    variant.id,
+                    variant.chrom,
+                    variant.position + 1,
+                    variant.ref,
+                    variant.alt,
+                    cell_type,
+                    before,
+                    after,
+                    after - before,
+                    gained if gain > 0 else ".",
+                    gain,
+                    lost if loss < 0 else ".",
+                    loss,
+                )
+            )
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -285,7 +346,9 @@ def _info(record: Record, found: list[pd.DataFrame | None]) -> dict[str, Any]:
             lost.append(".")
             continue
         for row in table.itertuples():
-            effects.append(f"{allele.alt}|{info_text(row.cell_type)}|{row.reference:.4f}|{row.alternate:.4f}|{row.difference:.4f}")
+            effects.append(
+                f"{allele.alt}|{info_text(row.cell_type)}|{row.reference:.4f}|{row.alternate:.4f}|{row.difference:.4f}"
+            )
         most.append(float(table["difference"].iloc[table["difference"].abs().to_numpy().argmax()]))
         gained.append(info_text(table["gained"].iloc[0]))
         lost.append(info_text(table["lost"].iloc[0]))
@@ -307,8 +370,8 @@ def mutagenesis(scorer: Scorer, strongest: pd.DataFrame) -> pd.DataFrame:
         strongest: one row per variant, as `_table` makes them; its cell type is the one looked at.
 
     Returns:
-        DataFrame with variant, cell_type, allele (reference or alternate), offset (bp from the window's base at the variant's position),
-        base, mutated_to, difference (of log-odds, mutated minus not).
+        DataFrame with variant, cell_type, allele (reference or alternate), offset (bp from the window's base at the
+        variant's position), base, mutated_to, difference (of log-odds, mutated minus not).
     """
     rows: list[tuple[Any, ...]] = []
     for row in strongest.itertuples():
@@ -322,11 +385,18 @@ def mutagenesis(scorer: Scorer, strongest: pd.DataFrame) -> pd.DataFrame:
 
 def _mutate(scorer: Scorer, pair: Pair, codes: NDArray[np.uint8], column: int) -> list[tuple[int, str, str, float]]:
     centre = pair.variant.position - pair.start
-    places = [p for p in range(centre - MUTAGENESIS_FLANK, centre + MUTAGENESIS_FLANK + 1) if 0 <= p < len(codes) and codes[p] < 4]
+    places = [
+        p
+        for p in range(centre - MUTAGENESIS_FLANK, centre + MUTAGENESIS_FLANK + 1)
+        if 0 <= p < len(codes) and codes[p] < 4
+    ]
     changes = [(place, base) for place in places for base in range(4) if base != codes[place]]
     mutated = np.repeat(codes[None], len(changes) + 1, axis=0)
     for i, (place, base) in enumerate(changes, 1):
         mutated[i, place] = base
     count = len(mutated)
     odds = scorer.log_odds(mutated, [pair.variant.chrom] * count, np.full(count, pair.start))[:, column]
-    return [(place - centre, "ACGT"[codes[place]], "ACGT"[base], float(odds[i] - odds[0])) for i, (place, base) in enumerate(changes, 1)]
+    return [
+        (place - centre, "ACGT"[codes[place]], "ACGT"[base], float(odds[i] - odds[0]))
+        for i, (place, base) in enumerate(changes, 1)
+    ]

@@ -74,9 +74,7 @@ def test_accessibility_is_signal_per_million_of_training_regions(toy: Corpus, to
 def test_manifest_counts_what_happened(toy: Corpus, toy_world: World) -> None:
     metrics = toy.manifest.metrics
     assert metrics["regions"] == len(toy.regions) == sum(metrics["regions_per_split"].values())
-    assert (
-        metrics["examples"] == len(toy.accessible_regions) == sum(metrics["regions_per_cell_type"].values())
-    )
+    assert metrics["examples"] == len(toy.accessible_regions) == sum(metrics["regions_per_cell_type"].values())
     assert (metrics["motifs"], metrics["cell_types"]) == (6, 3)
     assert metrics["peaks_per_cell_type"] == {name: len(table) for name, table in peaks_of(toy_world).items()}
     assert metrics["regions_per_split"] == toy.regions["split"].value_counts().to_dict()
@@ -145,14 +143,10 @@ def test_nothing_held_out_bears_on_what_training_sees(tmp_path: Path, seed: int)
 
 @pytest.mark.parametrize("seed", range(6))
 def test_no_training_region_lies_on_or_overlaps_what_is_held_out(tmp_path: Path, seed: int) -> None:
-    corpus = build(
-        toys.write_world(tmp_path / "inputs", seed), valid_chromosomes=["chr1"], test_chromosomes=["2"]
-    )
+    corpus = build(toys.write_world(tmp_path / "inputs", seed), valid_chromosomes=["chr1"], test_chromosomes=["2"])
     table = corpus.regions
     seen = table.iloc[corpus.accessible_regions[corpus.examples("train")]]
-    held_out = table.iloc[
-        np.concatenate([corpus.accessible_regions[corpus.examples(s)] for s in ("valid", "test")])
-    ]
+    held_out = table.iloc[np.concatenate([corpus.accessible_regions[corpus.examples(s)] for s in ("valid", "test")])]
     assert set(seen["chrom"]) == {"chr3"}
     assert set(held_out["chrom"]) == {"chr1", "chr2"}
     for region in seen.itertuples():
@@ -170,9 +164,7 @@ def test_no_training_region_lies_on_or_overlaps_what_is_held_out(tmp_path: Path,
 def test_spellings_of_files_make_the_same_corpus(toy_folder: Path, world: World) -> None:
     files = sorted(world.peaks.iterdir())
     files[0].write_bytes(files[0].read_bytes().replace(b"\n", b"\r\n"))
-    files[1].write_text(
-        "track name=x\nbrowser hide all\n# comment\n" + files[1].read_text().replace("chr", "") + "\n"
-    )
+    files[1].write_text("track name=x\nbrowser hide all\n# comment\n" + files[1].read_text().replace("chr", "") + "\n")
     (world.peaks / "T.narrowPeak.gz").write_bytes(gzip.compress(files[2].read_bytes()))
     files[2].unlink()
     world.genome.write_bytes(world.genome.read_bytes().replace(b"\n", b"\r\n").lower())
@@ -230,20 +222,14 @@ def test_several_summits_of_one_peak_are_several_regions(world: World) -> None:
 
 
 def test_cell_types_without_accessible_regions(world: World) -> None:
-    toys.write_peaks(
-        world.peaks / "edge.bed", ["chr1\t0\t10", "chr2\t19990\t20000"]
-    )  # dropped: they cross the ends
+    toys.write_peaks(world.peaks / "edge.bed", ["chr1\t0\t10", "chr2\t19990\t20000"])  # dropped: they cross the ends
     toys.write_peaks(world.peaks / "listed.bed", ["chr1\t100\t200"])
-    blacklist = toys.write_peaks(
-        world.folder / "blacklist.bed", ["chr1\t0\t300", "chr1\t19999\t50000", "chrUn\t0\t10"]
-    )
+    blacklist = toys.write_peaks(world.folder / "blacklist.bed", ["chr1\t0\t300", "chr1\t19999\t50000", "chrUn\t0\t10"])
     corpus = build(world, blacklist=blacklist)
     assert corpus.cell_types == ["B", "NK", "T", "edge", "listed"]
     assert [len(corpus.accessible(i)) for i in (3, 4)] == [0, 0]
     assert corpus.manifest.metrics["regions_per_cell_type"]["edge"] == 0
-    assert corpus.nearest_examples(np.array([4]), corpus.region_positions[:1], 2, 100)[0].tolist() == [
-        [-1, -1]
-    ]
+    assert corpus.nearest_examples(np.array([4]), corpus.region_positions[:1], 2, 100)[0].tolist() == [[-1, -1]]
 
 
 def test_a_cell_type_with_peaks_on_held_out_chromosomes_only(world: World) -> None:
@@ -255,9 +241,7 @@ def test_a_cell_type_with_peaks_on_held_out_chromosomes_only(world: World) -> No
 
 def test_unknown_chromosomes_are_dropped_and_counted_if_asked(toy_folder: Path, world: World) -> None:
     path = world.peaks / "B.narrowPeak"
-    toys.write_peaks(
-        path, [*path.read_text().splitlines(), Peak("chrUn_1", 5, 90), Peak("chrUn_1", 300, 390)]
-    )
+    toys.write_peaks(path, [*path.read_text().splitlines(), Peak("chrUn_1", 5, 90), Peak("chrUn_1", 300, 390)])
     corpus = build(world, skip_unknown_chromosomes=True)
     assert corpus.manifest.metrics["peaks_on_unknown_chromosomes"] == {"B": {"chrUn_1": 2}}
     assert contents(corpus.folder) == contents(toy_folder)
@@ -276,7 +260,4 @@ def test_jaspar_core_offline(world: World) -> None:
     corpus = build(world, motifs="jaspar:urochordates", max_n_fraction=0.0)
     assert len(corpus.motifs) > 50
     assert set(corpus.manifest.inputs) == {"genome", "peaks of B", "peaks of NK", "peaks of T"}
-    assert (
-        json.loads((corpus.folder / "manifest.json").read_text())["settings"]["motifs"]
-        == "jaspar:urochordates"
-    )
+    assert json.loads((corpus.folder / "manifest.json").read_text())["settings"]["motifs"] == "jaspar:urochordates"

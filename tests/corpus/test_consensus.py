@@ -76,12 +76,8 @@ def test_overlap_removal_by_hand() -> None:
 
 
 def test_ties_go_to_the_earlier_cell_type_then_to_the_lower_coordinate() -> None:
-    assert starts(remove_overlaps(window_table([("chr1", 0, 1.0, 1), ("chr1", 5, 1.0, 0)], 10), 10)) == [
-        ("chr1", 5)
-    ]
-    assert starts(remove_overlaps(window_table([("chr1", 5, 1.0, 0), ("chr1", 0, 1.0, 0)], 10), 10)) == [
-        ("chr1", 0)
-    ]
+    assert starts(remove_overlaps(window_table([("chr1", 0, 1.0, 1), ("chr1", 5, 1.0, 0)], 10), 10)) == [("chr1", 5)]
+    assert starts(remove_overlaps(window_table([("chr1", 5, 1.0, 0), ("chr1", 0, 1.0, 0)], 10), 10)) == [("chr1", 0)]
 
 
 def test_candidates_are_centred_on_summits_and_ranked_within_their_cell_type() -> None:
@@ -123,9 +119,7 @@ def windows(*rows: tuple[str, int]) -> pd.DataFrame:
 
 
 def test_n_fraction_by_hand(genome: Genome) -> None:
-    table = windows(
-        ("chr2", 40), ("chr1", 0), ("chr2", 60), ("chr2", 95), ("chr1", -5), ("chr1", 195), ("chr1", 300)
-    )
+    table = windows(("chr2", 40), ("chr1", 0), ("chr2", 60), ("chr2", 95), ("chr1", -5), ("chr1", 195), ("chr1", 300))
     assert n_fraction(table, genome) == pytest.approx([0.5, 0, 1, 0.25, 0.25, 0.75, 1])
 
 
@@ -141,9 +135,7 @@ def test_each_dropped_window_is_counted_under_one_reason(genome: Genome) -> None
         ("chr2", 70),
         ("chr2", 90),
     )
-    blacklist = pd.DataFrame(
-        {"chrom": ["chr1", "chr1", "chr2"], "start": [110, 195, 80], "end": [120, 999, 85]}
-    )
+    blacklist = pd.DataFrame({"chrom": ["chr1", "chr1", "chr2"], "start": [110, 195, 80], "end": [120, 999, 85]})
     kept, dropped = filter_windows(table, genome, blacklist, max_n_fraction=0.5)
     assert starts(kept) == [("chr1", 0), ("chr1", 120), ("chr2", 40), ("chr2", 90)]
     assert dropped == {"crossing a chromosome's end": 2, "overlapping the blacklist": 3, "too many N": 0}

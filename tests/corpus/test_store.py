@@ -32,33 +32,23 @@ def nearest_by_hand(
 
 
 @settings(max_examples=30)
-@given(
-    seed=st.integers(0, 10_000), count=st.integers(1, 12), window=st.sampled_from([2, 100, 150, 300, 1000])
-)
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 12), window=st.sampled_from([2, 100, 150, 300, 1000]))
 def test_nearest_examples_are_those_of_a_search_through_all(seed: int, count: int, window: int) -> None:
     generator = np.random.default_rng(seed)
     corpus = toys.random_corpus(generator)
     cell_types = generator.integers(0, 4, size=8)
     chroms = generator.choice(list(toys.CHROMOSOMES), size=8).tolist()
     centres = generator.integers(0, 9000, size=8)
-    centres[:4] = (
-        centres[:4] // 50 * 50
-    )  # in register with the regions: abutting windows, and ties in distance
-    found, distance = corpus.nearest_examples(
-        cell_types, corpus.line_positions(chroms, centres), count, window
-    )
+    centres[:4] = centres[:4] // 50 * 50  # in register with the regions: abutting windows, and ties in distance
+    found, distance = corpus.nearest_examples(cell_types, corpus.line_positions(chroms, centres), count, window)
     assert found.shape == distance.shape == (8, count)
     for i in range(8):
-        expected, distances = nearest_by_hand(
-            corpus, cell_types[i], chroms[i], int(centres[i]), count, window
-        )
+        expected, distances = nearest_by_hand(corpus, cell_types[i], chroms[i], int(centres[i]), count, window)
         assert found[i].tolist() == expected
         assert distance[i, : len(distances)].tolist() == distances
 
 
-def nearest(
-    corpus: Corpus, cell_type: int, chrom: str, centre: int, count: int, window: int = 100
-) -> list[int]:
+def nearest(corpus: Corpus, cell_type: int, chrom: str, centre: int, count: int, window: int = 100) -> list[int]:
     place = corpus.line_positions([chrom], np.array([centre]))
     return corpus.nearest_examples(np.array([cell_type]), place, count, window)[0][0].tolist()
 
@@ -93,9 +83,7 @@ def test_examples_by_split(seed: int) -> None:
 
 
 def test_examples_by_cell_type() -> None:
-    corpus = toys.corpus_of(
-        [("chr1", 0), ("chr1", 500), ("chr1", 900)], {"a": {2: 1, 0: 1}, "b": {}, "c": {1: 1}}
-    )
+    corpus = toys.corpus_of([("chr1", 0), ("chr1", 500), ("chr1", 900)], {"a": {2: 1, 0: 1}, "b": {}, "c": {1: 1}})
     assert corpus.cell_type_of_example.tolist() == [0, 0, 2]
     assert [corpus.accessible(i).tolist() for i in range(3)] == [[0, 2], [], [1]]
 

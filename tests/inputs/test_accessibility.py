@@ -100,9 +100,7 @@ def test_the_signal_is_that_of_the_highest_peak() -> None:
 
 def test_accessible_regions_against_a_loop() -> None:
     generator = np.random.default_rng(0)
-    regions = pd.concat(
-        [windows(*range(0, 6000, 150), chrom=chrom) for chrom in ("chr1", "chr2")], ignore_index=True
-    )
+    regions = pd.concat([windows(*range(0, 6000, 150), chrom=chrom) for chrom in ("chr1", "chr2")], ignore_index=True)
     start = generator.integers(0, 6000, size=60)
     size = generator.integers(1, 400, size=60)
     peaks = pd.DataFrame(
@@ -143,9 +141,7 @@ def test_nothing_held_out_enters_the_total() -> None:
 
 
 def test_without_training_signal_all_regions_stand_in() -> None:
-    assert per_million(np.array([1.0, 3.0]), np.zeros(2, dtype=bool)) == pytest.approx(
-        np.log1p([2.5e5, 7.5e5])
-    )
+    assert per_million(np.array([1.0, 3.0]), np.zeros(2, dtype=bool)) == pytest.approx(np.log1p([2.5e5, 7.5e5]))
     assert per_million(np.zeros(2), np.ones(2, dtype=bool)).tolist() == [0.0, 0.0]
     assert per_million(np.empty(0), np.empty(0, dtype=bool)).shape == (0,)
 

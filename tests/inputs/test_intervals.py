@@ -26,9 +26,7 @@ def rows(table: pd.DataFrame, *columns: str) -> list[tuple]:
 
 
 def test_narrow_peak(tmp_path: Path) -> None:
-    path = write_peaks(
-        tmp_path / "B.narrowPeak", [Peak("chr1", 10, 60, 7, p=12.5, signal=3), Peak("chr2", 0, 500)]
-    )
+    path = write_peaks(tmp_path / "B.narrowPeak", [Peak("chr1", 10, 60, 7, p=12.5, signal=3), Peak("chr2", 0, 500)])
     found = read_peaks(path, LENGTHS)
     assert rows(found.table, "chrom", "start", "end", "summit", "score", "signal", "line") == [
         ("chr1", 10, 60, 17, 12.5, 3.0, 1),
@@ -59,9 +57,7 @@ def test_narrow_peak_without_p_is_ranked_by_signal(tmp_path: Path) -> None:
 )
 def test_bed_of_any_width(bed: Path, text: str, score: float, signal: float) -> None:
     table = read_peaks(write(bed, text), LENGTHS).table
-    assert rows(table, "chrom", "start", "end", "summit", "score", "signal") == [
-        ("chr1", 10, 21, 15, score, signal)
-    ]
+    assert rows(table, "chrom", "start", "end", "summit", "score", "signal") == [("chr1", 10, 21, 15, score, signal)]
 
 
 @pytest.mark.parametrize(
@@ -98,9 +94,7 @@ def test_duplicates_are_dropped_and_counted(tmp_path: Path) -> None:
 
 
 def test_intervals_on_two_strands_are_no_duplicates(bed: Path) -> None:
-    found = read_bed(
-        write(bed, "chr1\t10\t11\ta\t0\t+\nchr1\t10\t11\tb\t0\t-\nchr1\t10\t11\tc\t0\t-\n"), LENGTHS
-    )
+    found = read_bed(write(bed, "chr1\t10\t11\ta\t0\t+\nchr1\t10\t11\tb\t0\t-\nchr1\t10\t11\tc\t0\t-\n"), LENGTHS)
     assert found.table["name"].tolist() == ["a", "b"]
     assert found.duplicates == 1
 
@@ -179,9 +173,7 @@ def test_summit_outside_its_peak(tmp_path: Path, summit: str, shown: str) -> Non
 
 @pytest.mark.parametrize("signal", ["-2.0", "inf", "-inf"])
 def test_signal_that_is_no_amount(tmp_path: Path, signal: str) -> None:
-    path = write_peaks(
-        tmp_path / "B.narrowPeak", [Peak("chr1", 0, 9), Peak("chr1", 10, 60, signal=float(signal))]
-    )
+    path = write_peaks(tmp_path / "B.narrowPeak", [Peak("chr1", 0, 9), Peak("chr1", 10, 60, signal=float(signal))])
     with pytest.raises(UserError, match=f"line 2: its signal is {signal}") as error:
         read_peaks(path, LENGTHS)
     assert str(path) in str(error.value)
@@ -209,9 +201,7 @@ def test_unreadable_paths(tmp_path: Path) -> None:
 
 
 def test_blacklist_may_reach_beyond_the_genome(bed: Path) -> None:
-    table = read_blacklist(
-        write(bed, "chr1\t900\t5000\thigh signal\nchrUn\t0\t10\tlow\n2\t0\t10\tlow\n"), LENGTHS
-    )
+    table = read_blacklist(write(bed, "chr1\t900\t5000\thigh signal\nchrUn\t0\t10\tlow\n2\t0\t10\tlow\n"), LENGTHS)
     assert rows(table) == [("chr1", 900, 5000), ("chr2", 0, 10)]
 
 

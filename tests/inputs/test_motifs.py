@@ -31,8 +31,7 @@ def site_scores(motif: Motif) -> list[dict[str, int]]:
 def exhaustive_evidence(scores: list[dict[str, int]]) -> dict[int, int]:
     """Score -> evidence, by enumeration of all sites of the motif's width."""
     found = [
-        sum(row[base] for row, base in zip(scores, site, strict=True))
-        for site in product("ACGT", repeat=len(scores))
+        sum(row[base] for row, base in zip(scores, site, strict=True)) for site in product("ACGT", repeat=len(scores))
     ]
     values, counts = np.unique(found, return_counts=True)
     tail = np.cumsum(counts[::-1])[::-1] / len(found)
@@ -52,9 +51,7 @@ def naive_scan(motif: Motif, letters: str) -> int:
 
 
 def scan(motifs: list[Motif], *sequences: str) -> list[list[int]]:
-    return (
-        Scanner(motifs, PSEUDOCOUNT).scan(np.stack([encode(letters).codes for letters in sequences])).tolist()
-    )
+    return Scanner(motifs, PSEUDOCOUNT).scan(np.stack([encode(letters).codes for letters in sequences])).tolist()
 
 
 @settings(max_examples=40)
@@ -68,9 +65,7 @@ def scan(motifs: list[Motif], *sequences: str) -> list[list[int]]:
 def test_scan_is_that_of_a_loop_over_sites(widths: list[int], sequences: list[str], seed: int) -> None:
     generator = np.random.default_rng(seed)
     motifs = [toys.random_motif(f"m{i}", width, generator) for i, width in enumerate(widths)]
-    assert scan(motifs, *sequences) == [
-        [naive_scan(motif, letters) for motif in motifs] for letters in sequences
-    ]
+    assert scan(motifs, *sequences) == [[naive_scan(motif, letters) for motif in motifs] for letters in sequences]
 
 
 @pytest.mark.parametrize(
@@ -188,9 +183,7 @@ def test_meme(tmp_path: Path) -> None:
 
 def test_meme_of_biopython_agrees(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    path = toys.write_meme(
-        tmp_path / "m.meme", [toys.random_motif(f"m{i}", 5 + i, generator) for i in range(3)]
-    )
+    path = toys.write_meme(tmp_path / "m.meme", [toys.random_motif(f"m{i}", 5 + i, generator) for i in range(3)])
     with path.open() as handle:
         expected = biopython_motifs.parse(handle, "minimal")
     for motif, other in zip(read_motifs(str(path)), expected, strict=True):
@@ -274,9 +267,7 @@ def test_malformed_collections(tmp_path: Path, text: str, fragments: list[str]) 
 
 
 def test_unknown_jaspar_group() -> None:
-    with pytest.raises(
-        UserError, match=r"jaspar:mammals: there is no such group\. Choose one of vertebrates"
-    ):
+    with pytest.raises(UserError, match=r"jaspar:mammals: there is no such group\. Choose one of vertebrates"):
         read_motifs("jaspar:mammals")
 
 
@@ -294,9 +285,7 @@ def test_order_is_a_permutation_that_does_not_depend_on_chance() -> None:
 def test_similar_motifs_become_neighbours() -> None:
     families = ["GATTACA", "CCGCGG", "TTTAAATT"]
     motifs = [
-        toys.consensus_motif(f"{name}{strength}", name, strength)
-        for strength in (0.97, 0.9, 0.8)
-        for name in families
+        toys.consensus_motif(f"{name}{strength}", name, strength) for strength in (0.97, 0.9, 0.8) for name in families
     ]
     names = [m.id[:4] for m in order_by_similarity(motifs, PSEUDOCOUNT)]
     assert sum(a != b for a, b in pairwise(names)) == 2

@@ -10,14 +10,31 @@ from transformers import AutoModel, AutoModelForSequenceClassification, BertConf
 from genebert.batches import PretrainingData, RegionMatrix
 from genebert.corpus.store import Corpus
 from genebert.model.config import GeneBertConfig
-from genebert.model.genebert import GeneBertForPreTraining, GeneBertForSequenceClassification, GeneBertModel, save_model
+from genebert.model.genebert import (
+    GeneBertForPreTraining,
+    GeneBertForSequenceClassification,
+    GeneBertModel,
+    save_model,
+)
 from genebert.model.heads import HiddenBaseHead
 from genebert.objectives import pretraining_losses
 from genebert.settings import CONFIGS, load_preset
 from genebert.tokens import VOCABULARY_BASES, sequence_tokens
 
-SMALL = {"k": 3, "hidden_size": 16, "layers": 1, "heads": 2, "stem": 5, "region_columns": 8, "patch": (4, 2), "window": 2,
-         "embed_dim": 8, "depths": [1, 1], "stage_heads": [1, 2], "projection_dim": 8}
+SMALL = {
+    "k": 3,
+    "hidden_size": 16,
+    "layers": 1,
+    "heads": 2,
+    "stem": 5,
+    "region_columns": 8,
+    "patch": (4, 2),
+    "window": 2,
+    "embed_dim": 8,
+    "depths": [1, 1],
+    "stage_heads": [1, 2],
+    "projection_dim": 8,
+}
 
 
 def small(motifs: int = 6, **changes: object) -> GeneBertConfig:
@@ -28,8 +45,12 @@ def random_matrix(motifs: int, columns: int = 8, rows: int = 3) -> RegionMatrix:
     generator = torch.Generator().manual_seed(0)
     own = torch.zeros(rows, columns, dtype=torch.bool)
     own[:, 3] = True
-    return RegionMatrix(torch.randint(0, 255, (rows, columns, motifs), generator=generator, dtype=torch.uint8),
-                        torch.rand(rows, columns, generator=generator), own, torch.ones(rows, columns, dtype=torch.bool))
+    return RegionMatrix(
+        torch.randint(0, 255, (rows, columns, motifs), generator=generator, dtype=torch.uint8),
+        torch.rand(rows, columns, generator=generator),
+        own,
+        torch.ones(rows, columns, dtype=torch.bool),
+    )
 
 
 def random_tokens(k: int, rows: int = 3, length: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,7 +60,9 @@ def random_tokens(k: int, rows: int = 3, length: int = 60) -> tuple[torch.Tensor
 
 
 def batch_of(corpus: Corpus, config: GeneBertConfig, size: int = 8) -> object:
-    data = PretrainingData(corpus, "train", k=config.k, columns=config.region_columns, batch_size=size, mask_fraction=0.15, seed=0)
+    data = PretrainingData(
+        corpus, "train", k=config.k, columns=config.region_columns, batch_size=size, mask_fraction=0.15, seed=0
+    )
     return data.batch(0)
 
 
@@ -134,8 +157,17 @@ def test_without_a_stem_the_sequence_encoder_is_bert() -> None:
     config = small(stem=0)
     torch.manual_seed(0)
     encoder = GeneBertModel(config).eval().sequence_encoder
-    reference = BertModel(BertConfig(vocab_size=69, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
-                                     max_position_embeddings=256), add_pooling_layer=False).eval()
+    reference = BertModel(
+        BertConfig(
+            vocab_size=69,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=256,
+        ),
+        add_pooling_layer=False,
+    ).eval()
     reference.load_state_dict(encoder.bert.state_dict())
     ids, segments = random_tokens(3)
     with torch.no_grad():

@@ -300,7 +300,7 @@ def small_page(folders: dict[str, Path]) -> str:
 
 
 class Outline(HTMLParser):
-    """Checks that elements close in order, and collects headings, references, ids and text outside of style."""
+    """Checks that elements close in order; collects headings, references, ids, and text outside of style."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

@@ -18,7 +18,9 @@ def test_regression_finds_a_planted_kmer_and_uses_the_cell_type() -> None:
     label = generator.integers(0, 2, size=400)
     codes[label == 1, 20:28] = encode("GATAAGCC").codes
     split = {"train": slice(0, 200), "valid": slice(200, 300)}
-    model = fit_kmer_regression({s: codes[r] for s, r in split.items()}, {s: label[r] for s, r in split.items()}, None, 0)
+    model = fit_kmer_regression(
+        {s: codes[r] for s, r in split.items()}, {s: label[r] for s, r in split.items()}, None, 0
+    )
     assert (model.predict(codes[300:], None).argmax(1) == label[300:]).mean() > 0.95
     noise = generator.integers(0, 4, size=(400, 60), dtype=np.uint8)
     kinds = {s: label[r] for s, r in split.items()}

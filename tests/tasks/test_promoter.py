@@ -22,7 +22,9 @@ def tss(tmp_path: Path) -> Path:
 
 
 def settings(world: World, corpus: Path, out: Path, tss: Path | None) -> LabelsSettings:
-    return LabelsSettings(task="promoter", corpus=corpus, genome=world.genome, tss=tss, upstream=30, downstream=20, out=out)
+    return LabelsSettings(
+        task="promoter", corpus=corpus, genome=world.genome, tss=tss, upstream=30, downstream=20, out=out
+    )
 
 
 def test_windows_lie_around_the_start_site_on_its_strand(toy_world: World, toy: Corpus, tss: Path) -> None:
@@ -34,10 +36,15 @@ def test_windows_lie_around_the_start_site_on_its_strand(toy_world: World, toy: 
     assert set(table["end"] - table["start"]) == {50}
 
 
-def test_negatives_are_as_many_alike_in_gc_far_from_start_sites_and_on_the_same_chromosome(toy_world: World, toy: Corpus, tss: Path) -> None:
+def test_negatives_are_as_many_alike_in_gc_far_from_start_sites_and_on_the_same_chromosome(
+    toy_world: World, toy: Corpus, tss: Path
+) -> None:
     with Genome(toy_world.genome) as genome:
         table = promoter_windows(settings(toy_world, toy.folder, Path("out"), tss), toy, genome)
-        gc = {label: gc_fraction(genome.fetch_all(rows["chrom"], rows["start"].to_numpy(np.int64), 50)) for label, rows in table.groupby("label")}
+        gc = {
+            label: gc_fraction(genome.fetch_all(rows["chrom"], rows["start"].to_numpy(np.int64), 50))
+            for label, rows in table.groupby("label")
+        }
     assert (table.groupby(["chrom", "label"]).size() == 4).all()
     assert np.abs(np.sort(gc[0]) - np.sort(gc[1])).mean() < 0.03
     for row in table[table["label"] == 0].itertuples():

@@ -35,9 +35,7 @@ def prepare(settings: PrepareSettings) -> Path:
         UserError: an input cannot be used, or nothing is left after filtering.
     """
     if settings.region_width % 2:
-        raise UserError(
-            problem("--region-width", f"{settings.region_width} is odd", "Give an even width in bp.")
-        )
+        raise UserError(problem("--region-width", f"{settings.region_width} is odd", "Give an even width in bp."))
     cell_types = find_cell_types(settings.peaks)
     motif_file = None if settings.motifs.startswith("jaspar:") else Path(settings.motifs)
     inputs = {"genome": settings.genome, "blacklist": settings.blacklist, "motifs": motif_file}
@@ -56,9 +54,7 @@ def _build(settings: PrepareSettings, run: StageRun, genome: Genome, cell_types:
     peaks = _read_all_peaks(cell_types, genome, settings.skip_unknown_chromosomes)
     nothing = pd.DataFrame({"chrom": [], "start": [], "end": []})
     blacklist = read_blacklist(settings.blacklist, genome.lengths) if settings.blacklist else nothing
-    windows = consensus.candidate_windows(
-        {name: found.table for name, found in peaks.items()}, settings.region_width
-    )
+    windows = consensus.candidate_windows({name: found.table for name, found in peaks.items()}, settings.region_width)
     kept, dropped = consensus.filter_windows(windows, genome, blacklist, settings.max_n_fraction)
     if kept.empty:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
@@ -79,8 +75,14 @@ def _build(settings: PrepareSettings, run: StageRun, genome: Genome, cell_types:
     blocks = [sequence[start : start + _SCAN_REGIONS] for start in range(0, len(sequence), _SCAN_REGIONS)]
     evidence = np.concatenate([scanner.scan(block) for block in track(blocks, "scanning motifs")])
     access = _accessibility(regions, peaks, split == 0)
-    facts = {"cell_types": list(peaks), "lengths": genome.lengths, "width": settings.region_width,
-             "valid_chromosomes": valid, "test_chromosomes": test, "pseudocount": settings.pseudocount}
+    facts = {
+        "cell_types": list(peaks),
+        "lengths": genome.lengths,
+        "width": settings.region_width,
+        "valid_chromosomes": valid,
+        "test_chromosomes": test,
+        "pseudocount": settings.pseudocount,
+    }
     write_corpus(run.folder, facts, regions, motifs, {"sequence": sequence, "evidence": evidence, **access})
     metrics = {
         "regions": len(regions),
@@ -89,14 +91,10 @@ def _build(settings: PrepareSettings, run: StageRun, genome: Genome, cell_types:
         "cell_types": len(peaks),
         "regions_per_split": {name: int((split == i).sum()) for i, name in enumerate(SPLITS)},
         "peaks_per_cell_type": {name: len(found.table) for name, found in peaks.items()},
-        "regions_per_cell_type": dict(
-            zip(peaks, np.diff(access["accessible_offsets"]).tolist(), strict=True)
-        ),
+        "regions_per_cell_type": dict(zip(peaks, np.diff(access["accessible_offsets"]).tolist(), strict=True)),
         "windows_dropped": dropped,
         "duplicate_peaks": {name: found.duplicates for name, found in peaks.items() if found.duplicates},
-        "peaks_on_unknown_chromosomes": {
-            name: found.skipped for name, found in peaks.items() if found.skipped
-        },
+        "peaks_on_unknown_chromosomes": {name: found.skipped for name, found in peaks.items() if found.skipped},
         "ambiguous_bases_read_as_n": genome.ambiguous,
     }
     out = run.finish(metrics)
@@ -123,8 +121,7 @@ def _held_out(settings: PrepareSettings, genome: Genome) -> tuple[list[str], lis
                     "Correct the name.",
                 )
     valid, test = (
-        sorted({mapped[option][name] for name in names if name in mapped[option]})
-        for option, names in asked.items()
+        sorted({mapped[option][name] for name in names if name in mapped[option]}) for option, names in asked.items()
     )
     for name in sorted(set(valid) & set(test)):
         found.add(name, "the chromosome is given for validation and for testing", "Name it once.")

@@ -34,8 +34,17 @@ def candidate_windows(peaks: Mapping[str, pd.DataFrame], width: int) -> pd.DataF
     for index, table in enumerate(peaks.values()):
         start = table["summit"] - width // 2
         quantile = table.groupby("chrom")["score"].rank(method="max", pct=True)
-        tables.append(pd.DataFrame({"chrom": table["chrom"], "start": start, "end": start + width,
-                                    "quantile": quantile, "cell_type": index}))
+        tables.append(
+            pd.DataFrame(
+                {
+                    "chrom": table["chrom"],
+                    "start": start,
+                    "end": start + width,
+                    "quantile": quantile,
+                    "cell_type": index,
+                }
+            )
+        )
     return pd.concat(tables, ignore_index=True)
 
 
@@ -87,9 +96,7 @@ def remove_overlaps(windows: pd.DataFrame, width: int) -> pd.DataFrame:
         ["quantile", "cell_type", "chrom", "start"], ascending=[False, True, True, True], kind="stable"
     )
     kept: list[bool] = []
-    starts_in_bin: dict[
-        tuple[str, int], int
-    ] = {}  # bins as wide as a window hold at most one kept start each
+    starts_in_bin: dict[tuple[str, int], int] = {}  # bins as wide as a window hold at most one kept start each
     for chrom, start in zip(ranked["chrom"], ranked["start"], strict=True):
         place = start // width
         near = (starts_in_bin.get((chrom, place + step)) for step in (-1, 0, 1))

@@ -84,9 +84,7 @@ class Corpus:
             facts = json.loads((folder / "corpus.json").read_text())
             motifs = [Motif.from_json(value) for value in json.loads((folder / "motifs.json").read_text())]
             regions = pd.read_csv(folder / "regions.tsv", sep="\t", dtype={"chrom": str})
-            arrays = {
-                name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS
-            }
+            arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 problem(
@@ -124,9 +122,7 @@ class Corpus:
 
     def accessible(self, cell_type: int) -> NDArray[np.int32]:
         """Return the regions accessible in a cell type: int32, ascending."""
-        return self.accessible_regions[
-            self.accessible_offsets[cell_type] : self.accessible_offsets[cell_type + 1]
-        ]
+        return self.accessible_regions[self.accessible_offsets[cell_type] : self.accessible_offsets[cell_type + 1]]
 
     def split_of(self, chromosomes: Sequence[str]) -> list[str]:
         """Return the split that each chromosome belongs to."""
@@ -145,8 +141,7 @@ class Corpus:
             raise UserError(
                 problem(
                     self.folder,
-                    f"the corpus has no cell type {', '.join(map(repr, unknown))}; it has "
-                    f"{', '.join(self.cell_types)}",
+                    f"the corpus has no cell type {', '.join(map(repr, unknown))}; it has {', '.join(self.cell_types)}",
                     "Correct the name.",
                 )
             )
@@ -165,9 +160,7 @@ class Corpus:
     @cached_property
     def region_positions(self) -> NDArray[np.int64]:
         """Places of the regions' centres on that line: int64, ascending, shape (n,)."""
-        return self.line_positions(
-            self.regions["chrom"].tolist(), self.regions["start"].to_numpy() + self.width // 2
-        )
+        return self.line_positions(self.regions["chrom"].tolist(), self.regions["start"].to_numpy() + self.width // 2)
 
     @cached_property
     def _example_keys(self) -> NDArray[np.int64]:
@@ -198,11 +191,7 @@ class Corpus:
         slots = np.searchsorted(keys, query)[:, None] + np.arange(-reach, reach)
         inside = (slots >= 0) & (slots < len(keys))
         distance = keys[np.clip(slots, 0, max(len(keys) - 1, 0))] - query[:, None]
-        usable = (
-            inside
-            & (np.abs(distance) < _CHROMOSOME_STRIDE // 2)
-            & (2 * np.abs(distance) >= self.width + window)
-        )
+        usable = inside & (np.abs(distance) < _CHROMOSOME_STRIDE // 2) & (2 * np.abs(distance) >= self.width + window)
         remoteness = np.where(usable, np.abs(distance), _CHROMOSOME_STRIDE)
         order = np.argsort(remoteness, axis=1, kind="stable")[:, :count]
         found = np.take_along_axis(np.where(usable, slots, -1), order, axis=1)

@@ -32,14 +32,10 @@ def find_cell_types(paths: Sequence[Path]) -> dict[str, Path]:
             found.add(path, "no such file or folder", "Check --peaks.")
             continue
         members = (
-            sorted(p for p in path.iterdir() if p.name.lower().endswith(PEAK_SUFFIXES))
-            if path.is_dir()
-            else [path]
+            sorted(p for p in path.iterdir() if p.name.lower().endswith(PEAK_SUFFIXES)) if path.is_dir() else [path]
         )
         if not members:
-            found.add(
-                path, "the folder holds no *.narrowPeak or *.bed file", "Put one file per cell type there."
-            )
+            found.add(path, "the folder holds no *.narrowPeak or *.bed file", "Put one file per cell type there.")
         for member in members:
             name = cell_type_of(member)
             if name in files:
@@ -51,9 +47,7 @@ def find_cell_types(paths: Sequence[Path]) -> dict[str, Path]:
             files[name] = member
     found.raise_any()
     if not files:
-        raise UserError(
-            problem("--peaks", "no cell type is given", "Give at least one narrowPeak or BED file.")
-        )
+        raise UserError(problem("--peaks", "no cell type is given", "Give at least one narrowPeak or BED file."))
     return dict(sorted(files.items()))
 
 
@@ -65,9 +59,7 @@ def cell_type_of(path: Path) -> str:
     return path.stem
 
 
-def accessible_regions(
-    regions: pd.DataFrame, peaks: pd.DataFrame
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def accessible_regions(regions: pd.DataFrame, peaks: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Find the regions that are accessible in one cell type, and their signal.
 
     A region is accessible if a peak has its summit in it, or covers its centre. Its signal is the highest of

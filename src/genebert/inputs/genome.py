@@ -45,18 +45,18 @@ class Genome:
 
     def _open(self, bgzip: bool) -> pysam.FastaFile:
         index, blocks = Path(f"{self.path}.fai"), Path(f"{self.path}.gzi")
-        if not (index.exists() and (blocks.exists() or not bgzip)):
+        needed = [index, blocks] if bgzip else [index]
+        if not all(file.exists() and file.stat().st_mtime >= self.path.stat().st_mtime for file in needed):
             index, blocks = self._make_index(bgzip)
         try:
             fasta = pysam.FastaFile(str(self.path), str(index), str(blocks) if bgzip else None)
         except (OSError, ValueError) as error:
-            raise UserError(problem(self.path, f"the FASTA cannot be opened ({error})",
-                                    f"Try `samtools faidx {self.path}`.")) from None
+            raise UserError(
+                problem(self.path, f"the FASTA cannot be opened ({error})", f"Try `samtools faidx {self.path}`.")
+            ) from None
         if not fasta.references:
             raise UserError(
-                problem(
-                    self.path, "the FASTA holds no sequence", "Give a genome with at least one chromosome."
-                )
+                problem(self.path, "the FASTA holds no sequence", "Give a genome with at least one chromosome.")
             )
         return fasta
 
@@ -103,10 +103,7 @@ class Genome:
 
     def fetch_all(self, chroms: Iterable[str], starts: NDArray[np.int64], width: int) -> NDArray[np.uint8]:
         """Return the base codes of windows of equal width: uint8, shape (n, width)."""
-        rows = [
-            self.fetch(chrom, int(start), int(start) + width)
-            for chrom, start in zip(chroms, starts, strict=True)
-        ]
+        rows = [self.fetch(chrom, int(start), int(start) + width) for chrom, start in zip(chroms, starts, strict=True)]
         return np.stack(rows) if rows else np.empty((0, width), dtype=np.uint8)
 
     def __enter__(self) -> "Genome":
@@ -134,17 +131,20 @@ def check_fasta(path: Path) -> bool:
             head = handle.read(18)
     except OSError as error:
         raise UserError(
-            problem(
-                path, f"the genome cannot be read ({error.strerror})", "Check the path and its permissions."
-            )
+            problem(path, f"the genome cannot be read ({error.strerror})", "Check the path and its permissions.")
         ) from None
     if not head:
         raise UserError(problem(path, "the file is empty", "Give a FASTA with at least one sequence."))
     if head.startswith(GZIP_MAGIC):
         if head[12:14] != BGZF_SUBFIELD:
             plain = path.name.removesuffix(".gz")
-            raise UserError(problem(path, "it is compressed with gzip, which allows no random access",
-                                    f"Recompress it: gunzip -c {path} | bgzip > {plain}.bgz"))
+            raise UserError(
+                problem(
+                    path,
+                    "it is compressed with gzip, which allows no random access",
+                    f"Recompress it: gunzip -c {path} | bgzip > {plain}.bgz",
+                )
+            )
         return True
     if not head.startswith(b">"):
         raise UserError(

@@ -58,6 +58,15 @@ def read_peaks(path: Path, lengths: Mapping[str, int], *, skip_unknown: bool = F
     """
     intervals = read_bed(path, lengths, skip_unknown=skip_unknown)
     table = intervals.table
+    if table.empty:
+        raise UserError(
+            problem(
+                path,
+                f"none of its chromosomes ({_shorten(list(intervals.skipped))}) is in the genome, which has "
+                f"{_shorten(list(lengths))}",
+                "Give peaks and genome of the same assembly.",
+            )
+        )
     middle = (table["start"] + table["end"]) // 2
     rank = pd.Series(0.0, index=table.index)
     signal = pd.Series(1.0, index=table.index)
@@ -86,8 +95,11 @@ def _check_summits(intervals: Intervals) -> None:
     wrong = summit.isna() | (summit >= table["end"] - table["start"])
     found = Problems(f"The peaks of {intervals.path} cannot be used:")
     for line, value in zip(table["line"][wrong], table["summit"][wrong], strict=True):
-        found.add(f"line {line}", f"column 10 (summit) is {value!r}, and not an offset inside the peak",
-                  "Give the offset from start, or -1 if there is none.")
+        found.add(
+            f"line {line}",
+            f"column 10 (summit) is {value!r}, and not an offset inside the peak",
+            "Give the offset from start, or -1 if there is none.",
+        )
     found.raise_any()
 
 
@@ -95,8 +107,11 @@ def _check_signal(intervals: Intervals, signal: pd.Series) -> None:
     wrong = ~np.isfinite(signal) | (signal < 0)
     found = Problems(f"The peaks of {intervals.path} cannot be used:")
     for line, value in zip(intervals.table["line"][wrong], signal[wrong], strict=True):
-        found.add(f"line {line}", f"its signal is {value}, and not an amount",
-                  "Give a number from 0 on in column 7 of a narrowPeak file, or in column 5 of a BED file.")
+        found.add(
+            f"line {line}",
+            f"its signal is {value}, and not an amount",
+            "Give a number from 0 on in column 7 of a narrowPeak file, or in column 5 of a BED file.",
+        )
     found.raise_any()
 
 
@@ -146,9 +161,7 @@ def check_intervals(
             "Use the genome assembly that the intervals were called on, or cut them.",
         )
     found.raise_any()
-    key = [
-        name for name in ("chrom", "start", "end", "summit", "strand", "label", "cell_type") if name in table
-    ]
+    key = [name for name in table.columns if name not in ("line", "name")]
     repeated = table.duplicated(key)
     return Intervals(table[~repeated].reset_index(drop=True), path, int(repeated.sum()), skipped)
 
@@ -168,9 +181,7 @@ def _parse_coordinates(rows: pd.DataFrame, found: Problems) -> pd.DataFrame:
             )
         table[name] = numbers.where(~bad, 0).astype(np.int64)
     for line, start in table.loc[readable & (table["start"] < 0), ["line", "start"]].itertuples(index=False):
-        found.add(
-            f"line {line}", f"start is {start}", "Coordinates are 0-based and not negative; correct the line."
-        )
+        found.add(f"line {line}", f"start is {start}", "Coordinates are 0-based and not negative; correct the line.")
     empty = readable & (table["end"] <= table["start"])
     for line, start, end in table.loc[empty, ["line", "start", "end"]].itertuples(index=False):
         found.add(
@@ -187,7 +198,7 @@ def _map_chromosomes(
     names = table["chrom"].unique()
     mapped = match_chromosomes(names, lengths)
     unknown = [str(name) for name in names if name not in mapped]
-    if unknown and (not skip_unknown or not mapped):
+    if unknown and not skip_unknown:
         raise UserError(_naming_error(table, path, unknown, lengths))
     skipped = {name: int((table["chrom"] == name).sum()) for name in unknown}
     kept = table[table["chrom"].isin(list(mapped))]
@@ -235,9 +246,7 @@ def read_text(path: Path) -> str:
         with open_text(path) as handle:
             text = handle.read()
     except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise UserError(
-            problem(path, "the gzip file is truncated or damaged", "Copy or download it again.")
-        ) from None
+        raise UserError(problem(path, "the gzip file is truncated or damaged", "Copy or download it again.")) from None
     except UnicodeDecodeError:
         raise UserError(problem(path, "it is not a text file", "Give a text file, plain or gzip.")) from None
     except OSError as error:
@@ -251,20 +260,29 @@ def read_text(path: Path) -> str:
 
 def _read_rows(path: Path) -> pd.DataFrame:
     """Return the rows of a BED-like file as text, columns named by their number, and the 1-based `line`."""
-    lines = [(number, line) for number, line in enumerate(read_text(path).splitlines(), 1)
-             if line.strip() and not line.startswith(_HEADER_WORDS)]
+    lines = [
+        (number, line)
+        for number, line in enumerate(read_text(path).splitlines(), 1)
+        if line.strip() and not line.startswith(_HEADER_WORDS)
+    ]
     if not lines:
         raise UserError(problem(path, "it holds only comments", "Give a file with at least one interval."))
     columns = [line.rstrip().split("\t") for _, line in lines]
     width = len(columns[0])
     found = Problems(f"The intervals of {path} cannot be used:")
     if width < 3:
-        found.add(f"line {lines[0][0]}", f"it has {width} tab-separated column(s), and at least 3 are needed",
-                  "Write chrom, start, end separated by tabs.")
+        found.add(
+            f"line {lines[0][0]}",
+            f"it has {width} tab-separated column(s), and at least 3 are needed",
+            "Write chrom, start, end separated by tabs.",
+        )
     for (number, _), row in zip(lines, columns, strict=True):
         if len(row) != width:
-            found.add(f"line {number}", f"it has {len(row)} columns, and the first line has {width}",
-                      "Give every line the same number of columns.")
+            found.add(
+                f"line {number}",
+                f"it has {len(row)} columns, and the first line has {width}",
+                "Give every line the same number of columns.",
+            )
     found.raise_any()
     names = NARROW_PEAK if width == len(NARROW_PEAK) else BED[:width]
     table = pd.DataFrame([row[: len(names)] for row in columns], columns=list(names), dtype=object)
@@ -290,8 +308,11 @@ def read_table(path: Path) -> pd.DataFrame:
     kept = [(number, row) for number, row in enumerate(rows[1:], 2) if row]
     for number, row in kept:
         if len(row) != len(header):
-            found.add(f"line {number}", f"it has {len(row)} columns, and the header has {len(header)}",
-                      "Give every line the header's number of columns.")
+            found.add(
+                f"line {number}",
+                f"it has {len(row)} columns, and the header has {len(header)}",
+                "Give every line the header's number of columns.",
+            )
     if not kept:
         found.add("line 1", "there are no rows after the header", "Give at least one row.")
     found.raise_any()

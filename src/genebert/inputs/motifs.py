@@ -49,15 +49,11 @@ def read_motifs(source: str) -> list[Motif]:
     path = Path(source)
     text = read_text(path)
     found = Problems(f"The motifs of {path} cannot be used:")
-    motifs = list(
-        _read_meme(text, found) if text.lstrip().startswith("MEME version") else _read_jaspar(text, path)
-    )
+    motifs = list(_read_meme(text, found) if text.lstrip().startswith("MEME version") else _read_jaspar(text, path))
     _check_collection(motifs, found)
     found.raise_any()
     if not motifs:
-        raise UserError(
-            problem(path, "no motif was found", "Give a MEME (version 4 or later) or JASPAR file.")
-        )
+        raise UserError(problem(path, "no motif was found", "Give a MEME (version 4 or later) or JASPAR file."))
     return motifs
 
 
@@ -103,8 +99,11 @@ def _read_meme(text: str, found: Problems) -> Iterator[Motif]:
         rows = _probability_rows(lines, start, end, found)
         stated = _STATED_WIDTH.search("\n".join(lines[start:end]))
         if rows and stated and int(stated[1]) != len(rows):
-            found.add(f"line {start + 1}", f"{lines[start]!r} has {len(rows)} rows, and says w= {stated[1]}",
-                      "Copy or download the file again.")
+            found.add(
+                f"line {start + 1}",
+                f"{lines[start]!r} has {len(rows)} rows, and says w= {stated[1]}",
+                "Copy or download the file again.",
+            )
         elif rows:
             yield Motif(words[0], words[1] if len(words) > 1 else _short_name(words[0]), np.array(rows))
 
@@ -130,9 +129,7 @@ def _probability_rows(lines: list[str], start: int, end: int, found: Problems) -
                 )
                 return []
             if len(rows[-1]) != 4:
-                found.add(
-                    f"line {number + 1}", f"it has {len(rows[-1])} numbers", "Write four numbers: A C G T."
-                )
+                found.add(f"line {number + 1}", f"it has {len(rows[-1])} numbers", "Write four numbers: A C G T.")
                 return []
     if not rows:
         found.add(
@@ -152,9 +149,7 @@ def _check_collection(motifs: list[Motif], found: Problems) -> None:
     seen: set[str] = set()
     for motif in motifs:
         if motif.id in seen:
-            found.add(
-                f"motif {motif.id}", "the name occurs more than once", "Rename or remove the repetition."
-            )
+            found.add(f"motif {motif.id}", "the name occurs more than once", "Rename or remove the repetition.")
         seen.add(motif.id)
         sums = motif.probabilities.sum(axis=1)
         wrong = np.flatnonzero(~(np.abs(sums - 1) <= SUM_TOLERANCE) | (motif.probabilities < 0).any(axis=1))

@@ -81,8 +81,13 @@ class VcfReader:
                 raise UserError(problem(path, "the file is empty", "Give a VCF with a header."))
             self._file = pysam.VariantFile(str(path))
         except (ValueError, OSError) as error:
-            raise UserError(problem(path, f"it is no VCF or BCF with a header ({error})",
-                                    "A VCF starts with ##fileformat=VCFv4.x and has a line #CHROM POS ID REF ALT ...")) from None
+            raise UserError(
+                problem(
+                    path,
+                    f"it is no VCF or BCF with a header ({error})",
+                    "A VCF starts with ##fileformat=VCFv4.x and has a line #CHROM POS ID REF ALT ...",
+                )
+            ) from None
         finally:
             pysam.set_verbosity(verbosity)
 
@@ -100,8 +105,13 @@ class VcfReader:
                     names |= match_chromosomes([raw.chrom], self.genome.lengths) or {raw.chrom: ""}
                 yield self._record(raw, names[raw.chrom])
         except (OSError, ValueError) as error:
-            raise UserError(problem(f"{self.path}, record {self.read + 1}", f"it cannot be read ({error})",
-                                    "The file may be truncated or malformed; check it with `bcftools view`.")) from None
+            raise UserError(
+                problem(
+                    f"{self.path}, record {self.read + 1}",
+                    f"it cannot be read ({error})",
+                    "The file may be truncated or malformed; check it with `bcftools view`.",
+                )
+            ) from None
 
     def _record(self, raw: pysam.VariantRecord, chrom: str) -> Record:
         alts = raw.alts or ()
@@ -122,7 +132,10 @@ class VcfReader:
             return "chromosome not in the genome"
         if not (set(variant.alt) <= NUCLEOTIDES and set(variant.ref) <= NUCLEOTIDES and variant.alt and variant.ref):
             return "symbolic, missing or ambiguous allele"
-        if abs(len(variant.ref) - len(variant.alt)) > self.max_indel or max(len(variant.ref), len(variant.alt)) > 2 * self.max_indel:
+        if (
+            abs(len(variant.ref) - len(variant.alt)) > self.max_indel
+            or max(len(variant.ref), len(variant.alt)) > 2 * self.max_indel
+        ):
             return "longer than --max-indel"
         found = decode(self.genome.fetch(variant.chrom, variant.position, variant.position + len(variant.ref)))
         if found == variant.ref:
@@ -154,14 +167,20 @@ class VcfWriter:
     """
 
     def __init__(
-        self, path: Path, header_lines: Sequence[str], lengths: Mapping[str, int], info: Mapping[str, tuple[str, str, str]]
+        self,
+        path: Path,
+        header_lines: Sequence[str],
+        lengths: Mapping[str, int],
+        info: Mapping[str, tuple[str, str, str]],
     ) -> None:
         self.path = path
         header = pysam.VariantHeader()
         for line in header_lines:
             header.add_line(line)
         for name, (number, kind, description) in info.items():
-            header.add_meta("INFO", items=[("ID", name), ("Number", number), ("Type", kind), ("Description", description)])
+            header.add_meta(
+                "INFO", items=[("ID", name), ("Number", number), ("Type", kind), ("Description", description)]
+            )
         for name, length in lengths.items():
             if name not in header.contigs:
                 header.add_meta("contig", items=[("ID", name), ("length", str(length))])
@@ -171,8 +190,12 @@ class VcfWriter:
     def write(self, record: Record, info: Mapping[str, object]) -> None:
         """Write one record with its INFO values."""
         made = self._header.new_record(
-            contig=record.chrom, start=record.position, alleles=(record.ref, *(allele.alt for allele in record.alleles)),
-            id=None if record.id == "." else record.id, qual=record.quality, filter=list(record.filters) or None,
+            contig=record.chrom,
+            start=record.position,
+            alleles=(record.ref, *(allele.alt for allele in record.alleles)),
+            id=None if record.id == "." else record.id,
+            qual=record.quality,
+            filter=list(record.filters) or None,
         )
         for name, value in info.items():
             made.info[name] = value

@@ -79,7 +79,9 @@ class GeneBertModel(GeneBertPreTrainedModel):
     def forward(self, input_ids: torch.Tensor, segment_ids: torch.Tensor, matrix: RegionMatrix) -> GeneBertOutput:
         """Encode sequences (token and segment ids, int64, shape (b, tokens)) and their region matrices."""
         encoded: SequenceOutput = self.sequence_encoder(input_ids, segment_ids)
-        return GeneBertOutput(last_hidden_state=encoded.hidden, sequence=encoded.pooled, region=self.region_encoder(matrix))
+        return GeneBertOutput(
+            last_hidden_state=encoded.hidden, sequence=encoded.pooled, region=self.region_encoder(matrix)
+        )
 
     @property
     def sequence_width(self) -> int:
@@ -101,7 +103,9 @@ class GeneBertForPreTraining(GeneBertPreTrainedModel):
         self.genebert = GeneBertModel(config)
         self.base_head = HiddenBaseHead(config)
         self.adjacency_head = AdjacencyHead(config.hidden_size)
-        self.matching_head = MatchingHead(self.genebert.sequence_width, self.genebert.region_encoder.width, config.projection_dim)
+        self.matching_head = MatchingHead(
+            self.genebert.sequence_width, self.genebert.region_encoder.width, config.projection_dim
+        )
         self.post_init()
 
     def forward(self, batch: PretrainingBatch) -> PretrainingOutput:

@@ -12,15 +12,18 @@ from genebert.tokens import SPECIAL_TOKENS
 class HiddenBaseHead(nn.Module):
     """Predicts hidden bases from k-mer logits, computed at the scored tokens only.
 
-    The output embedding is the input embedding (tied), as in BERT. The distribution over k-mers at a token is marginalised to its
-    central base: p(base) is the sum over all k-mers with that base in the middle. So the loss counts nothing that a visible
-    neighbour gives away, and is in nats per base for every k.
+    The output embedding is the input embedding (tied), as in BERT. The distribution over k-mers at a token is
+    marginalised to its
+    central base: p(base) is the sum over all k-mers with that base in the middle. So the loss counts nothing that a
+    visible neighbour gives away, and is in nats per base for every k.
     """
 
     def __init__(self, config: GeneBertConfig) -> None:
         super().__init__()
         self.k = config.k
-        self.transform = nn.Sequential(nn.Linear(config.hidden_size, config.hidden_size), nn.GELU(), nn.LayerNorm(config.hidden_size))
+        self.transform = nn.Sequential(
+            nn.Linear(config.hidden_size, config.hidden_size), nn.GELU(), nn.LayerNorm(config.hidden_size)
+        )
         self.bias = nn.Parameter(torch.zeros(4**config.k))
 
     def forward(self, hidden: torch.Tensor, embeddings: torch.Tensor) -> torch.Tensor:
@@ -41,7 +44,12 @@ class AdjacencyHead(nn.Module):
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.BatchNorm1d(3 * hidden_size), nn.Linear(3 * hidden_size, hidden_size), nn.GELU(), nn.Linear(hidden_size, 1))
+        self.layers = nn.Sequential(
+            nn.BatchNorm1d(3 * hidden_size),
+            nn.Linear(3 * hidden_size, hidden_size),
+            nn.GELU(),
+            nn.Linear(hidden_size, 1),
+        )
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """Return logits of adjacency, shape (b,), of pooled sequences, shape (b, 4 * hidden)."""
@@ -53,8 +61,8 @@ class AdjacencyHead(nn.Module):
 class MatchingHead(nn.Module):
     """Projects both modalities into one space of unit vectors, with a learned temperature (Radford et al. 2021).
 
-    Pooled vectors of different regions are alike but for small differences, and these are what matters. Batch normalisation takes
-    away what all have in common.
+    Pooled vectors of different regions are alike but for small differences, and these are what matters. Batch
+    normalisation takes away what all have in common.
     """
 
     INITIAL = math.log(1 / 0.07)
@@ -82,7 +90,9 @@ class ClassificationHead(nn.Module):
 
     def __init__(self, width: int, hidden: int, labels: int, dropout: float) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.BatchNorm1d(width), nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, labels))
+        self.layers = nn.Sequential(
+            nn.BatchNorm1d(width), nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, labels)
+        )
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """Return logits, shape (b, labels), of pooled vectors, shape (b, width)."""

@@ -14,11 +14,11 @@ ACCESSIBILITY_SCALE = 10.0
 class RegionEncoder(nn.Module):
     """Swin over an image of motifs x regions.
 
-    The channels are standardised motif evidence, accessibility, and a mark on the window's own column. Rows are particular TFs, so
-    that absolute position embeddings are on, unlike in Swin for photographs.
+    The channels are standardised motif evidence, accessibility, and a mark on the window's own column. Rows are
+    particular TFs, so that absolute position embeddings are on, unlike in Swin for photographs.
 
-    `evidence_mean` and `evidence_std` (uint8 steps, one value per motif) are fitted on the training regions by pre-training and
-    kept with the weights.
+    `evidence_mean` and `evidence_std` (uint8 steps, one value per motif) are fitted on the training regions by
+    pre-training and kept with the weights.
     """
 
     evidence_mean: torch.Tensor
@@ -66,8 +66,8 @@ class RegionEncoder(nn.Module):
     def forward(self, matrix: RegionMatrix) -> torch.Tensor:
         """Return pooled vectors, shape (b, width).
 
-        They are the states over the window's own column, TF group by TF group, followed by the mean over the whole matrix; a tiled
-        sequence owns all columns.
+        They are the states over the window's own column, TF group by TF group, followed by the mean over the whole
+        matrix; a tiled sequence owns all columns.
         """
         states = self.swin(pixel_values=self.image(matrix)).last_hidden_state
         grid = states.unflatten(1, self.grid)

@@ -15,7 +15,8 @@ class SequenceOutput(NamedTuple):
 
     Attributes:
         hidden: shape (b, tokens, hidden).
-        pooled: shape (b, 4 * hidden): the [CLS] state, the means of the states of either segment, and the highest of all.
+        pooled: shape (b, 4 * hidden): the [CLS] state, the means of the states of either segment, and the highest of
+            all.
     """
 
     hidden: torch.Tensor
@@ -25,8 +26,9 @@ class SequenceOutput(NamedTuple):
 class SequenceEncoder(nn.Module):
     """BERT over [CLS] A [SEP] B [SEP], with an optional convolution before it.
 
-    A convolution over token embeddings lets a masked position see its neighbours, and a motif be one filter, before attention has
-    learned what is near; a small network on little data needs that. Without it, this is BERT as DNABERT has it.
+    A convolution over token embeddings lets a masked position see its neighbours, and a motif be one filter, before
+    attention has learned what is near; a small network on little data needs that. Without it, this is BERT as DNABERT
+    has it.
     """
 
     POOLED = 4
@@ -48,7 +50,9 @@ class SequenceEncoder(nn.Module):
             ),
             add_pooling_layer=False,
         )
-        self.stem = nn.Conv1d(config.hidden_size, config.hidden_size, config.stem, padding="same") if config.stem else None
+        self.stem = (
+            nn.Conv1d(config.hidden_size, config.hidden_size, config.stem, padding="same") if config.stem else None
+        )
 
     def forward(self, input_ids: torch.Tensor, segment_ids: torch.Tensor) -> SequenceOutput:
         """Encode tokens: input_ids and segment_ids are int64, shape (b, tokens)."""

@@ -119,7 +119,7 @@ def inline_svg(document: str, alt: str) -> str:
 
 
 def own_ids(svg: Markup, number: int) -> Markup:
-    """Return an svg element whose ids, and the references to them, bear a number, so that a page holds none twice."""
+    """Return an svg element whose ids, and references to them, bear a number, so that none occurs twice."""
     return Markup(
         re.sub(
             r"<[^<>]*>",  # within tags only: a name may hold anything but angle brackets

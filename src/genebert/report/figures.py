@@ -174,39 +174,22 @@ def locus(
         chrom: where they lie.
     """
 
+    labels = [f"{start:,}" for start in starts]
+    range_of = float(evidence.min()), float(evidence.max())
+
     def draw(figure: Canvas) -> None:
-        above, below = figure.subplots(
-            2, 1, sharex=True, height_ratios=[len(motifs) + 1, len(cell_types) + 1]
-        )
-        labels = [f"{start:,}" for start in starts]
-        heat_map(
-            above,
-            evidence,
-            motifs,
-            labels,
-            sequential(BLUE),
-            (float(evidence.min()), float(evidence.max())),
-            "−log₁₀ p of best hit",
-        )
-        heat_map(
-            below,
-            access,
-            cell_types,
-            labels,
-            sequential(GREEN),
-            (0, float(access.max()) or 1.0),
-            "log(1 + CPM)",
-        )
+        ratios = [len(motifs) + 1, len(cell_types) + 1]
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=ratios)
+        heat_map(above, evidence, motifs, labels, sequential(BLUE), range_of, "−log₁₀ p of best hit")
+        limits = 0.0, float(access.max()) or 1.0
+        heat_map(below, access, cell_types, labels, sequential(GREEN), limits, "log(1 + CPM)")
         above.tick_params(labelbottom=False)
         for axes in (above, below):
             axes.tick_params(labelsize=6)
         below.set_xlabel(f"Start of the region on {chrom} (bp, 0-based)")
 
     height = 1.3 + 0.125 * (len(motifs) + len(cell_types))
-    alt = (
-        "Two heat maps over the same regions: motif evidence of transcription factors, and accessibility in"
-        " each cell type."
-    )
+    alt = "Two heat maps over the same regions: motif evidence, and accessibility in each cell type."
     return panel(alt, (WIDE, height), draw)
 
 
@@ -238,14 +221,10 @@ def learning_curve(
     def draw(figure: Canvas) -> None:
         axes = figure.subplots()
         for i, run in enumerate(runs):
-            for column, look in (
-                (train, {"alpha": 0.55}),
-                (valid, {"marker": "o", "markersize": 3.0, "linewidth": 0.9}),
-            ):
-                if column in run and run[column].notna().any():
-                    known = run[["step", column]].dropna()
-                    label = {train: "training", valid: "validation"}[column] if i == 0 else None
-                    axes.plot(known["step"], known[column], color=colour, label=label, **look)
+            _losses(axes, run, train, "training" if i == 0 else None, color=colour, alpha=0.55)
+            _losses(
+                axes, run, valid, "validation" if i == 0 else None, color=colour, marker="o", linewidth=0.9
+            )
         if ignorance is not None:
             axes.axhline(ignorance[0], color=GREY, linestyle="--", linewidth=0.8, label=ignorance[1])
         axes.set_title(title, loc="left")
@@ -258,46 +237,29 @@ def learning_curve(
     return panel(alt, (width, 1.95), draw)
 
 
+def _losses(axes: Axes, run: pd.DataFrame, column: str, label: str | None, **look: Any) -> None:
+    if column in run and run[column].notna().any():
+        known = run[["step", column]].dropna()
+        axes.plot(known["step"], known[column], label=label, markersize=3, **look)
+
+
 # ---------------------------------------------------------------------------------------------------- results
 
 
-def dots(
-    title: str,
-    metric: str,
-    methods: Dots,
-    chance: float | None,
-    colours: Mapping[str, str],
-    width: float = HALF,
-) -> Panel:
+def dots(title: str, metric: str, methods: Dots, chance: float | None, colours: Mapping[str, str]) -> Panel:
     """Draw estimates as dots with 95% intervals, one row per method, and chance as a dashed line."""
 
     def draw(figure: Canvas) -> None:
         axes = figure.subplots()
+        small: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 6}
         for row, (name, value) in enumerate(methods.items()):
-            axes.plot(
-                [value.low, value.high], [row, row], color=colours[name], linewidth=1.3, solid_capstyle="butt"
-            )
+            axes.hlines(row, value.low, value.high, color=colours[name], linewidth=1.3)
             axes.plot(value.value, row, marker="o", color=colours[name], markersize=4.5)
-            axes.annotate(
-                f"{value.value:.3f}",
-                (value.value, row),
-                (0, 4),
-                textcoords="offset points",
-                ha="center",
-                fontsize=6,
-            )
+            axes.annotate(f"{value.value:.3f}", (value.value, row), (0, 4), **small)
         if chance is not None:
             axes.axvline(chance, color=GREY, linestyle="--", linewidth=0.8, zorder=0)
             axes.annotate(
-                "chance",
-                (chance, 1),
-                (0, 1),
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-                ha="center",
-                va="bottom",
-                fontsize=6,
-                color=GREY,
+                "chance", (chance, 1), (0, 1), xycoords=("data", "axes fraction"), color=GREY, **small
             )
         axes.set_yticks(range(len(methods)), list(methods))
         axes.set_ylim(len(methods) - 0.6, -0.7)
@@ -308,7 +270,7 @@ def dots(
         axes.set_title(title, loc="left", pad=9)
 
     alt = f"Dots with 95% intervals: {title} {metric} of {', '.join(methods)}."
-    return panel(alt, (width, 0.82 + 0.19 * len(methods)), draw)
+    return panel(alt, (HALF, 0.82 + 0.19 * len(methods)), draw)
 
 
 def _square(axes: Axes, x: str, y: str) -> None:

@@ -79,9 +79,8 @@ def mutagenesis_panel(variant: str, cell_type: str, rows: pd.DataFrame) -> Panel
     """
     lengths = allele_lengths(variant)
     tables = [rows[rows["allele"] == allele] for allele in ALLELES]
-    columns = [
-        aligned(np.arange(min(t["offset"]), max(t["offset"]) + 1), own, other)
-        for t, own, other in zip(tables, lengths, lengths[::-1], strict=True)
+    places = [
+        _places(table, own, other) for table, own, other in zip(tables, lengths, lengths[::-1], strict=True)
     ]
     limits = symmetric(rows["difference"].to_numpy())
     heights = [letter_heights(table) for table in tables]
@@ -91,25 +90,31 @@ def mutagenesis_panel(variant: str, cell_type: str, rows: pd.DataFrame) -> Panel
     def draw(figure: Canvas) -> None:
         grid = figure.subplots(4, 1, sharex=True, height_ratios=[2, 1.1, 2, 1.1])
         for i, table in enumerate(tables):
-            places = dict(zip(range(min(table["offset"]), max(table["offset"]) + 1), columns[i], strict=True))
             logo, heat = grid[2 * i], grid[2 * i + 1]
-            _draw_logo(logo, heights[i].rename(index=places), f"{ALLELES[i].capitalize()}\nimportance (nats)")
+            _draw_logo(
+                logo, heights[i].rename(index=places[i]), f"{ALLELES[i].capitalize()}\nimportance (nats)"
+            )
             logo.set_ylim(stacked.min() - room, stacked.max() + room)
-            _draw_substitutions(figure, heat, substitutions(table).rename(columns=places), limits)
+            _draw_substitutions(figure, heat, substitutions(table).rename(columns=places[i]), limits)
             for axes in (logo, heat):
                 axes.axvspan(-0.5, max(lengths) - 0.5, color=PALE, zorder=-5, linewidth=0)
-        both = np.concatenate(columns)
-        grid[-1].set_xlim(both.min() - 0.6, both.max() + 0.6)
-        ticks = np.arange(-(-both.min() // 5) * 5, both.max() + 1, 5)
+        first, last = (
+            extreme(column for found in places for column in found.values()) for extreme in (min, max)
+        )
+        grid[-1].set_xlim(first - 0.6, last + 0.6)
+        ticks = np.arange(-(-first // 5) * 5, last + 1, 5)
         grid[-1].set_xticks(ticks, [minus(f"{tick:+d}") if tick else "0" for tick in ticks])
         grid[-1].set_xlabel("Aligned position (bp from the variant)")
         grid[0].set_title(f"{shorten(variant, 60)} in {shorten(cell_type)}", loc="left")
 
-    return panel(
-        f"In-silico mutagenesis of both alleles of {variant} in {cell_type}: logos and substitutions.",
-        (WIDE, 4.3),
-        draw,
-    )
+    alt = f"In-silico mutagenesis of both alleles of {variant} in {cell_type}: logos and substitutions."
+    return panel(alt, (WIDE, 4.3), draw)
+
+
+def _places(table: pd.DataFrame, own: int, other: int) -> dict[int, int]:
+    """Return the shared column of each offset of an allele."""
+    offsets = np.unique(table["offset"].to_numpy(np.int64))
+    return dict(zip(offsets.tolist(), aligned(offsets, own, other).tolist(), strict=True))
 
 
 def _draw_logo(axes: Axes, heights: pd.DataFrame, label: str) -> None:

@@ -122,18 +122,7 @@ def mismatches(found: Mapping[str, str]) -> Table:
 
 def top_variants(largest: pd.DataFrame) -> Table:
     """List the strongest variants: one row each, in the cell type where the effect is largest."""
-    p_value = next((name for name in ("p_value", "p") if name in largest), None)
-    header = [
-        "Variant",
-        "ID",
-        "Cell type",
-        "Gained",
-        "Lost",
-        "Reference",
-        "Alternate",
-        "Difference",
-        *(["p"] if p_value else []),
-    ]
+    header = ["Variant", "ID", "Cell type", "Gained", "Lost", "Reference", "Alternate", "Difference"]
     rows = []
     for row in largest.to_dict("records"):
         cells = [
@@ -146,7 +135,7 @@ def top_variants(largest: pd.DataFrame) -> Table:
             minus(f"{row['alternate']:.3f}"),
             minus(f"{row['difference']:+.3f}"),
         ]
-        rows.append([str(cell) for cell in cells] + ([f"{row[p_value]:.2g}"] if p_value else []))
+        rows.append([str(cell) for cell in cells])
     return Table(
         "The strongest variants.",
         header,

@@ -20,12 +20,8 @@ class CohortModel:
     """Constants of variants and the disease."""
 
     motif_fraction: float = 0.4  # variants that are aimed at a planted motif, one per element at most
-    break_bits: float = (
-        -3.0
-    )  # a variant aimed at an intact motif lowers its score by 3 bits or more, where one can
-    make_bits: float = (
-        3.0  # a variant aimed at a spoilt motif raises its score by 3 bits or more, where one can
-    )
+    break_bits: float = -3.0  # a variant aimed at an intact motif lowers its score by 3 bits or more, where one can
+    make_bits: float = 3.0  # a variant aimed at a spoilt motif raises its score by 3 bits or more, where one can
     indel_fraction: float = 0.1  # variants that are insertions or deletions
     longest_indel: int = 6  # bp
     cell: int = 40  # at most one variant in each stretch of this many bp
@@ -34,13 +30,9 @@ class CohortModel:
     block: int = 50000  # haplotype block, bp
     linkage: float = 0.6  # share of an allele's latent value that its haplotype block decides
     causal: int = 20  # variants that act on the disease
-    least_delta: float = (
-        0.3  # least change of the log-odds of accessibility, in the disease's cell type, of those
-    )
+    least_delta: float = 0.3  # least change of the log-odds of accessibility, in the disease's cell type, of those
     heritability: float = 0.5  # variance of the liability that the causal variants explain
-    sex_variance: float = (
-        0.05  # variance of the liability that sex explains; males have the greater liability
-    )
+    sex_variance: float = 0.05  # variance of the liability that sex explains; males have the greater liability
     trait_mean: float = 100.0  # quantitative trait, arbitrary units
     trait_sd: float = 15.0  # its standard deviation
     trait_heritability: float = 0.4  # its variance that the same causal variants explain
@@ -52,9 +44,7 @@ def check_variants(settings: SimulateSettings, model: CohortModel) -> None:
     most = round(settings.genome_mb * 1e6) // (3 * model.cell)
     if settings.variants > most:
         what = f"{settings.variants} variants are too many for {settings.genome_mb} Mb"
-        raise UserError(
-            problem("variants, genome_mb", what, f"Set variants to at most {most}, or raise genome_mb.")
-        )
+        raise UserError(problem("variants, genome_mb", what, f"Set variants to at most {most}, or raise genome_mb."))
 
 
 def place_variants(
@@ -103,9 +93,7 @@ def _aim(
     return pd.DataFrame(rows, columns=["position", "ref", "alt"])
 
 
-def _spot(
-    rng: np.random.Generator, genome: Genome, row: Any, motif: Motif, model: CohortModel
-) -> tuple[int, int, int]:
+def _spot(rng: np.random.Generator, genome: Genome, row: Any, motif: Motif, model: CohortModel) -> tuple[int, int, int]:
     """Choose the place in a motif, and the alternate base, that break it, or that mend a weak one."""
     start, strand, weak = int(row.start), int(row.strand), bool(row.weak)
     site = genome.sites(np.array([start]), np.array([strand]), motif.length)[0]
@@ -121,9 +109,7 @@ def _spot(
     return start + motif.length - 1 - column, 3 - int(site[column]), 3 - base
 
 
-def _free_positions(
-    rng: np.random.Generator, genome: Genome, aimed: Ints, n: int, model: CohortModel
-) -> Ints:
+def _free_positions(rng: np.random.Generator, genome: Genome, aimed: Ints, n: int, model: CohortModel) -> Ints:
     """Choose n places that keep their distance from Ns, the aimed variants, and one another."""
     cells = rng.permutation(len(genome.codes) // model.cell)
     found = cells * model.cell + rng.integers(0, model.cell - model.spacing, len(cells))
@@ -136,9 +122,7 @@ def _free_positions(
     return np.asarray(found[apart & known & (genome.codes[found] < 4)][:n])
 
 
-def _indel(
-    rng: np.random.Generator, genome: Genome, position: int, model: CohortModel
-) -> tuple[str, str] | None:
+def _indel(rng: np.random.Generator, genome: Genome, position: int, model: CohortModel) -> tuple[str, str] | None:
     """Return the alleles of an indel after the base at `position`, or None if it could be shifted left."""
     size = int(rng.integers(1, model.longest_indel, endpoint=True))
     here = genome.codes[position : position + size + 1]
@@ -166,18 +150,14 @@ def score_variants(
     """
     position, n_tfs = variants.position.to_numpy(), len(regulome.tfs)
     row = np.maximum(np.searchsorted(elements.start.to_numpy(), position, "right") - 1, 0)
-    inside = np.flatnonzero(
-        (position >= elements.start.to_numpy()[row]) & (position < elements.end.to_numpy()[row])
-    )
+    inside = np.flatnonzero((position >= elements.start.to_numpy()[row]) & (position < elements.end.to_numpy()[row]))
     start = elements.start.to_numpy()[row]
     width = int(elements.end[0] - elements.start[0])
     places = zip(start[inside], position[inside], variants.ref[inside], variants.alt[inside], strict=True)
     alternate = np.array([_alternate(genome, width, *place) for place in places], np.uint8)
     shift = np.zeros((len(variants), n_tfs + len(regulome.pairs)))
     if len(inside):
-        shift[inside] = regulome.occupancy(alternate) - regulome.occupancy(
-            genome.windows(start[inside], width)
-        )
+        shift[inside] = regulome.occupancy(alternate) - regulome.occupancy(genome.windows(start[inside], width))
     top = np.abs(shift[:, :n_tfs]).argmax(1)
     size = shift[np.arange(len(variants)), top]
     names = np.array([tf.name for tf in regulome.tfs])
@@ -205,16 +185,12 @@ def _touches(variants: pd.DataFrame, instances: pd.DataFrame) -> npt.NDArray[np.
     anchored = size + variants.alt.str.len().to_numpy() > 2
     low = variants.position.to_numpy() + anchored
     high = variants.position.to_numpy() + size
-    near = (
-        np.searchsorted(instances.start.to_numpy(), high) - 1
-    )  # the last motif that starts before the change ends
+    near = np.searchsorted(instances.start.to_numpy(), high) - 1  # the last motif that starts before the change ends
     ends = instances.end.to_numpy()[np.maximum(near, 0)]
     return np.asarray((near >= 0) & (ends > low))
 
 
-def draw_genotypes(
-    rng: np.random.Generator, positions: Ints, individuals: int, model: CohortModel
-) -> Genotypes:
+def draw_genotypes(rng: np.random.Generator, positions: Ints, individuals: int, model: CohortModel) -> Genotypes:
     """Draw phased genotypes, shape (variants, 2 * individuals), an individual's haplotypes side by side.
 
     Each haplotype has a latent value per block and one per variant; an allele is alternate on the

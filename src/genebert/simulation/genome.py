@@ -148,9 +148,7 @@ def pick_motifs(library: list[Motif], names: Iterable[str], longest: int) -> lis
     for name in names:
         candidates = [m for m in library if m.name.upper() == name.upper() and m.length <= longest]
         if not candidates:
-            raise UserError(
-                problem(JASPAR, f"no PWM of {name} with at most {longest} bp", "Reinstall pyjaspar >= 4.")
-            )
+            raise UserError(problem(JASPAR, f"no PWM of {name} with at most {longest} bp", "Reinstall pyjaspar >= 4."))
         chosen.append(replace(max(candidates, key=lambda m: m.information), name=name))
     return chosen
 
@@ -329,9 +327,7 @@ class Layout:
     blacklist: Ints
 
 
-def lay_out(
-    rng: np.random.Generator, genome: Genome, settings: SimulateSettings, model: GenomeModel
-) -> Layout:
+def lay_out(rng: np.random.Generator, genome: Genome, settings: SimulateSettings, model: GenomeModel) -> Layout:
     """Give each element a slot of its own, and each gene a run of slots on one chromosome arm.
 
     Every first arm ends with a slot for the blacklist.
@@ -340,9 +336,7 @@ def lay_out(
     shares, genes = _shares(settings, model), _spread(settings.genes, 2 * settings.chromosomes)
     tables, runs, blacklist, done = [], [], [], 0
     for arm, (share, n_genes) in enumerate(zip(shares, genes, strict=True)):
-        first = arm // 2 * genome.length + (
-            model.end_n if arm % 2 == 0 else (genome.length + model.middle_n) // 2
-        )
+        first = arm // 2 * genome.length + (model.end_n if arm % 2 == 0 else (genome.length + model.middle_n) // 2)
         slots = int(share) + (arm % 2 == 0)
         edges = first + np.arange(slots + 1) * arm_length // max(slots, 1)
         if arm % 2 == 0:
@@ -353,9 +347,7 @@ def lay_out(
         done += int(share)
     elements = pd.concat(tables, ignore_index=True)
     slack = elements.right - elements.left - model.slot
-    elements["centre"] = (
-        elements.left + model.slot // 2 + (rng.random(len(elements)) * (slack + 1)).astype(np.int64)
-    )
+    elements["centre"] = elements.left + model.slot // 2 + (rng.random(len(elements)) * (slack + 1)).astype(np.int64)
     elements["gene"], elements["strand"] = -1, 1
     for number, run in enumerate(runs):
         elements.loc[run, "gene"] = number
@@ -427,9 +419,7 @@ def _place_exons(
             start = int(rng.integers(low, high + max(0, room - model.slot // 2), endpoint=True))
             end = start + int(rng.integers(*model.exon_length, endpoint=True))
             into = len(model.acceptor) - 1
-            signals[model.acceptor].append(
-                (span(slot.centre, slot.strand, start - into, start + 1)[0], slot.strand)
-            )
+            signals[model.acceptor].append((span(slot.centre, slot.strand, start - into, start + 1)[0], slot.strand))
         if rank < len(run) - 1:
             signals[model.donor].append((span(slot.centre, slot.strand, end - 3, end + 6)[0], slot.strand))
         exons.append(span(slot.centre, slot.strand, start, end))

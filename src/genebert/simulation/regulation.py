@@ -136,9 +136,7 @@ class Regulome:
     def pair_activity(self) -> Floats:
         """Product of the two TFs' activities, shape (cell types, pairs)."""
         a = self.activity
-        return np.stack(
-            [a[:, self.index[p.first]] * a[:, self.index[p.second]] for p in self.pairs.values()], 1
-        )
+        return np.stack([a[:, self.index[p.first]] * a[:, self.index[p.second]] for p in self.pairs.values()], 1)
 
     @cached_property
     def programmes(self) -> list[str]:
@@ -222,9 +220,7 @@ class Regulome:
         return np.asarray(m.baseline + occupancy @ weights.T)
 
 
-def make_regulome(
-    rng: np.random.Generator, cell_types: int, model: RegulationModel
-) -> tuple[Regulome, list[Motif]]:
+def make_regulome(rng: np.random.Generator, cell_types: int, model: RegulationModel) -> tuple[Regulome, list[Motif]]:
     """Return the regulome, and the library that its PWMs come from."""
     library = load_motifs()
     names = [*UBIQUITOUS, *dict.fromkeys(tf for tfs in LINEAGES.values() for tf in tfs), TATA_TF]
@@ -283,9 +279,7 @@ def populate(
     return elements, instances
 
 
-def _assign_kinds(
-    rng: np.random.Generator, layout: Layout, genes: pd.DataFrame, regulome: Regulome
-) -> pd.DataFrame:
+def _assign_kinds(rng: np.random.Generator, layout: Layout, genes: pd.DataFrame, regulome: Regulome) -> pd.DataFrame:
     elements = layout.elements[["centre", "strand"]].copy()
     elements.insert(0, "element", [f"E{i + 1:06d}" for i in range(len(elements))])
     decoy = rng.random(len(elements)) < regulome.model.decoy_fraction

@@ -1,7 +1,7 @@
 """Accessibility: is a region accessible in a cell type? The labels come from the corpus itself.
 
-The network sees the region's sequence, its motif evidence, and which other regions are accessible nearby in the cell type, but
-never the region's own accessibility (see `batches.neighbourhood`).
+The network sees the region's sequence, its motif evidence, and which other regions are accessible nearby in the cell
+type, but never the region's own accessibility (see `batches.neighbourhood`).
 """
 
 import numpy as np
@@ -13,7 +13,8 @@ from genebert.settings import LabelsSettings
 
 
 def accessibility_windows(settings: LabelsSettings, corpus: Corpus) -> pd.DataFrame:
-    """Return regions labelled by their accessibility in a cell type: as many accessible as not, per cell type and split.
+    """Return regions labelled by their accessibility in a cell type: as many accessible as not, per cell type and
+    split.
 
     Returns:
         DataFrame with chrom, start, end (0-based, half-open), cell_type, label (1 accessible, 0 not), split.

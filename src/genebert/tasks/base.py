@@ -55,8 +55,9 @@ def read_windows(path: Path, genome: Genome | None, *, labelled: bool) -> Window
     """Read windows.
 
     Args:
-        path: CSV or TSV with a header (`sequence`, or `chrom`, `start`, `end`; optionally `strand`, `cell_type`, `label`,
-            `split`), a folder made by `genebert labels`, and without labels also BED or FASTA. Coordinates are 0-based, half-open.
+        path: CSV or TSV with a header (`sequence`, or `chrom`, `start`, `end`; optionally `strand`, `cell_type`,
+            `label`, `split`), a folder made by `genebert labels`, and without labels also BED or FASTA. Coordinates are
+            0-based, half-open.
         genome: needed for coordinates.
         labelled: whether a `label` column is needed.
 
@@ -97,8 +98,11 @@ def _need(genome: Genome | None, path: Path) -> Genome:
 def _check_columns(table: pd.DataFrame, path: Path, labelled: bool) -> None:
     found = Problems(f"The table {path} cannot be used:")
     if "sequence" not in table and not set(COORDINATES) <= set(table):
-        found.add("line 1", f"the header is {', '.join(table.columns.drop('line'))}",
-                  "Name a column `sequence`, or columns `chrom`, `start` and `end`.")
+        found.add(
+            "line 1",
+            f"the header is {', '.join(table.columns.drop('line'))}",
+            "Name a column `sequence`, or columns `chrom`, `start` and `end`.",
+        )
     if labelled and "label" not in table:
         found.add("line 1", "there is no column `label`", "Add it.")
     _check_values(table, "strand", _STRANDS, found)
@@ -137,8 +141,12 @@ def _from_genome(table: pd.DataFrame, genome: Genome, path: Path) -> Windows:
     stretches = table[list(COORDINATES)].itertuples(index=False)
     codes = [genome.fetch(chrom, start, end) for chrom, start, end in stretches]
     if "strand" in table:
-        codes = [reverse_complement(c) if strand == "-" else c for c, strand in zip(codes, table["strand"], strict=True)]
-    return Windows(table.drop(columns=[name for name in ("line", "name", "score") if name in table]), _fill(codes), path)
+        codes = [
+            reverse_complement(c) if strand == "-" else c for c, strand in zip(codes, table["strand"], strict=True)
+        ]
+    return Windows(
+        table.drop(columns=[name for name in ("line", "name", "score") if name in table]), _fill(codes), path
+    )
 
 
 def _read_fasta(path: Path) -> Windows:
@@ -147,7 +155,9 @@ def _read_fasta(path: Path) -> Windows:
             named = [(record.name, record.sequence or "") for record in records]
     except (OSError, ValueError) as error:
         raise UserError(problem(path, f"the FASTA cannot be read ({error})", "Check the file.")) from None
-    table = pd.DataFrame({"sequence": [sequence for _, sequence in named], "line": range(1, len(named) + 1)}, dtype=object)
+    table = pd.DataFrame(
+        {"sequence": [sequence for _, sequence in named], "line": range(1, len(named) + 1)}, dtype=object
+    )
     windows = _from_sequences(table, path)
     return Windows(windows.table.assign(sequence_id=[name for name, _ in named]), windows.codes, path)
 

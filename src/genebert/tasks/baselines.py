@@ -20,7 +20,7 @@ TUNED_ON: tuple[Split, Split] = ("train", "valid")
 
 
 def kmer_counts(codes: NDArray[np.uint8], k: int) -> sparse.csr_matrix:
-    """Return how often each k-mer occurs in each sequence: sparse float64, shape (n, 4^k); those with an N do not count."""
+    """Return how often each k-mer without an N occurs in each sequence: sparse float64, shape (n, 4^k)."""
     tokens = tokenize(codes, k)
     row, column = np.nonzero(tokens != UNK)
     index = tokens[row, column] - len(SPECIAL_TOKENS)
@@ -45,11 +45,15 @@ class KmerRegression:
 
     def predict(self, codes: NDArray[np.uint8], cell_type: NDArray[np.int64] | None) -> NDArray[np.float64]:
         """Return class probabilities: float64, shape (n, classes)."""
-        probability: NDArray[np.float64] = self.model.predict_proba(_features(codes, self.k, cell_type, self.cell_types))
+        probability: NDArray[np.float64] = self.model.predict_proba(
+            _features(codes, self.k, cell_type, self.cell_types)
+        )
         return probability
 
 
-def _features(codes: NDArray[np.uint8], k: int, cell_type: NDArray[np.int64] | None, cell_types: int) -> sparse.csr_matrix:
+def _features(
+    codes: NDArray[np.uint8], k: int, cell_type: NDArray[np.int64] | None, cell_types: int
+) -> sparse.csr_matrix:
     counts = kmer_counts(codes, k)
     if cell_type is None:
         return counts
@@ -66,7 +70,8 @@ def fit_kmer_regression(
     """Fit on the training rows; k and the penalty are those with the lowest log-loss on the validation rows.
 
     Args:
-        codes, label, cell_type: "train" and "valid" -> base codes (n, length), class indices (n,), cell type indices (n,) or None.
+        codes, label, cell_type: "train" and "valid" -> base codes (n, length), class indices (n,), cell type indices
+            (n,) or None.
         cell_types: number of cell types.
     """
     best: tuple[float, KmerRegression] | None = None

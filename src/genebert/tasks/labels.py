@@ -58,6 +58,9 @@ def check_genome(genome: Genome, corpus: Corpus) -> None:
         found.add(name, f"only {where} has this chromosome", "Give the genome that the corpus was made from.")
     for name in sorted(set(genome.lengths) & set(corpus.lengths)):
         if genome.lengths[name] != corpus.lengths[name]:
-            found.add(name, f"it has {genome.lengths[name]} bp in the genome and {corpus.lengths[name]} bp in the corpus",
-                      "Give the genome that the corpus was made from.")
+            found.add(
+                name,
+                f"it has {genome.lengths[name]} bp in the genome and {corpus.lengths[name]} bp in the corpus",
+                "Give the genome that the corpus was made from.",
+            )
     found.raise_any()

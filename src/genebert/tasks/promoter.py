@@ -1,4 +1,4 @@
-"""Promoter classification: windows around transcription start sites against windows of the same GC content elsewhere."""
+"""Promoters: windows around transcription start sites against windows of the same GC content elsewhere."""
 
 import numpy as np
 import pandas as pd
@@ -18,10 +18,11 @@ _MOST_N = 0.1
 
 
 def promoter_windows(settings: LabelsSettings, corpus: Corpus, genome: Genome) -> pd.DataFrame:
-    """Return windows from `upstream` bp before to `downstream` bp after transcription start sites, and as many negatives.
+    """Return windows from `upstream` bp before to `downstream` bp after transcription start sites, and as many
+    negatives.
 
-    A negative is drawn at random from the same chromosome, on a random strand, at least 1,000 bp from any start site, with the GC
-    content of a positive; without that match the task would be one of GC content.
+    A negative is drawn at random from the same chromosome, on a random strand, at least 1,000 bp from any start site,
+    with the GC content of a positive; without that match the task would be one of GC content.
 
     Returns:
         DataFrame with chrom, start, end (0-based, half-open), strand, label (1 promoter, 0 not), split.
@@ -30,15 +31,24 @@ def promoter_windows(settings: LabelsSettings, corpus: Corpus, genome: Genome) -
         UserError: no start sites are given or left.
     """
     if settings.tss is None:
-        raise UserError(problem("--tss", "the task promoter needs transcription start sites", "Give a BED with strand."))
+        raise UserError(
+            problem("--tss", "the task promoter needs transcription start sites", "Give a BED with strand.")
+        )
     sites = read_bed(settings.tss, genome.lengths).table
     if "strand" not in sites or not set(sites["strand"]) <= {"+", "-"}:
         raise UserError(problem(settings.tss, "transcription start sites need a strand in column 6, + or -", "Add it."))
     generator = np.random.default_rng(settings.seed)
     positives = _around(sites, settings, genome)
-    negatives = [_matched_negatives(chrom, rows, sites, genome, generator) for chrom, rows in positives.groupby("chrom", sort=True)]
+    negatives = [
+        _matched_negatives(chrom, rows, sites, genome, generator)
+        for chrom, rows in positives.groupby("chrom", sort=True)
+    ]
     table = pd.concat([positives.assign(label=1), *negatives], ignore_index=True)
-    return table.assign(split=corpus.split_of(table["chrom"])).sort_values(["chrom", "start", "label"]).reset_index(drop=True)
+    return (
+        table.assign(split=corpus.split_of(table["chrom"]))
+        .sort_values(["chrom", "start", "label"])
+        .reset_index(drop=True)
+    )
 
 
 def _around(sites: pd.DataFrame, settings: LabelsSettings, genome: Genome) -> pd.DataFrame:
@@ -52,8 +62,13 @@ def _around(sites: pd.DataFrame, settings: LabelsSettings, genome: Genome) -> pd
     codes = genome.fetch_all(windows["chrom"], windows["start"].to_numpy(np.int64), width)
     known = (codes == N).mean(axis=1) <= _MOST_N
     if not known.any():
-        raise UserError(problem(settings.tss, "no window around a start site lies on known sequence of the genome",
-                                "Check that the start sites and the genome are of the same assembly."))
+        raise UserError(
+            problem(
+                settings.tss,
+                "no window around a start site lies on known sequence of the genome",
+                "Check that the start sites and the genome are of the same assembly.",
+            )
+        )
     return windows[known].reset_index(drop=True)
 
 

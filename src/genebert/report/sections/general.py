@@ -7,6 +7,64 @@ from genebert.report import tables
 from genebert.report.content import Prose, Section, Terms, Tile
 from genebert.stage import Manifest
 
+TERMS = (
+    (
+        "Region",
+        (
+            "A window of fixed width on the genome, centred on a consensus ATAC-seq peak. Coordinates are"
+            " 0-based and half-open; variants are named with the VCF's 1-based position."
+        ),
+    ),
+    (
+        "Cell type",
+        (
+            "Whatever the ATAC-seq signal was grouped by. A region is accessible in a cell type if it has"
+            " signal there."
+        ),
+    ),
+    (
+        "Motif evidence",
+        "−log₁₀ p of the best match of a transcription factor's motif in a region, on either strand.",
+    ),
+    (
+        "Region matrix",
+        (
+            "Transcription factors by the accessible regions around a position, in one cell type: motif"
+            " evidence and accessibility."
+        ),
+    ),
+    (
+        "MGM",
+        (
+            "Masked genome modelling: name hidden bases. Spans are hidden so that no visible token covers the"
+            " base asked for."
+        ),
+    ),
+    (
+        "NGSP",
+        (
+            "Next genome segment prediction: are two segments neighbours, or is the second from another"
+            " region of similar GC content?"
+        ),
+    ),
+    ("SRM", "Sequence-region matching: find, among 64 region matrices, the one that belongs to a sequence."),
+    (
+        "AUROC",
+        (
+            "Probability that a random positive is ranked above a random negative; 0.5 is chance. AUPRC:"
+            " average precision; chance is the share of positives. MCC: Matthews' correlation; 0 is chance."
+        ),
+    ),
+    (
+        "0.612 [0.586, 0.637]",
+        (
+            "A measure and its 95% percentile bootstrap interval (1,000 resamples of the examples). With"
+            " several seeds, the mean over seeds."
+        ),
+    ),
+    ("Log-odds", "ln(p / (1 − p)) of a class, in nats; a difference of 0.69 doubles the odds."),
+)
+
 
 def tiles(corpus: Corpus, pretrained: Manifest | None, predictors: Sequence[Manifest]) -> list[Tile]:
     """Return the headline numbers."""
@@ -73,87 +131,9 @@ def provenance_section(manifests: Sequence[Manifest]) -> Section:
 
 def reading_section() -> Section:
     """Define the words that the page uses."""
-    return Section(
-        "How to read this page",
-        [
-            Prose(
-                "Every comparison is on the same rows for all methods. Larger is better for all measures but"
-                " losses. A sentence that says “below” follows from the numbers beside it, and is not"
-                " softened. Intervals show the spread over examples; they do not include the spread over"
-                " repetitions of pre-training."
-            ),
-            Terms(
-                [
-                    (
-                        "Region",
-                        (
-                            "A window of fixed width on the genome, centred on a consensus ATAC-seq peak."
-                            " Coordinates are 0-based and half-open; variants are named with the VCF's"
-                            " 1-based position."
-                        ),
-                    ),
-                    (
-                        "Cell type",
-                        (
-                            "Whatever the ATAC-seq signal was grouped by. A region is accessible in a cell"
-                            " type if it has signal there."
-                        ),
-                    ),
-                    (
-                        "Motif evidence",
-                        (
-                            "−log₁₀ p of the best match of a transcription factor's motif in a region, on"
-                            " either strand."
-                        ),
-                    ),
-                    (
-                        "Region matrix",
-                        (
-                            "Transcription factors by the accessible regions around a position, in one cell"
-                            " type: motif evidence and accessibility."
-                        ),
-                    ),
-                    (
-                        "MGM",
-                        (
-                            "Masked genome modelling: name hidden bases. Spans are hidden so that no visible"
-                            " token covers the base asked for."
-                        ),
-                    ),
-                    (
-                        "NGSP",
-                        (
-                            "Next genome segment prediction: are two segments neighbours, or is the second"
-                            " from another region of similar GC content?"
-                        ),
-                    ),
-                    (
-                        "SRM",
-                        (
-                            "Sequence-region matching: find, among 64 region matrices, the one that belongs"
-                            " to a sequence."
-                        ),
-                    ),
-                    (
-                        "AUROC",
-                        (
-                            "Probability that a random positive is ranked above a random negative; 0.5 is"
-                            " chance. AUPRC: average precision; chance is the share of positives. MCC:"
-                            " Matthews' correlation; 0 is chance."
-                        ),
-                    ),
-                    (
-                        "0.612 [0.586, 0.637]",
-                        (
-                            "A measure and its 95% percentile bootstrap interval (1,000 resamples of the"
-                            " examples). With several seeds, the mean over seeds."
-                        ),
-                    ),
-                    (
-                        "Log-odds",
-                        "ln(p / (1 − p)) of a class, in nats; a difference of 0.69 doubles the odds.",
-                    ),
-                ]
-            ),
-        ],
+    text = (
+        "Every comparison is on the same rows for all methods. Larger is better for all measures but losses."
+        " A sentence that says “below” follows from the numbers beside it, and is not softened. Intervals"
+        " show the spread over examples; they do not include the spread over repetitions of pre-training."
     )
+    return Section("How to read this page", [Prose(text), Terms(TERMS)])
