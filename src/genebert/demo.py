@@ -31,6 +31,11 @@ from genebert.stage import read_manifest
 from genebert.tasks.labels import labels
 from genebert.variants import variants
 
+WINDOWS_PER_CELL_TYPE = 100
+EPOCHS = 4
+LEARNING_RATE = 1e-3
+"""Fine-tuning in the demo is short: the network is tiny, and so is the time."""
+
 
 class Inputs(BaseModel):
     """The files of a data folder, relative to it, and how to hold chromosomes out."""
@@ -99,7 +104,13 @@ def demo(settings: DemoSettings) -> Path:
     for task in ("promoter", "accessibility"):
         made = labels(
             LabelsSettings(
-                out=out / f"{task}-labels", task=task, corpus=corpus, genome=genome, tss=data["tss"], seed=seed
+                out=out / f"{task}-labels",
+                task=task,
+                corpus=corpus,
+                genome=genome,
+                tss=data["tss"],
+                per_cell_type=WINDOWS_PER_CELL_TYPE,
+                seed=seed,
             )
         )
         predictors.append(
@@ -110,6 +121,8 @@ def demo(settings: DemoSettings) -> Path:
                     model=model,
                     genome=genome,
                     corpus=corpus,
+                    epochs=EPOCHS,
+                    learning_rate=LEARNING_RATE,
                     seed=seed,
                     device=device,
                 )

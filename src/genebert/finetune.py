@@ -254,9 +254,7 @@ def _finetune(settings: FinetuneSettings, task: Task, run: StageRun) -> Path:
     _write_predictions(task, probabilities, run.folder)
     out = run.finish(metrics)
     for row in metrics["results"]:
-        say(
-            f"{row['method']}: {row['metric']} {Estimate(row['value'], row['low'], row['high'])} on {metrics['rows']['test']:,} test rows"
-        )
+        say(f"{row['method']}: {row['metric']} {Estimate(row['value'], row['low'], row['high'])}")
     return out
 
 

@@ -153,7 +153,7 @@ def check_motifs(scanner: Scanner, corpus: Corpus, model: Path) -> None:
 
 
 def predict_probabilities(model: torch.nn.Module, data: WindowData, description: str) -> NDArray[np.float64]:
-    """Return class probabilities of all windows, float64, shape (n, classes); the model is left in the mode it was in."""
+    """Return class probabilities, float64, shape (n, classes); the model is left in the mode it was in."""
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()

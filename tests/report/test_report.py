@@ -19,7 +19,7 @@ from genebert.corpus.store import Corpus, write_corpus
 from genebert.errors import UserError
 from genebert.metrics import Estimate, bootstrap
 from genebert.metrics import auroc as measured_auroc
-from genebert.report import compare, mutagenesis
+from genebert.report import compare, figures, mutagenesis
 from genebert.report.build import PAGE, report
 from genebert.report.canvas import LONGEST_NAME, panel, shorten
 from genebert.report.sections.corpus import densest_rows
@@ -600,6 +600,13 @@ def test_a_corpus_of_one_cell_type_and_nothing_held_out_can_be_reported(
     found = (report(ReportSettings(out=tmp_path / "page", corpus=corpus)) / PAGE).read_text(encoding="utf-8")
     assert "No chromosome was held out" in found
     assert "1 cell type," in found and ">$x$</text>" in found
+
+
+def test_two_identical_cell_types_and_many_cell_types_can_be_drawn() -> None:
+    drawn = figures.overlap(["a", "b"], np.ones((2, 2))).svg
+    assert drawn.count(">1.00</text>") >= 2
+    many = [f"cell type {i}" for i in range(54)]
+    assert ">cell type 53</text>" in figures.overlap(many, np.eye(54)).svg
 
 
 def test_the_command_line_repeats_a_stage(tmp_path: Path) -> None:

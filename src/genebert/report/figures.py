@@ -41,6 +41,8 @@ MODEL_COLOUR = BLUE
 OTHER_COLOURS = (RED, GREEN, PURPLE, ORANGE, SKY, BLACK)
 SPLIT_COLOURS = dict(zip(SPLITS, (BLACK, SKY, PURPLE), strict=True))
 PALE_LINE = "#dddddd"
+CROWDED = 36
+"""From here on, names of cell types are set smaller."""
 MOST_ANNOTATED = 10
 """Matrices of at most 10 rows carry their numbers."""
 Dots = Mapping[str, Estimate]
@@ -65,7 +67,7 @@ def regions_per_cell_type(names: Sequence[str], only_here: NDArray[Any], shared:
         axes.barh(place, only_here, color=RED, height=0.72, label="accessible only there")
         axes.barh(place, shared, left=only_here, color="#b9cfe0", height=0.72, label="shared with another")
         axes.set_yticks(place, [shorten(name) for name in names])
-        axes.invert_yaxis()
+        axes.set_ylim(len(names) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(thousands)
@@ -142,11 +144,13 @@ def overlap(names: Sequence[str], jaccard: NDArray[np.float64]) -> Panel:
         heat_map(
             axes, shown, names, names, sequential(BLUE).with_extremes(bad=PALE), (low, high), "Jaccard index"
         )
+        if len(names) > CROWDED:
+            axes.tick_params(labelsize=5)
         if len(names) <= MOST_ANNOTATED:
             annotate_cells(
                 axes,
                 shown,
-                [[f"{value:.2f}" if value < 1 else "" for value in line] for line in jaccard],
+                [["" if np.isnan(value) else f"{value:.2f}" for value in line] for line in shown],
                 low + 0.35 * (high - low),
             )
 

@@ -42,8 +42,9 @@ def splits(corpus: Corpus) -> Table:
     )
 
 
-def left_out(metrics: Mapping[str, Any]) -> Table:
+def left_out(corpus: Corpus) -> Table:
     """List what the corpus does not hold, and why."""
+    metrics = corpus.manifest.metrics
     unknown = sum(sum(counts.values()) for counts in metrics["peaks_on_unknown_chromosomes"].values())
     rows = [
         [f"candidate windows: {reason}", f"{count:,}"] for reason, count in metrics["windows_dropped"].items()
@@ -53,16 +54,12 @@ def left_out(metrics: Mapping[str, Any]) -> Table:
         ["peaks on chromosomes that the genome lacks", f"{unknown:,}"],
         ["IUPAC letters read as N", f"{metrics['ambiguous_bases_read_as_n']:,}"],
     ]
-    total = sum(metrics["peaks_per_cell_type"].values())
-    return Table(
-        "What was left out.",
-        ["What", "Number"],
-        rows,
-        note=(
-            f"Of {total:,} peaks in all cell types. Overlapping peaks are merged into one consensus region,"
-            " which leaves nothing out."
-        ),
+    note = (
+        f"{sum(metrics['peaks_per_cell_type'].values()):,} peaks in all cell types became"
+        f" {len(corpus.regions):,} regions; where windows overlap, the one of the best peak stands for the"
+        " others, which are not counted here."
     )
+    return Table("What was left out.", ["What", "Number"], rows, note=note)
 
 
 def pretraining(evaluation: Sequence[Mapping[str, Any]]) -> Table:

@@ -33,7 +33,7 @@ def corpus_section(corpus: Corpus) -> Section:
             tables.splits(corpus),
             _composition(corpus, jaccard, order),
             _locus(corpus, membership, order),
-            tables.left_out(corpus.manifest.metrics),
+            tables.left_out(corpus),
         ],
     )
 

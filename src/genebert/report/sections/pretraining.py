@@ -38,7 +38,7 @@ def pretraining_section(manifest: Manifest) -> Section:
             Prose(
                 f"A network of {metrics['parameters']:,} parameters saw {metrics['examples_seen']:,} examples"
                 f" of {', '.join(metrics['train_chromosomes'])} in {metrics['steps']:,} steps. It was then"
-                " measured on held-out regions, each used once per task."
+                " measured on held-out regions."
                 if metrics["evaluated_on"] != "train"
                 else (
                     f"A network of {metrics['parameters']:,} parameters saw {metrics['examples_seen']:,}"
@@ -80,10 +80,11 @@ def _pretraining_results(evaluation: Sequence[Mapping[str, Any]]) -> Figure:
         panels,
         caption=(
             "Dots, measured value; bars, 95% bootstrap interval over examples; dashed, chance. Examples:"
-            f" {counts}. One model, one seed. GC content only: logistic (NGSP) or ridge (SRM) regression on"
-            " GC content, fitted on training regions. Order-5 Markov: the base that most often follows the"
-            " five before it, which it is shown even where they are hidden from the model. Majority base:"
-            " the most frequent base."
+            f" {counts}. One model, one seed. GC content only: logistic regression on the GC content of both"
+            " segments (NGSP), or matching by GC content, which ridge regression reads from motif evidence"
+            " (SRM), fitted on training regions. Order-5 Markov: the base that most often follows the five"
+            " before it, which it is shown even where they are hidden from the model. Majority base: the"
+            " most frequent base."
         ),
         columns=2,
     )
