@@ -98,3 +98,12 @@ def test_loader_workers_share_the_steps_and_keep_their_order() -> None:
     found = list(loader)
     assert len(found) == 7
     assert all(torch.equal(found[i], batch(3 + i)) for i in range(7))
+
+
+def test_a_model_in_eval_mode_is_trained_in_train_mode() -> None:
+    # Loaded models come in eval mode; batch statistics stayed at their initial values, and fine-tuning hardly learned.
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 1)).eval()
+    made = Learner(model, losses, {"square": 1.0, "unused": 0.0}, Schedule(STEPS, 0.01))
+    train(made, batch, description="toy", batch_size=16, device="cpu")
+    assert model[0].num_batches_tracked == 2 * STEPS  # `losses` calls the model twice

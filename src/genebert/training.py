@@ -205,6 +205,7 @@ def train(
     Returns:
         the recorded losses; see `Curves.table`.
     """
+    learner.train()  # from_pretrained returns models in eval mode, and Lightning leaves them so
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # it advertises
     curves = curves or Curves()
     callbacks: list[Callback] = [curves, ProgressBar(description, batch_size), *extra]
