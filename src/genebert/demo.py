@@ -5,14 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import yaml
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+from scipy import stats
 
 from genebert.console import say, table
 from genebert.corpus.build import prepare
 from genebert.errors import UserError, problem
 from genebert.finetune import finetune
-from genebert.metrics import Estimate
+from genebert.metrics import Estimate, bootstrap
 from genebert.pretrain import pretrain
 from genebert.report.build import report
 from genebert.settings import (
@@ -154,6 +158,9 @@ def demo(settings: DemoSettings) -> Path:
         / "report.html"
     )
     _summary(model, predictors)
+    if inputs.truth:
+        agreement, n = truth_agreement(scored / "variants.tsv", data["truth"] / "variants.tsv", inputs.test_chromosomes)
+        say(f"Variants on held-out chromosomes, Spearman correlation with the true effect: {agreement} (n = {n:,})")
     say(f"Done in {time.monotonic() - began:.0f} s. Report: {page}")
     return page
 
@@ -194,6 +201,32 @@ def read_data(folder: Path, name: str) -> Data:
             problem(path, f"files that it names are absent: {', '.join(missing)}", "Correct --data or the YAML.")
         )
     return data
+
+
+def truth_agreement(scored: Path, truth: Path, chromosomes: list[str]) -> tuple[Estimate, int]:
+    """Compare predicted with true effects on accessibility of variants that have one.
+
+    Args:
+        scored: variants.tsv of `genebert variants`.
+        truth: truth/variants.tsv of `genebert simulate`; delta_CELLTYPE is the true difference of log-odds.
+        chromosomes: to which variants to confine the comparison.
+
+    Returns:
+        Spearman correlation over (variant, cell type) pairs, with its 95% bootstrap interval; number of pairs.
+    """
+    predicted = pd.read_csv(scored, sep="\t", usecols=["id", "chrom", "cell_type", "difference"])
+    true = (
+        pd.read_csv(truth, sep="\t").filter(regex="^(id|delta_.*)$").melt("id", var_name="cell_type", value_name="true")
+    )
+    pairs = predicted.merge(true.assign(cell_type=true["cell_type"].str.removeprefix("delta_")), on=["id", "cell_type"])
+    pairs = pairs[pairs["chrom"].isin(chromosomes) & (pairs["true"] != 0)]
+    estimate = bootstrap(_spearman, pairs["difference"].to_numpy(), pairs["true"].to_numpy())
+    return estimate, len(pairs)
+
+
+def _spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    varied = len(np.unique(first)) > 1 and len(np.unique(second)) > 1
+    return float(stats.spearmanr(first, second).statistic) if varied else float("nan")
 
 
 def _announce(number: int, what: str) -> None:

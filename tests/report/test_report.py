@@ -188,9 +188,7 @@ def make_predictor(out: Path, corpus: Path, model: Path, classes: list[str]) -> 
     return finished(out, "finetune", {"corpus": corpus, "model": model}, metrics, write)
 
 
-def mutagenesis_rows(
-    variant: str, cell_type: str, reference: str, alternate: str, flank: int = 3
-) -> pd.DataFrame:
+def mutagenesis_rows(variant: str, cell_type: str, reference: str, alternate: str, flank: int = 3) -> pd.DataFrame:
     generator = np.random.default_rng(1)
     rows = [
         (variant, cell_type, allele, place - flank, base, other, generator.normal())
@@ -199,9 +197,7 @@ def mutagenesis_rows(
         for other in "ACGT"
         if other != base
     ]
-    return pd.DataFrame(
-        rows, columns=["variant", "cell_type", "allele", "offset", "base", "mutated_to", "difference"]
-    )
+    return pd.DataFrame(rows, columns=["variant", "cell_type", "allele", "offset", "base", "mutated_to", "difference"])
 
 
 def make_variants(out: Path, corpus: Path, model: Path) -> Path:
@@ -269,9 +265,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {"corpus": make_corpus(root / "corpus")}
     made["pretrained"] = make_pretrained(root / "pretrained", made["corpus"], 0.4)
     made["predictor"] = make_predictor(root / "promoter", made["corpus"], made["pretrained"], ["0", "1"])
-    made["three"] = make_predictor(
-        root / "three", made["corpus"], made["pretrained"], ["none", "donor", "NA"]
-    )
+    made["three"] = make_predictor(root / "three", made["corpus"], made["pretrained"], ["none", "donor", "NA"])
     made["variants"] = make_variants(root / "variants", made["corpus"], made["predictor"])
     return made
 
@@ -335,9 +329,7 @@ class Outline(HTMLParser):
 
     def _note(self, attrs: list[tuple[str, str | None]]) -> None:
         found = {name: value or "" for name, value in attrs}
-        self.references += [
-            found[name] for name in ("src", "href", "xlink:href", "action", "data") if name in found
-        ]
+        self.references += [found[name] for name in ("src", "href", "xlink:href", "action", "data") if name in found]
         self.ids += [found["id"]] if "id" in found else []
 
 
@@ -374,18 +366,14 @@ def test_names_are_text_and_never_markup(page: str) -> None:
     for name in (CELL_TYPE, MOTIF, CHROM, VARIANT, "A <em>title</em> & more"):
         assert name in text
     drawn = [
-        chunk
-        for chunk in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
-        if escape(MOTIF, quote=False) in chunk
+        chunk for chunk in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL) if escape(MOTIF, quote=False) in chunk
     ]
     assert drawn, "the motif's name is drawn as it is, not as mathematics"
 
 
 def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
     outline = Outline(page)
-    assert outline.references and all(
-        ref.startswith(("#", "data:image/png;base64,")) for ref in outline.references
-    )
+    assert outline.references and all(ref.startswith(("#", "data:image/png;base64,")) for ref in outline.references)
     assert outline.tags.isdisjoint({"script", "link", "iframe", "object", "embed"})
     assert all(ref.startswith("#") for ref in re.findall(r"url\(['\"]?([^)]*)\)", page))
     assert "@import" not in page
@@ -406,9 +394,7 @@ def test_the_same_results_give_the_same_bytes(page: str, full: ReportSettings, t
     assert again.read_text(encoding="utf-8") == page
 
 
-def test_a_finished_report_is_left_alone(
-    page: str, full: ReportSettings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_report_is_left_alone(page: str, full: ReportSettings, capsys: pytest.CaptureFixture[str]) -> None:
     before = (full.out / PAGE).stat().st_mtime_ns
     assert report(full) == full.out
     assert (full.out / PAGE).stat().st_mtime_ns == before
@@ -435,9 +421,7 @@ def test_the_curves_are_those_of_the_test_rows(page: str, folders: dict[str, Pat
         assert f">{method}, {average_precision_score(table['label'], score):.3f}</text>" in page
 
 
-def test_a_model_below_its_baseline_is_said_to_be(
-    page: str, folders: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_model_below_its_baseline_is_said_to_be(page: str, folders: dict[str, Path], tmp_path: Path) -> None:
     sentence = "NGSP, AUROC: the model (0.400) is below GC content only (0.600) and chance (0.500)."
     assert sentence in page
     better = make_pretrained(tmp_path / "better", folders["corpus"], 0.8)
@@ -488,9 +472,7 @@ def test_results_of_another_corpus_are_refused_and_both_are_named(
     assert not (tmp_path / "page").exists()
 
 
-def test_variants_of_a_predictor_that_is_not_shown_are_refused(
-    folders: dict[str, Path], tmp_path: Path
-) -> None:
+def test_variants_of_a_predictor_that_is_not_shown_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     settings = ReportSettings(
         out=tmp_path / "page",
         corpus=folders["corpus"],
@@ -544,9 +526,7 @@ def test_intervals_per_cell_type_agree_with_the_bootstrap() -> None:
 
 def test_a_cell_type_with_one_class_has_no_auroc() -> None:
     cell_type, label = np.array(["a", "a", "b", "b"]), np.array([0, 1, 1, 1])
-    assert list(compare.auroc_by_cell_type(cell_type, label, {"m": np.array([0.1, 0.2, 0.3, 0.4])})["m"]) == [
-        "a"
-    ]
+    assert list(compare.auroc_by_cell_type(cell_type, label, {"m": np.array([0.1, 0.2, 0.3, 0.4])})["m"]) == ["a"]
 
 
 def test_reliability_bins_hold_the_rows_in_order() -> None:
@@ -621,8 +601,7 @@ def test_the_command_line_repeats_a_stage(tmp_path: Path) -> None:
     manifest = read_manifest(finished(tmp_path / "out", "variants", inputs, {}, lambda folder: None))
     manifest.settings.update({"everywhere": False, "seed": 3, "genome": None, "cell_types": ["B", "T"]})
     assert (
-        command(manifest)
-        == f"genebert variants '{tmp_path}/a file.vcf' --no-everywhere --seed 3 --cell-types B,T "
+        command(manifest) == f"genebert variants '{tmp_path}/a file.vcf' --no-everywhere --seed 3 --cell-types B,T "
         f"--peaks {tmp_path}/B.bed,{tmp_path}/T.bed --out {tmp_path}/out"
     )
 

@@ -67,9 +67,7 @@ class Results:
     @property
     def made(self) -> list[Manifest]:
         """What was made from the corpus, in the order of the page."""
-        return [
-            manifest for manifest in (self.pretrained, *self.predictors.values(), self.variants) if manifest
-        ]
+        return [manifest for manifest in (self.pretrained, *self.predictors.values(), self.variants) if manifest]
 
     def check_kinship(self) -> None:
         """Check that the results come from each other.
@@ -138,9 +136,7 @@ def render(title: str, lead: str, headline: Sequence[Tile], parts: Sequence[Sect
     environment.filters["own_ids"] = own_ids
     style = Markup((_HERE / "style.css").read_text(encoding="utf-8"))
     template = environment.get_template("page.html.j2")
-    return template.render(
-        title=title, lead=lead, tiles=headline, sections=parts, style=style, version=__version__
-    )
+    return template.render(title=title, lead=lead, tiles=headline, sections=parts, style=style, version=__version__)
 
 
 def _check_parent(found: Problems, manifest: Manifest, name: str, given: Iterable[Manifest]) -> None:

@@ -139,9 +139,7 @@ def heat_map(
     label: str,
 ) -> None:
     """Draw values, shape (rows, columns), as a heat map with named rows and columns and a colour bar."""
-    image = axes.imshow(
-        values, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="none"
-    )
+    image = axes.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto", interpolation="none")
     axes.set_yticks(range(len(rows)), [shorten(name) for name in rows])
     axes.set_xticks(
         range(len(columns)),

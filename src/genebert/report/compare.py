@@ -36,9 +36,7 @@ def verdict(what: str, subject: str, own: Estimate, others: Mapping[str, Estimat
     standing: Standing = "below" if worse else "level" if close else "above"
     said = {"below": "is below", "level": "is not clearly above", "above": "is above"}[standing]
     named = [_against(name, own, other) for name, other in (worse or close or others).items()]
-    return Verdict(
-        standing, f"{what[:1].upper()}{what[1:]}: {subject} ({own.value:.3f}) {said} {' and '.join(named)}."
-    )
+    return Verdict(standing, f"{what[:1].upper()}{what[1:]}: {subject} ({own.value:.3f}) {said} {' and '.join(named)}.")
 
 
 def _against(name: str, own: Estimate, other: Estimate) -> str:

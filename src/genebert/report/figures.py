@@ -97,9 +97,7 @@ def sharing(cell_types_per_region: NDArray[np.int64], cell_types: int) -> Panel:
         axes.set_xlabel("Cell types in which a region is accessible")
         axes.set_ylabel("Regions")
 
-    return panel(
-        "Bars: number of regions by the number of cell types in which they are accessible.", (HALF, 2.3), draw
-    )
+    return panel("Bars: number of regions by the number of cell types in which they are accessible.", (HALF, 2.3), draw)
 
 
 def gc_content(gc: NDArray[np.float64], split: NDArray[np.uint8]) -> Panel:
@@ -125,9 +123,7 @@ def gc_content(gc: NDArray[np.float64], split: NDArray[np.uint8]) -> Panel:
         axes.set_ylabel("Regions of the split (%)")
         axes.legend(loc="upper right")
 
-    return panel(
-        "Histograms: GC content of regions in the training, validation and test split.", (HALF, 2.3), draw
-    )
+    return panel("Histograms: GC content of regions in the training, validation and test split.", (HALF, 2.3), draw)
 
 
 def overlap(names: Sequence[str], jaccard: NDArray[np.float64]) -> Panel:
@@ -137,13 +133,9 @@ def overlap(names: Sequence[str], jaccard: NDArray[np.float64]) -> Panel:
     def draw(figure: Canvas) -> None:
         axes = figure.subplots()
         off_diagonal = jaccard[~np.eye(len(names), dtype=bool)]
-        low, high = (
-            (float(off_diagonal.min()), float(off_diagonal.max())) if len(off_diagonal) else (0.0, 1.0)
-        )
+        low, high = (float(off_diagonal.min()), float(off_diagonal.max())) if len(off_diagonal) else (0.0, 1.0)
         shown = np.where(np.eye(len(names), dtype=bool), np.nan, jaccard)
-        heat_map(
-            axes, shown, names, names, sequential(BLUE).with_extremes(bad=PALE), (low, high), "Jaccard index"
-        )
+        heat_map(axes, shown, names, names, sequential(BLUE).with_extremes(bad=PALE), (low, high), "Jaccard index")
         if len(names) > CROWDED:
             axes.tick_params(labelsize=5)
         if len(names) <= MOST_ANNOTATED:
@@ -226,9 +218,7 @@ def learning_curve(
         axes = figure.subplots()
         for i, run in enumerate(runs):
             _losses(axes, run, train, "training" if i == 0 else None, color=colour, alpha=0.55)
-            _losses(
-                axes, run, valid, "validation" if i == 0 else None, color=colour, marker="o", linewidth=0.9
-            )
+            _losses(axes, run, valid, "validation" if i == 0 else None, color=colour, marker="o", linewidth=0.9)
         if ignorance is not None:
             axes.axhline(ignorance[0], color=GREY, linestyle="--", linewidth=0.8, label=ignorance[1])
         axes.set_title(title, loc="left")
@@ -262,9 +252,7 @@ def dots(title: str, metric: str, methods: Dots, chance: float | None, colours: 
             axes.annotate(f"{value.value:.3f}", (value.value, row), (0, 4), **small)
         if chance is not None:
             axes.axvline(chance, color=GREY, linestyle="--", linewidth=0.8, zorder=0)
-            axes.annotate(
-                "chance", (chance, 1), (0, 1), xycoords=("data", "axes fraction"), color=GREY, **small
-            )
+            axes.annotate("chance", (chance, 1), (0, 1), xycoords=("data", "axes fraction"), color=GREY, **small)
         axes.set_yticks(range(len(methods)), list(methods))
         axes.set_ylim(len(methods) - 0.6, -0.7)
         axes.margins(x=0.1)
@@ -340,9 +328,7 @@ def reliability_curves(label: NDArray[np.int64], scores: Scores) -> Panel:
         axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=0.8)
         for name, score in scores.items():
             bins = reliability(label, score)
-            axes.vlines(
-                bins["predicted"], bins["low"], bins["high"], color=colours[name], linewidth=0.7, alpha=0.6
-            )
+            axes.vlines(bins["predicted"], bins["low"], bins["high"], color=colours[name], linewidth=0.7, alpha=0.6)
             axes.plot(
                 bins["predicted"],
                 bins["observed"],
@@ -355,9 +341,7 @@ def reliability_curves(label: NDArray[np.int64], scores: Scores) -> Panel:
         _square(axes, "Predicted probability", "Observed fraction")
         axes.legend(loc="upper center", bbox_to_anchor=(0.42, -0.24))
 
-    return panel(
-        "Reliability: observed fraction against predicted probability for each method.", (THIRD, 2.75), draw
-    )
+    return panel("Reliability: observed fraction against predicted probability for each method.", (THIRD, 2.75), draw)
 
 
 def by_cell_type(methods: Mapping[str, Mapping[str, Estimate]]) -> Panel:
@@ -425,9 +409,7 @@ def effect_distribution(difference: NDArray[np.float32]) -> Panel:
         axes.set_xlabel("Difference of log-odds, alternate − reference (nats)")
         axes.set_ylabel("Allele and cell type pairs")
 
-    return panel(
-        "Histogram: differences of log-odds between alternate and reference allele.", (HALF, 2.3), draw
-    )
+    return panel("Histogram: differences of log-odds between alternate and reference allele.", (HALF, 2.3), draw)
 
 
 def largest_per_cell_type(names: Sequence[str], spread: NDArray[np.float64]) -> Panel:
@@ -449,9 +431,7 @@ def largest_per_cell_type(names: Sequence[str], spread: NDArray[np.float64]) -> 
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("|Difference of log-odds| (nats)")
-        axes.legend(
-            loc="lower center", bbox_to_anchor=(0.45, 1), ncols=4, columnspacing=0.8, handletextpad=0.2
-        )
+        axes.legend(loc="lower center", bbox_to_anchor=(0.45, 1), ncols=4, columnspacing=0.8, handletextpad=0.2)
 
     return panel(
         "Dots: quantiles of absolute differences of log-odds in each cell type.",
@@ -460,9 +440,7 @@ def largest_per_cell_type(names: Sequence[str], spread: NDArray[np.float64]) -> 
     )
 
 
-def variant_heat_map(
-    variants: Sequence[str], cell_types: Sequence[str], difference: NDArray[np.float64]
-) -> Panel:
+def variant_heat_map(variants: Sequence[str], cell_types: Sequence[str], difference: NDArray[np.float64]) -> Panel:
     """Draw differences of log-odds, shape (variants, cell types)."""
     width = min(WIDE, 3.1 + 0.24 * len(cell_types))
 

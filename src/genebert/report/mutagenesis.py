@@ -64,9 +64,7 @@ def substitutions(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         DataFrame with rows A C G T (mutated to), and the offsets as columns.
     """
-    return rows.pivot_table(index="mutated_to", columns="offset", values="difference").reindex(
-        index=list(BASES)
-    )
+    return rows.pivot_table(index="mutated_to", columns="offset", values="difference").reindex(index=list(BASES))
 
 
 def mutagenesis_panel(variant: str, cell_type: str, rows: pd.DataFrame) -> Panel:
@@ -79,9 +77,7 @@ def mutagenesis_panel(variant: str, cell_type: str, rows: pd.DataFrame) -> Panel
     """
     lengths = allele_lengths(variant)
     tables = [rows[rows["allele"] == allele] for allele in ALLELES]
-    places = [
-        _places(table, own, other) for table, own, other in zip(tables, lengths, lengths[::-1], strict=True)
-    ]
+    places = [_places(table, own, other) for table, own, other in zip(tables, lengths, lengths[::-1], strict=True)]
     limits = symmetric(rows["difference"].to_numpy())
     heights = [letter_heights(table) for table in tables]
     stacked = np.concatenate([table.to_numpy() for table in heights])
@@ -91,16 +87,12 @@ def mutagenesis_panel(variant: str, cell_type: str, rows: pd.DataFrame) -> Panel
         grid = figure.subplots(4, 1, sharex=True, height_ratios=[2, 1.1, 2, 1.1])
         for i, table in enumerate(tables):
             logo, heat = grid[2 * i], grid[2 * i + 1]
-            _draw_logo(
-                logo, heights[i].rename(index=places[i]), f"{ALLELES[i].capitalize()}\nimportance (nats)"
-            )
+            _draw_logo(logo, heights[i].rename(index=places[i]), f"{ALLELES[i].capitalize()}\nimportance (nats)")
             logo.set_ylim(stacked.min() - room, stacked.max() + room)
             _draw_substitutions(figure, heat, substitutions(table).rename(columns=places[i]), limits)
             for axes in (logo, heat):
                 axes.axvspan(-0.5, max(lengths) - 0.5, color=PALE, zorder=-5, linewidth=0)
-        first, last = (
-            extreme(column for found in places for column in found.values()) for extreme in (min, max)
-        )
+        first, last = (extreme(column for found in places for column in found.values()) for extreme in (min, max))
         grid[-1].set_xlim(first - 0.6, last + 0.6)
         ticks = np.arange(-(-first // 5) * 5, last + 1, 5)
         grid[-1].set_xticks(ticks, [minus(f"{tick:+d}") if tick else "0" for tick in ticks])
@@ -131,9 +123,7 @@ def _draw_logo(axes: Axes, heights: pd.DataFrame, label: str) -> None:
     axes.set_ylabel(label)
 
 
-def _draw_substitutions(
-    figure: Canvas, axes: Axes, values: pd.DataFrame, limits: tuple[float, float]
-) -> None:
+def _draw_substitutions(figure: Canvas, axes: Axes, values: pd.DataFrame, limits: tuple[float, float]) -> None:
     known = values.columns.to_numpy(np.int64)
     columns = np.arange(known.min(), known.max() + 1)
     shown = values.reindex(columns=columns)

@@ -46,9 +46,7 @@ def left_out(corpus: Corpus) -> Table:
     """List what the corpus does not hold, and why."""
     metrics = corpus.manifest.metrics
     unknown = sum(sum(counts.values()) for counts in metrics["peaks_on_unknown_chromosomes"].values())
-    rows = [
-        [f"candidate windows: {reason}", f"{count:,}"] for reason, count in metrics["windows_dropped"].items()
-    ]
+    rows = [[f"candidate windows: {reason}", f"{count:,}"] for reason, count in metrics["windows_dropped"].items()]
     rows += [
         ["duplicate peaks", f"{sum(metrics['duplicate_peaks'].values()):,}"],
         ["peaks on chromosomes that the genome lacks", f"{unknown:,}"],
@@ -111,8 +109,7 @@ def mismatches(found: Mapping[str, str]) -> Table:
         [[name, bases] for name, bases in found.items()],
         text=2,
         note=(
-            "Examples. Such variants are not scored; many of them mean that VCF and genome are of different"
-            " assemblies."
+            "Examples. Such variants are not scored; many of them mean that VCF and genome are of different assemblies."
         ),
     )
 

@@ -63,9 +63,9 @@ def _order(similarity: NDArray[np.float64]) -> NDArray[np.int64]:
     if len(similarity) < 3:
         return np.arange(len(similarity))
     pairs = np.triu_indices(len(similarity), 1)
-    order: NDArray[np.int64] = leaves_list(
-        linkage(1 - similarity[pairs], "average", optimal_ordering=True)
-    ).astype(np.int64)
+    order: NDArray[np.int64] = leaves_list(linkage(1 - similarity[pairs], "average", optimal_ordering=True)).astype(
+        np.int64
+    )
     return order
 
 
@@ -74,13 +74,9 @@ def _composition(corpus: Corpus, jaccard: NDArray[np.float64], order: NDArray[np
     sizes = np.diff(corpus.accessible_offsets)
     only = np.array([(per_region[corpus.accessible(i)] == 1).sum() for i in range(len(corpus.cell_types))])
     by_size = np.argsort(-sizes, kind="stable")
-    parts = [
-        gc_fraction(np.asarray(corpus.sequence[i : i + _ROWS])) for i in range(0, len(corpus.regions), _ROWS)
-    ]
+    parts = [gc_fraction(np.asarray(corpus.sequence[i : i + _ROWS])) for i in range(0, len(corpus.regions), _ROWS)]
     panels = [
-        figures.regions_per_cell_type(
-            [corpus.cell_types[i] for i in by_size], only[by_size], (sizes - only)[by_size]
-        ),
+        figures.regions_per_cell_type([corpus.cell_types[i] for i in by_size], only[by_size], (sizes - only)[by_size]),
         figures.overlap([corpus.cell_types[i] for i in order], jaccard[np.ix_(order, order)]),
         figures.sharing(per_region, len(corpus.cell_types)),
         figures.gc_content(np.concatenate(parts), corpus.split),

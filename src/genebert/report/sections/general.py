@@ -17,10 +17,7 @@ TERMS = (
     ),
     (
         "Cell type",
-        (
-            "Whatever the ATAC-seq signal was grouped by. A region is accessible in a cell type if it has"
-            " signal there."
-        ),
+        ("Whatever the ATAC-seq signal was grouped by. A region is accessible in a cell type if it has signal there."),
     ),
     (
         "Motif evidence",
@@ -97,10 +94,7 @@ def tiles(corpus: Corpus, pretrained: Manifest | None, predictors: Sequence[Mani
 def held_out(corpus: Corpus, pretrained: Manifest | None) -> str:
     """Say in a sentence or two what was held out."""
     if not corpus.test_chromosomes and not corpus.valid_chromosomes:
-        return (
-            "No chromosome was held out: no measure on this page speaks for sequences that the model has not"
-            " seen."
-        )
+        return "No chromosome was held out: no measure on this page speaks for sequences that the model has not seen."
     test = ", ".join(corpus.test_chromosomes) or "none"
     valid = ", ".join(corpus.valid_chromosomes) or "none"
     said = (

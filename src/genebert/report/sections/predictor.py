@@ -53,9 +53,7 @@ def read_predictions(manifest: Manifest) -> pd.DataFrame:
 
 def _predictor_prose(metrics: Mapping[str, Any]) -> Prose:
     rows = metrics["rows"]
-    context = (
-        "with the region matrix of the row's cell type" if metrics["per_cell_type"] else "from sequence alone"
-    )
+    context = "with the region matrix of the row's cell type" if metrics["per_cell_type"] else "from sequence alone"
     return Prose(
         f"{rows['train']:,} training, {rows['valid']:,} validation and {rows['test']:,} test windows of"
         f" {metrics['window_width']:,} bp, classes {', '.join(metrics['classes'])}; predicted {context}. The"
@@ -86,9 +84,7 @@ def _method_dots(metrics: Mapping[str, Any], methods: Sequence[str], chance: Map
     results = metrics["results"]
     colours = figures.colours_of(methods)
     panels = [
-        figures.dots(
-            "", metric, {name: _of(results, metric, name) for name in methods}, chance.get(metric), colours
-        )
+        figures.dots("", metric, {name: _of(results, metric, name) for name in methods}, chance.get(metric), colours)
         for metric in dict.fromkeys(row["metric"] for row in results)
     ]
     seeds = ", ".join(f"{name} {_of(results, results[0]['metric'], name).seeds}" for name in methods)
@@ -118,21 +114,14 @@ def _binary_figures(
     said = [
         "Receiver operating characteristic, and its area.",
         "Precision against recall, and average precision; dashed, the share of the positive class.",
-        (
-            "Reliability in ten bins of equally many rows, with 95% Wilson intervals; dashed, perfect"
-            " calibration."
-        ),
+        ("Reliability in ten bins of equally many rows, with 95% Wilson intervals; dashed, perfect calibration."),
     ]
     caption = (
         f"Positive class: {positive}; n = {len(label):,} test rows, {label.sum():,} positive. Probabilities"
         " are averaged over seeds, so that with several seeds the areas can differ from the means in the"
         " table."
     )
-    found = [
-        Figure(
-            "Ranking and calibration.", [draw(label, scores) for draw in drawers], said, caption, columns=3
-        )
-    ]
+    found = [Figure("Ranking and calibration.", [draw(label, scores) for draw in drawers], said, caption, columns=3)]
     if metrics["per_cell_type"]:
         found += _cell_types(predictions["cell_type"].to_numpy(), label, scores)
     return found

@@ -115,19 +115,13 @@ def read_effects(manifest: Manifest) -> Effects:
         differences.append(piece["difference"].to_numpy(np.float32))
         owners.append(pd.Categorical(piece["cell_type"], categories=cell_types).codes)
         sizes = pd.concat([strongest, piece["difference"].abs().groupby(piece["variant"]).max()])
-        strongest = (
-            sizes.groupby(level=0).max().sort_values(ascending=False, kind="stable").head(TOP_VARIANTS)
-        )
-    top = pd.concat(
-        [piece[piece["variant"].isin(strongest.index)] for piece in _pieces(manifest)], ignore_index=True
-    )
+        strongest = sizes.groupby(level=0).max().sort_values(ascending=False, kind="stable").head(TOP_VARIANTS)
+    top = pd.concat([piece[piece["variant"].isin(strongest.index)] for piece in _pieces(manifest)], ignore_index=True)
     top = top.drop_duplicates(["variant", "cell_type"])
     rank = {name: i for i, name in enumerate(strongest.index)}
     top = top.sort_values("variant", key=lambda names: names.map(rank), kind="stable").reset_index(drop=True)
     difference, owner = np.concatenate(differences), np.concatenate(owners)
-    spread = [
-        np.percentile(np.abs(difference[owner == i]), [50, 90, 99, 100]) for i in range(len(cell_types))
-    ]
+    spread = [np.percentile(np.abs(difference[owner == i]), [50, 90, 99, 100]) for i in range(len(cell_types))]
     return Effects(difference, top, np.array(spread))
 
 
