@@ -101,7 +101,8 @@ def sequence_predictor(toy_model: Path, toy_sequences: Path) -> Path:
             model=toy_model,
             epochs=2,
             batch_size=16,
-            baselines=False,
+            scratch=False,
+            kmers=False,
             device="cpu",
         )
     )

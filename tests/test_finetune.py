@@ -24,7 +24,8 @@ def settings(labels: Path, model: Path, out: Path, **changes: object) -> Finetun
             "out": out,
             "epochs": 1,
             "batch_size": 16,
-            "baselines": False,
+            "scratch": False,
+            "kmers": False,
             "device": "cpu",
             **changes,
         }

@@ -35,8 +35,8 @@ from genebert.stage import read_manifest
 from genebert.tasks.labels import labels
 from genebert.variants import variants
 
-WINDOWS_PER_CELL_TYPE = 100
-EPOCHS = 4
+WINDOWS_PER_CELL_TYPE = 300
+EPOCHS = 3
 LEARNING_RATE = 1e-3
 """Fine-tuning in the demo is short: the network is tiny, and so is the time."""
 
@@ -127,6 +127,7 @@ def demo(settings: DemoSettings) -> Path:
                     corpus=corpus,
                     epochs=EPOCHS,
                     learning_rate=LEARNING_RATE,
+                    scratch=task == "promoter",
                     seed=seed,
                     device=device,
                 )

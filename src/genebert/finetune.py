@@ -230,7 +230,7 @@ def _finetune(settings: FinetuneSettings, task: Task, run: StageRun) -> Path:
     probabilities: Probabilities = {}
     curves = []
     best: tuple[float, Any] | None = None
-    for method in (PRETRAINED, SCRATCH) if settings.baselines else (PRETRAINED,):
+    for method in (PRETRAINED, SCRATCH) if settings.scratch else (PRETRAINED,):
         for seed in range(settings.seed, settings.seed + settings.seeds):
             model, loss, table = _train_one(settings, task, method, seed)
             data = task.data("test", model.config, settings.model, 64, seed)
@@ -238,7 +238,7 @@ def _finetune(settings: FinetuneSettings, task: Task, run: StageRun) -> Path:
             curves.append(table.assign(method=method, seed=seed))
             if method == PRETRAINED and (best is None or loss < best[0]):
                 best = loss, model
-    if settings.baselines:
+    if settings.kmers:
         probabilities[KMERS] = [_kmer_baseline(task)]
     assert best is not None
     metrics = {

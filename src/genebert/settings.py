@@ -188,9 +188,8 @@ class FinetuneSettings(StageSettings):
     learning_rate: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
     seeds: int = Field(1, ge=1, description="number of repetitions with consecutive seeds")
     seed: int = Field(0, ge=0, description="first seed")
-    baselines: bool = Field(
-        True, description="also train the same network from scratch and a k-mer logistic regression"
-    )
+    scratch: bool = Field(True, description="also train the same network from scratch")
+    kmers: bool = Field(True, description="also fit a logistic regression on k-mer counts")
     precision: Precision = Field("fp32", description="arithmetic: fp32, or bf16 mixed precision")
     device: Device = machine("auto", "where to run")
 
