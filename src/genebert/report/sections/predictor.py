@@ -53,7 +53,9 @@ def read_predictions(manifest: Manifest) -> pd.DataFrame:
 
 def _predictor_prose(metrics: Mapping[str, Any]) -> Prose:
     rows = metrics["rows"]
-    context = "with the region matrix of the row's cell type" if metrics["per_cell_type"] else "from sequence alone"
+    neighbourhood = "accessible regions nearby in the row's cell type"
+    columns = neighbourhood if metrics["per_cell_type"] else "tiles of the sequence itself"
+    context = f"from the sequence and a region matrix whose columns are {columns}"
     return Prose(
         f"{rows['train']:,} training, {rows['valid']:,} validation and {rows['test']:,} test windows of"
         f" {metrics['window_width']:,} bp, classes {', '.join(metrics['classes'])}; predicted {context}. The"
