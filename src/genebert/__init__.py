@@ -1,6 +1,7 @@
 """GeneBERT: multi-modal self-supervised pre-training for the regulatory genome, across cell types.
 
-Importing this package loads neither torch nor pandas; a public name loads its module on first use.
+Importing this package loads neither torch nor pandas; a public name loads its module on first use. A stage is a function in
+the module of its name: `from genebert.pretrain import pretrain`.
 """
 
 from importlib import import_module
@@ -16,14 +17,8 @@ _PUBLIC = {
     "GeneBertModel": "genebert.model.genebert",
     "Genome": "genebert.inputs.genome",
     "UserError": "genebert.errors",
-    "finetune": "genebert.finetune",
-    "predict": "genebert.predict",
     "prepare": "genebert.corpus.build",
-    "pretrain": "genebert.pretrain",
     "read_motifs": "genebert.inputs.motifs",
-    "report": "genebert.report.build",
-    "simulate": "genebert.simulate",
-    "variants": "genebert.variants",
 }
 __all__ = [*sorted(_PUBLIC), "__version__"]
 

@@ -122,6 +122,7 @@ def _corpus(corpus: Corpus) -> None:
             f"{sum(sum(v.values()) for v in metrics['peaks_on_unknown_chromosomes'].values()):,}",
         )
     )
+    dropped.append(("blacklist intervals on the genome", f"{metrics['blacklist_intervals_on_the_genome']:,}"))
     dropped.append(("IUPAC letters read as N", f"{metrics['ambiguous_bases_read_as_n']:,}"))
     table("Left out", ("what", "number"), dropped)
 

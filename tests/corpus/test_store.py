@@ -17,18 +17,22 @@ def nearest_by_hand(
     corpus: Corpus, cell_type: int, chrom: str, centre: int, count: int, window: int
 ) -> tuple[list[int], list[int]]:
     """Nearest examples and their distances, by looking at all examples."""
-    found = []
+    found, on_chromosome = [], 0
     for example, region in enumerate(corpus.accessible_regions):
         row = corpus.regions.iloc[int(region)]
         if corpus.cell_type_of_example[example] != cell_type or row["chrom"] != chrom:
             continue
+        on_chromosome += 1
         if row["start"] < centre - window // 2 + window and centre - window // 2 < row["end"]:
             continue  # it overlaps the window
         distance = int(row["start"]) + corpus.width // 2 - centre
         found.append((abs(distance), distance, example))
     found.sort()
-    examples = [example for _, _, example in found[:count]]
-    return examples + [-1] * (count - len(examples)), [distance for _, distance, _ in found[:count]]
+    kept = found[
+        : min(count, max(on_chromosome - 1, 0))
+    ]  # one less than there are: an accessible window has lost itself
+    examples = [example for _, _, example in kept]
+    return examples + [-1] * (count - len(examples)), [distance for _, distance, _ in kept]
 
 
 @settings(max_examples=30)
@@ -65,10 +69,18 @@ def test_nearest_examples_by_hand() -> None:
     ]  # region 1 is the window itself; chr2 is no neighbour
     assert nearest(corpus, 0, "chr1", 250, 2) == [1, 0]  # region 1 abuts the window
     assert nearest(corpus, 0, "chr1", 249, 2) == [0, 2]  # and now overlaps it
-    assert nearest(corpus, 1, "chr1", 150, 1) == [4]
+    assert nearest(corpus, 0, "chr1", 250, 3) == [1, 0, -1]  # of three regions, two are shown at most
+    assert nearest(corpus, 1, "chr1", 150, 1) == [-1]
     assert nearest(corpus, 1, "chr2", 150, 1) == [-1]
-    assert nearest(corpus, 0, "chr2", 9000, 2) == [3, -1]
+    assert nearest(corpus, 0, "chr2", 9000, 2) == [-1, -1]
     assert nearest(corpus, 0, "chr3", 150, 2) == [-1, -1]
+
+
+def test_the_number_of_columns_does_not_tell_accessible_windows_from_others() -> None:
+    # With fewer than R regions on a chromosome, padding once gave the label away.
+    corpus = toys.corpus_of([("chr1", 500 * i) for i in range(6)], {"a": {i: 1.0 for i in range(4)}})
+    columns = {start: sum(e >= 0 for e in nearest(corpus, 0, "chr1", start + 50, 10)) for start in range(0, 3000, 500)}
+    assert set(columns.values()) == {3}
 
 
 @given(seed=st.integers(0, 1000))

@@ -6,7 +6,7 @@ import pytest
 from toys import Peak, write_peaks
 
 from genebert.errors import UserError
-from genebert.inputs.intervals import read_bed, read_blacklist, read_peaks, read_table, read_text
+from genebert.inputs.intervals import read_annotation, read_bed, read_peaks, read_table, read_text
 
 LENGTHS = {"chr1": 1000, "chr2": 500}
 
@@ -201,8 +201,9 @@ def test_unreadable_paths(tmp_path: Path) -> None:
 
 
 def test_blacklist_may_reach_beyond_the_genome(bed: Path) -> None:
-    table = read_blacklist(write(bed, "chr1\t900\t5000\thigh signal\nchrUn\t0\t10\tlow\n2\t0\t10\tlow\n"), LENGTHS)
-    assert rows(table) == [("chr1", 900, 5000), ("chr2", 0, 10)]
+    found = read_annotation(write(bed, "chr1\t900\t5000\thigh signal\nchrUn\t0\t10\tlow\n2\t0\t10\tlow\n"), LENGTHS)
+    assert found.skipped == {"chrUn": 1}
+    assert rows(found.table) == [("chr1", 900, 5000), ("chr2", 0, 10)]
 
 
 @pytest.mark.parametrize(

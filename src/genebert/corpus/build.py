@@ -13,7 +13,7 @@ from genebert.corpus.store import write_corpus
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.accessibility import accessible_regions, find_cell_types, per_million
 from genebert.inputs.genome import Genome, match_chromosomes
-from genebert.inputs.intervals import Intervals, read_blacklist, read_peaks
+from genebert.inputs.intervals import Intervals, read_annotation, read_peaks
 from genebert.inputs.motifs import Scanner, order_by_similarity, read_motifs
 from genebert.schema import SPLITS, split_of
 from genebert.settings import PrepareSettings
@@ -53,7 +53,7 @@ def _build(settings: PrepareSettings, run: StageRun, genome: Genome, cell_types:
     motifs = order_by_similarity(read_motifs(settings.motifs), settings.pseudocount)
     peaks = _read_all_peaks(cell_types, genome, settings.skip_unknown_chromosomes)
     nothing = pd.DataFrame({"chrom": [], "start": [], "end": []})
-    blacklist = read_blacklist(settings.blacklist, genome.lengths) if settings.blacklist else nothing
+    blacklist = read_annotation(settings.blacklist, genome.lengths).table if settings.blacklist else nothing
     windows = consensus.candidate_windows({name: found.table for name, found in peaks.items()}, settings.region_width)
     kept, dropped = consensus.filter_windows(windows, genome, blacklist, settings.max_n_fraction)
     if kept.empty:
@@ -94,6 +94,7 @@ def _build(settings: PrepareSettings, run: StageRun, genome: Genome, cell_types:
         "regions_per_cell_type": dict(zip(peaks, np.diff(access["accessible_offsets"]).tolist(), strict=True)),
         "windows_dropped": dropped,
         "duplicate_peaks": {name: found.duplicates for name, found in peaks.items() if found.duplicates},
+        "blacklist_intervals_on_the_genome": len(blacklist),
         "peaks_on_unknown_chromosomes": {name: found.skipped for name, found in peaks.items() if found.skipped},
         "ambiguous_bases_read_as_n": genome.ambiguous,
     }

@@ -173,7 +173,8 @@ class Corpus:
         """Find the accessible regions of a cell type that are nearest to windows, on their chromosomes.
 
         Regions that overlap the window itself are left out, so that what is to be predicted about it is not
-        given away.
+        given away. For the same reason one region less than the chromosome has is found at most: an accessible window
+        has lost itself, and the number of columns must not tell it from one that is not.
 
         Args:
             cell_types: index of the cell type of each query, int64, shape (b,).
@@ -191,10 +192,12 @@ class Corpus:
         slots = np.searchsorted(keys, query)[:, None] + np.arange(-reach, reach)
         inside = (slots >= 0) & (slots < len(keys))
         distance = keys[np.clip(slots, 0, max(len(keys) - 1, 0))] - query[:, None]
-        usable = inside & (np.abs(distance) < _CHROMOSOME_STRIDE // 2) & (2 * np.abs(distance) >= self.width + window)
+        near = inside & (np.abs(distance) < _CHROMOSOME_STRIDE // 2)
+        usable = near & (2 * np.abs(distance) >= self.width + window)
         remoteness = np.where(usable, np.abs(distance), _CHROMOSOME_STRIDE)
         order = np.argsort(remoteness, axis=1, kind="stable")[:, :count]
         found = np.take_along_axis(np.where(usable, slots, -1), order, axis=1)
+        found[np.arange(count) >= near.sum(axis=1, keepdims=True) - 1] = -1
         return found, np.take_along_axis(distance, order, axis=1)
 
 

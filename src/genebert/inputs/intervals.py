@@ -58,15 +58,6 @@ def read_peaks(path: Path, lengths: Mapping[str, int], *, skip_unknown: bool = F
     """
     intervals = read_bed(path, lengths, skip_unknown=skip_unknown)
     table = intervals.table
-    if table.empty:
-        raise UserError(
-            problem(
-                path,
-                f"none of its chromosomes ({_shorten(list(intervals.skipped))}) is in the genome, which has "
-                f"{_shorten(list(lengths))}",
-                "Give peaks and genome of the same assembly.",
-            )
-        )
     middle = (table["start"] + table["end"]) // 2
     rank = pd.Series(0.0, index=table.index)
     signal = pd.Series(1.0, index=table.index)
@@ -74,9 +65,9 @@ def read_peaks(path: Path, lengths: Mapping[str, int], *, skip_unknown: bool = F
         rank = _number(table["score"]).fillna(0.0)
         signal = rank if rank.gt(0).any() else signal
     if "summit" in table:
+        _check_numbers(intervals)
         _check_summits(intervals)
-        signal = _number(table["signal"]).fillna(0.0)
-        p = _number(table["p"])
+        signal, p = _number(table["signal"]), _number(table["p"])
         rank = p if p.ge(0).any() else signal
         summit = _number(table["summit"])
         middle = (table["start"] + summit).where(summit >= 0, middle).astype(np.int64)
@@ -89,10 +80,20 @@ def _number(column: pd.Series) -> pd.Series:
     return pd.to_numeric(column, errors="coerce")
 
 
+def _check_numbers(intervals: Intervals) -> None:
+    found = Problems(f"The peaks of {intervals.path} cannot be used:")
+    for number, name in ((7, "signal"), (8, "p")):
+        column = intervals.table[name]
+        wrong = _number(column).isna()
+        for line, value in zip(intervals.table["line"][wrong], column[wrong], strict=True):
+            found.add(f"line {line}", f"column {number} ({name}) is {value!r}, not a number", "Correct it.")
+    found.raise_any()
+
+
 def _check_summits(intervals: Intervals) -> None:
     table = intervals.table
     summit = _number(table["summit"])
-    wrong = summit.isna() | (summit >= table["end"] - table["start"])
+    wrong = summit.isna() | (summit % 1 != 0) | (summit >= table["end"] - table["start"])
     found = Problems(f"The peaks of {intervals.path} cannot be used:")
     for line, value in zip(table["line"][wrong], table["summit"][wrong], strict=True):
         found.add(
@@ -124,16 +125,15 @@ def read_bed(path: Path, lengths: Mapping[str, int], *, skip_unknown: bool = Fal
     return check_intervals(_read_rows(path), path, lengths, skip_unknown=skip_unknown)
 
 
-def read_blacklist(path: Path, lengths: Mapping[str, int]) -> pd.DataFrame:
-    """Read intervals to leave out: DataFrame with chrom, start, end.
+def read_annotation(path: Path, lengths: Mapping[str, int]) -> Intervals:
+    """Read BED that covers a whole assembly, such as a blacklist or transcription start sites.
 
-    A blacklist covers a whole assembly; what lies beyond the genome at hand does no harm and is passed over.
+    What lies beyond the genome at hand (on other chromosomes, which are counted, or past an end) is no mistake.
 
     Raises:
-        UserError: as `read_peaks`, but for unknown chromosomes and ends.
+        UserError: as `read_peaks`, but for that; and if no chromosome is in the genome.
     """
-    found = check_intervals(_read_rows(path), path, lengths, skip_unknown=True, beyond_end=True)
-    return found.table[["chrom", "start", "end"]]
+    return check_intervals(_read_rows(path), path, lengths, skip_unknown=True, beyond_end=True)
 
 
 def check_intervals(
@@ -200,6 +200,14 @@ def _map_chromosomes(
     unknown = [str(name) for name in names if name not in mapped]
     if unknown and not skip_unknown:
         raise UserError(_naming_error(table, path, unknown, lengths))
+    if not mapped:
+        raise UserError(
+            problem(
+                path,
+                f"none of its chromosomes ({_shorten(unknown)}) is in the genome, which has {_shorten(list(lengths))}",
+                "Use the same assembly and naming as the genome.",
+            )
+        )
     skipped = {name: int((table["chrom"] == name).sum()) for name in unknown}
     kept = table[table["chrom"].isin(list(mapped))]
     return kept.assign(chrom=kept["chrom"].map(mapped)).reset_index(drop=True), skipped
@@ -211,8 +219,8 @@ def _naming_error(table: pd.DataFrame, path: Path, unknown: list[str], lengths: 
         f"{path}, line {line}",
         f"chromosome {unknown[0]!r} cannot be matched to one of the genome without doubt; "
         f"unmatched names in the file: {_shorten(unknown)}; names in the genome: {_shorten(list(lengths))}",
-        "Use one naming (chr1 or 1) throughout the file and the genome of the same assembly; "
-        "--skip-unknown-chromosomes drops and counts rows on chromosomes that the genome lacks.",
+        "Use one naming (chr1 or 1) throughout the file and the genome of the same assembly, or remove the rows "
+        "on chromosomes that the genome lacks (`genebert prepare --skip-unknown-chromosomes` does).",
     )
 
 

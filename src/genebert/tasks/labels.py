@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from genebert.console import say
@@ -14,6 +15,8 @@ from genebert.stage import open_stage
 from genebert.tasks.accessibility import accessibility_windows
 from genebert.tasks.base import LABELS_FILE
 from genebert.tasks.promoter import promoter_windows
+
+CHECKED_REGIONS = 64
 
 
 def labels(settings: LabelsSettings) -> Path:
@@ -31,6 +34,7 @@ def labels(settings: LabelsSettings) -> Path:
         with Genome(settings.genome) as genome:
             check_genome(genome, corpus)
             table = _windows(settings, corpus, genome)
+        _check_splits(table, corpus)
         table.to_csv(run.folder / LABELS_FILE, sep="\t", index=False)
         counts = table.groupby(["split", "label"]).size()
         per_split = {split: int((table["split"] == split).sum()) for split in SPLITS}
@@ -46,11 +50,19 @@ def _windows(settings: LabelsSettings, corpus: Corpus, genome: Genome) -> pd.Dat
     return accessibility_windows(settings, corpus)
 
 
+def _check_splits(table: pd.DataFrame, corpus: Corpus) -> None:
+    found = Problems(f"The labels cannot be divided by the chromosomes of {corpus.folder}:")
+    for split in SPLITS:
+        if not (table["split"] == split).any():
+            found.add(split, "no window lies on its chromosomes", "Prepare a corpus that holds other chromosomes out.")
+    found.raise_any()
+
+
 def check_genome(genome: Genome, corpus: Corpus) -> None:
-    """Check that a genome is the one that a corpus was made from.
+    """Check that a genome is the one that a corpus was made from: its chromosomes, and the sequence of 64 regions.
 
     Raises:
-        UserError: chromosomes or their lengths differ.
+        UserError: they differ.
     """
     found = Problems(f"The genome {genome.path} and the corpus {corpus.folder} do not belong together:")
     for name in sorted(set(genome.lengths) ^ set(corpus.lengths)):
@@ -61,6 +73,15 @@ def check_genome(genome: Genome, corpus: Corpus) -> None:
             found.add(
                 name,
                 f"it has {genome.lengths[name]} bp in the genome and {corpus.lengths[name]} bp in the corpus",
+                "Give the genome that the corpus was made from.",
+            )
+    found.raise_any()
+    for index in np.linspace(0, len(corpus.regions) - 1, CHECKED_REGIONS).astype(int):
+        chrom, start, end = corpus.regions.loc[index, ["chrom", "start", "end"]]
+        if not np.array_equal(genome.fetch(chrom, int(start), int(end)), corpus.sequence[index]):
+            found.add(
+                f"{chrom}:{start}-{end}",
+                "the genome has another sequence there than the corpus",
                 "Give the genome that the corpus was made from.",
             )
     found.raise_any()

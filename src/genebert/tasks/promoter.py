@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.inputs.genome import Genome
-from genebert.inputs.intervals import read_bed
+from genebert.inputs.intervals import read_annotation
 from genebert.schema import N, gc_fraction
 from genebert.settings import LabelsSettings
 
@@ -34,9 +34,10 @@ def promoter_windows(settings: LabelsSettings, corpus: Corpus, genome: Genome) -
         raise UserError(
             problem("--tss", "the task promoter needs transcription start sites", "Give a BED with strand.")
         )
-    sites = read_bed(settings.tss, genome.lengths).table
+    sites = read_annotation(settings.tss, genome.lengths).table
     if "strand" not in sites or not set(sites["strand"]) <= {"+", "-"}:
         raise UserError(problem(settings.tss, "transcription start sites need a strand in column 6, + or -", "Add it."))
+    sites = sites.assign(site=np.where(sites["strand"] == "+", sites["start"], sites["end"] - 1))
     generator = np.random.default_rng(settings.seed)
     positives = _around(sites, settings, genome)
     negatives = [
@@ -53,7 +54,7 @@ def promoter_windows(settings: LabelsSettings, corpus: Corpus, genome: Genome) -
 
 def _around(sites: pd.DataFrame, settings: LabelsSettings, genome: Genome) -> pd.DataFrame:
     plus = sites["strand"] == "+"
-    start = np.where(plus, sites["start"] - settings.upstream, sites["end"] - settings.downstream)
+    start = sites["site"] + np.where(plus, -settings.upstream, 1 - settings.downstream)
     width = settings.upstream + settings.downstream
     windows = pd.DataFrame({"chrom": sites["chrom"], "start": start, "end": start + width, "strand": sites["strand"]})
     windows = windows.drop_duplicates().reset_index(drop=True)
@@ -78,8 +79,8 @@ def _matched_negatives(
     """Return one window per positive, of the candidate that is nearest in GC content; none is taken twice."""
     name = str(chrom)
     width = int(positives["end"].iloc[0] - positives["start"].iloc[0])
-    starts = generator.integers(0, genome.lengths[name] - width, size=CANDIDATES_PER_POSITIVE * len(positives))
-    centres = np.sort(sites.loc[sites["chrom"] == name, "start"].to_numpy())
+    starts = generator.integers(0, genome.lengths[name] - width + 1, size=CANDIDATES_PER_POSITIVE * len(positives))
+    centres = np.sort(sites.loc[sites["chrom"] == name, "site"].to_numpy())
     starts = np.unique(starts[_distance(starts + width // 2, centres) >= DISTANCE + width // 2])
     starts = starts[np.concatenate([[True], np.diff(starts) >= width])] if len(starts) else starts
     codes = genome.fetch_all([name] * len(starts), starts, width)
