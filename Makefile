@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INPUTS ?= $(if $(wildcard $(DATA)/inputs.yaml),inputs.yaml,blood.yaml)
-OUT ?= $(if $(DATA),demo-$(basename $(INPUTS)),demo)
+OUT ?= $(if $(DATA),demo-$(notdir $(abspath $(DATA))),demo)
 
 .PHONY: demo test check clean
 demo: $(VENV)/installed

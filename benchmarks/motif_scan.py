@@ -1,7 +1,7 @@
 """Best hit per region and motif: lightmotif (as `prepare` uses it) against a torch convolution, side by side.
 
 Run: python benchmarks/motif_scan.py [regions]. Both give the same bytes, which is checked. Prints JSON: million
-(position, motif) pairs per second and the ratio, the median of five alternating runs, torch on as many threads as lightmotif.
+(position, motif) pairs per second and the ratio, the median of five alternating runs, each on one thread.
 """
 
 import json

@@ -30,7 +30,6 @@ ORDER = [
     "finetune",
     "predict",
     "variants",
-    "explain",
     "report",
     "inspect",
     "demo",

@@ -188,10 +188,17 @@ def test_a_resumable_stage_continues(out: Path) -> None:
     assert not Path(f"{out}.partial").exists()
 
 
-@pytest.mark.parametrize("again", [{"size": 2}, {"resumable": False}])
-def test_another_run_does_not_continue(out: Path, again: dict[str, Any]) -> None:
+def test_a_run_that_cannot_resume_starts_anew(out: Path) -> None:
     fail(out, resumable=True)
-    assert resume(out, **again) == []
+    assert resume(out, resumable=False) == []
+
+
+def test_an_interrupted_run_with_other_settings_is_not_thrown_away(out: Path) -> None:
+    # Days of pre-training were once deleted by a changed option.
+    fail(out, resumable=True)
+    with pytest.raises(UserError, match="an interrupted genebert toy with other settings"):
+        resume(out, size=2)
+    assert resume(out) == ["half.txt"]
 
 
 @pytest.mark.parametrize("state", ["", "[]", "{", '"x"'])

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,9 @@ HEADER = "##fileformat=VCFv4.2\n##contig=<ID=chr3>\n#CHROM\tPOS\tID\tREF\tALT\tQ
 
 
 @pytest.fixture
-def genome(toy_world: World) -> Genome:
-    return Genome(toy_world.genome)
+def genome(toy_world: World) -> Iterator[Genome]:
+    with Genome(toy_world.genome) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -102,11 +104,17 @@ def test_gained_and_lost_motifs(scorer: Scorer, toy: Corpus, genome: Genome, ins
     strongest = toy.motifs[0].probabilities.argmax(axis=1)
     site = decode(strongest.astype(np.uint8))
     ref = decode(genome.fetch("chr3", inside.position, inside.position + 1))
-    (gained, gain), _ = scorer.motif_changes(Variant("chr3", inside.position, ref, ref + site))
+    planted = Variant("chr3", inside.position, ref, ref + site)
+    unchanged = Variant("chr3", inside.position, ref, ref)
+    ((gained, gain), _), nothing = scorer.motif_changes([planted, unchanged])
     assert gain > 0
     assert gained in {motif.name for motif in toy.motifs}
-    unchanged = scorer.motif_changes(Variant("chr3", inside.position, ref, ref))
-    assert [change for _, change in unchanged] == [0, 0]
+    assert nothing == ((".", 0), (".", 0))
+
+
+def test_motif_changes_do_not_depend_on_the_other_variants(scorer: Scorer, inside: Variant) -> None:
+    long = Variant("chr3", inside.position, inside.ref, inside.ref + "ACGTTGCA" * 4)
+    assert scorer.motif_changes([long, inside]) == scorer.motif_changes([long]) + scorer.motif_changes([inside])
 
 
 def test_vcf_and_tables_hold_the_same_scores(

@@ -1,7 +1,7 @@
 """GeneBERT: multi-modal self-supervised pre-training for the regulatory genome, across cell types.
 
-Importing this package loads neither torch nor pandas; a public name loads its module on first use. A stage is a function in
-the module of its name: `from genebert.pretrain import pretrain`.
+Importing this package loads neither torch nor pandas; a public name loads its module on first use. A stage is a
+function in the module of its name: `from genebert.pretrain import pretrain`.
 """
 
 from importlib import import_module

@@ -156,13 +156,16 @@ class PretrainingData:
         self.mask_fraction = mask_fraction
         self.seed = seed
         self._by_gc, self._place = self._order_by_gc()
+        self._drawn: tuple[int, NDArray[np.int64]] = -1, self.examples
 
-    def _order_by_gc(self) -> tuple[NDArray[np.int64], dict[int, int]]:
+    def _order_by_gc(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the examples by cell type and GC content of their second segment, and the place of each."""
         second = self.corpus.sequence[:, self.corpus.width // 2 :]
         gc = gc_fraction(second)[self.corpus.accessible_regions[self.examples]]
         ordered = self.examples[np.lexsort((gc, self.corpus.cell_type_of_example[self.examples]))]
-        return ordered, {int(example): place for place, example in enumerate(ordered)}
+        place = np.full(len(self.corpus.accessible_regions), -1, dtype=np.int64)
+        place[ordered] = np.arange(len(ordered))
+        return ordered, place
 
     @property
     def steps_per_epoch(self) -> int:
@@ -177,9 +180,15 @@ class PretrainingData:
     def batch(self, step: int) -> PretrainingBatch:
         """Return the batch of one step, counted over all passes."""
         epoch, place = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.examples))
+        order = self._order(epoch)
         chosen = self.examples[order[place * self.batch_size : (place + 1) * self.batch_size]]
         return self.collate(chosen, np.random.default_rng([self.seed, 1, step]))
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if self._drawn[0] != epoch:
+            order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.examples))
+            self._drawn = epoch, order
+        return self._drawn[1]
 
     def collate(
         self, examples: NDArray[np.int64], generator: np.random.Generator, *, corrupt: bool = True
@@ -247,7 +256,7 @@ class PretrainingData:
         self, examples: NDArray[np.int64], cell_type: NDArray[np.int64], generator: np.random.Generator
     ) -> NDArray[np.int64]:
         """Return for each example one of its cell type and split with a second segment of near GC content."""
-        place = np.array([self._place[int(example)] for example in examples])
+        place = self._place[examples]
         step = generator.integers(1, GC_NEIGHBOURS // 2 + 1, size=len(examples))
         step *= generator.choice([-1, 1], size=len(examples))
         for sign in (1, -1):  # at the end of a cell type's list, look the other way

@@ -1,6 +1,5 @@
 """The command line: verbs, their settings and their functions, each imported only when it is called."""
 
-import errno
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -123,17 +122,10 @@ def run(name: str, settings: "type[Settings]", given: dict[str, Any]) -> None:
     except UserError as error:
         _fail(str(error))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR):
-            raise
         where = error.filename or "the output folder"
-        _fail(
-            problem(
-                where,
-                f"{error.strerror}",
-                "Free space or correct the permissions, then run the same command again; "
-                "earlier results are untouched.",
-            )
-        )
+        reason = error.strerror or str(error)
+        remedy = "Free space, or correct the path or its permissions, and run it again; earlier results are untouched."
+        _fail(problem(where, reason, remedy))
 
 
 def _validate(name: str, settings: "type[Settings]", values: dict[str, Any]) -> "Settings":

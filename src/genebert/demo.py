@@ -177,9 +177,9 @@ def read_data(folder: Path, name: str) -> Data:
         UserError: the YAML is absent or wrong, or files that it names are absent.
     """
     path = folder / name
-    if not path.exists():
+    if not path.is_file():
         path = CONFIGS / "data" / name
-    if not path.exists():
+    if not path.is_file():
         shipped = ", ".join(sorted(p.name for p in (CONFIGS / "data").glob("*.yaml")))
         raise UserError(
             problem(
@@ -195,7 +195,7 @@ def read_data(folder: Path, name: str) -> Data:
             problem(path, f"it does not describe a data folder ({error})", "See the README for its keys.")
         ) from None
     data = Data(folder, inputs)
-    named = [key for key in ("genome", "peaks", "motifs", "tss", "vcf", "blacklist") if getattr(inputs, key)]
+    named = [key for key in ("genome", "peaks", "motifs", "tss", "vcf", "blacklist", "truth") if getattr(inputs, key)]
     missing = [str(data[key]) for key in named if not data[key].exists()]
     if missing:
         raise UserError(

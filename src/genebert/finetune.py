@@ -1,6 +1,7 @@
 """The stage `finetune`: a pre-trained model and labels become a predictor, with baselines trained as carefully."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from genebert.batches import WindowBatch, WindowData
 from genebert.console import say
 from genebert.corpus.store import Corpus
 from genebert.errors import Problems, UserError, problem
-from genebert.inputs.genome import Genome
+from genebert.inputs.genome import Genome, match_chromosomes
 from genebert.metrics import Estimate, accuracy, auprc, auroc, bootstrap_mean, log_loss, mcc
+from genebert.model.config import GeneBertConfig
 from genebert.model.genebert import GeneBertForSequenceClassification, save_model
 from genebert.predictor import (
     MOTIFS_FILE,
@@ -33,7 +35,7 @@ from genebert.stage import Manifest, StageRun, open_stage, read_manifest
 from genebert.tasks.base import Windows, class_names, read_windows
 from genebert.tasks.baselines import TUNED_ON, fit_kmer_regression
 from genebert.tasks.labels import check_genome
-from genebert.training import Learner, Schedule, train
+from genebert.training import Learner, Schedule, pick_device, train
 
 PRETRAINED, SCRATCH, KMERS = "pre-trained", "from scratch", "k-mer logistic regression"
 Probabilities = dict[str, list[NDArray[np.float64]]]
@@ -52,6 +54,7 @@ def finetune(settings: FinetuneSettings) -> Path:
             pre-training are to be tested on.
     """
     pretrained = read_manifest(settings.model, "pretrain", verify=True)
+    pick_device(settings.device)
     inputs = {name: getattr(settings, name) for name in ("labels", "model", "valid", "test", "genome", "corpus")}
     with open_stage("finetune", settings, inputs) as run:
         if run.finished:
@@ -127,11 +130,10 @@ def _read_splits(settings: FinetuneSettings, genome: Genome | None, pretrained: 
     if "split" in windows.table:
         split = windows.table["split"].to_numpy()
     elif windows.on_genome:
-        metrics = pretrained.metrics
-        held_out = dict.fromkeys(metrics["valid_chromosomes"], "valid") | dict.fromkeys(
-            metrics["test_chromosomes"], "test"
-        )
-        split = np.array([held_out.get(chrom, "train") for chrom in windows.table["chrom"]])
+        held_out = dict.fromkeys(pretrained.metrics["valid_chromosomes"], "valid")
+        held_out |= dict.fromkeys(pretrained.metrics["test_chromosomes"], "test")
+        names = match_chromosomes(windows.table["chrom"], dict.fromkeys(held_out, 0))
+        split = np.array([held_out.get(names.get(chrom, chrom), "train") for chrom in windows.table["chrom"]])
     else:
         raise UserError(
             problem(
@@ -162,44 +164,57 @@ def _open_corpus(settings: FinetuneSettings, genome: Genome | None, windows: Win
 
 def _check_task(task: Task, settings: FinetuneSettings, pretrained: Manifest) -> None:
     found = Problems(f"The labels {settings.labels} cannot be learned from:")
-    lengths = {windows.codes.shape[1] for windows in task.windows.values() if len(windows)}
-    config = load_weights(GeneBertForSequenceClassification, settings.model).config
-    if lengths and max(lengths) - 2 * config.k + 5 > config.max_tokens:
-        found.add(
-            "windows",
-            f"the longest has {max(lengths)} bp, and the model reads at most {config.max_tokens + 2 * config.k - 5} bp",
-            "Give shorter windows.",
-        )
-    if lengths and min(lengths) <= max(2 * config.k, config.region_columns):
-        found.add(
-            "windows",
-            f"they have {min(lengths)} bp",
-            f"Give windows of more than {max(2 * config.k, config.region_columns)} bp.",
-        )
-    if len(lengths) > 1:
-        found.add(
-            "windows",
-            f"their longest lengths differ between splits: {sorted(lengths)}",
-            "Make all windows equally long.",
-        )
-    for split, windows in task.windows.items():
-        if not len(windows):
-            found.add(split, "there is no row", "Give rows for training, validation and test.")
-        elif windows.table["label"].nunique() < 2:
-            found.add(
-                split,
-                f"all its rows have the label {windows.table['label'].iloc[0]}",
-                "Give at least two classes in each split.",
-            )
-    if task.windows["test"].on_genome:
-        seen = sorted(set(task.windows["test"].table["chrom"]) & set(pretrained.metrics["train_chromosomes"]))
+    _check_lengths(task, GeneBertConfig.from_pretrained(settings.model), found)
+    _check_classes(task, found)
+    test = task.windows["test"]
+    if test.on_genome:
+        seen = chromosomes_among(test, pretrained.metrics["train_chromosomes"])
         if seen:
+            held_out = ", ".join(pretrained.metrics["test_chromosomes"])
             found.add(
                 "test",
                 f"it has rows on {', '.join(seen)}, on which the model was pre-trained",
-                f"Test on chromosomes that pre-training held out: {', '.join(pretrained.metrics['test_chromosomes'])}.",
+                f"Test on chromosomes that pre-training held out: {held_out}.",
             )
     found.raise_any()
+
+
+def _check_lengths(task: Task, config: GeneBertConfig, found: Problems) -> None:
+    lengths = sorted({windows.codes.shape[1] for windows in task.windows.values() if len(windows)})
+    most, least = config.max_tokens + 2 * config.k - 5, max(2 * config.k, config.region_columns)
+    for length in lengths:
+        if length > most:
+            found.add("windows", f"the longest has {length} bp, and the model reads at most {most} bp", "Shorten them.")
+        if length <= least:
+            found.add("windows", f"they have {length} bp", f"Give windows of more than {least} bp.")
+    if len(lengths) > 1:
+        found.add("windows", f"the longest ones of the splits differ: {lengths} bp", "Make them equally long.")
+
+
+def _check_classes(task: Task, found: Problems) -> None:
+    known = set(task.windows["train"].table["label"])
+    for split, windows in task.windows.items():
+        labels = set(windows.table["label"])
+        if not labels:
+            found.add(split, "there is no row", "Give rows for training, validation and test.")
+        elif len(labels) == 1:
+            found.add(split, f"all its rows have the label {labels.pop()}", "Give at least two classes in each split.")
+        elif labels - known:
+            unknown = ", ".join(sorted(labels - known))
+            found.add(
+                split, f"it has labels that no training row has: {unknown}", "Correct them, or add training rows."
+            )
+
+
+def chromosomes_among(windows: Windows, names: Sequence[str]) -> list[str]:
+    """Return the chromosomes of windows that are among the given ones, in either spelling (chr1 or 1)."""
+    return sorted(match_chromosomes(windows.table["chrom"], dict.fromkeys(names, 0)))
+
+
+def _seen_in_training(task: Task) -> int:
+    """Return how many test rows have a sequence that occurs in training or validation, letter by letter."""
+    seen = {row.tobytes() for split in TUNED_ON for row in task.windows[split].codes}
+    return sum(row.tobytes() in seen for row in task.windows["test"].codes)
 
 
 @dataclass
@@ -246,6 +261,9 @@ def _finetune(settings: FinetuneSettings, task: Task, run: StageRun) -> Path:
         "window_width": task.windows["train"].codes.shape[1],
         "per_cell_type": task.corpus is not None,
         "rows": {split: len(windows) for split, windows in task.windows.items()},
+        "test_rows_with_a_training_sequence": _seen_in_training(task),
+        "seen_chromosomes": _seen_chromosomes(task, read_manifest(settings.model, "pretrain")),
+        "ambiguous_bases_read_as_n": sum({w.path: w.ambiguous for w in task.windows.values()}.values()),
         "results": evaluate_methods(task.labels("test"), probabilities),
     }
     save_model(best[1], run.folder)
@@ -253,9 +271,19 @@ def _finetune(settings: FinetuneSettings, task: Task, run: StageRun) -> Path:
     pd.concat(curves).to_csv(run.folder / "curves.tsv", sep="\t", index=False, float_format="%.6g")
     _write_predictions(task, probabilities, run.folder)
     out = run.finish(metrics)
+    if metrics["test_rows_with_a_training_sequence"]:
+        say(f"{metrics['test_rows_with_a_training_sequence']:,} test rows have a sequence that was trained on")
     for row in metrics["results"]:
         say(f"{row['method']}: {row['metric']} {Estimate(row['value'], row['low'], row['high'])}")
     return out
+
+
+def _seen_chromosomes(task: Task, pretrained: Manifest) -> list[str]:
+    """Return the chromosomes that anything was fitted or chosen on; empty for sequences without coordinates."""
+    if not task.windows["test"].on_genome:
+        return []
+    tuned = (chrom for split in TUNED_ON for chrom in task.windows[split].table["chrom"])
+    return sorted({*pretrained.metrics["train_chromosomes"], *tuned})
 
 
 def _train_one(settings: FinetuneSettings, task: Task, method: str, seed: int) -> tuple[Any, float, pd.DataFrame]:
@@ -281,6 +309,10 @@ def _train_one(settings: FinetuneSettings, task: Task, method: str, seed: int) -
         device=settings.device,
         precision=settings.precision,
     )
+    if not keep.weights:
+        raise UserError(
+            problem("--learning-rate", f"with {settings.learning_rate} the loss is no number", "Choose a lower one.")
+        )
     model.load_state_dict(keep.weights)
     return model.eval(), keep.loss, table.merge(pd.DataFrame(keep.rows), on="step", how="outer")
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from genebert.console import say
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
-from genebert.finetune import PRETRAINED, evaluate_methods
+from genebert.finetune import PRETRAINED, chromosomes_among, evaluate_methods
 from genebert.inputs.genome import Genome
 from genebert.metrics import Estimate
 from genebert.predictor import Predictor, context_of
@@ -64,6 +64,7 @@ def evaluate(settings: EvaluateSettings) -> Path:
         windows = _open_windows(settings.labels, settings.genome, predictor, corpus, labelled=True)
         if "split" in windows.table:
             windows = windows.rows((windows.table["split"] == "test").to_numpy())
+        _check_unseen(windows, predictor)
         label = _labels(windows, predictor)
         probability = _probabilities(windows, predictor, corpus)
         _table(windows, predictor, probability).to_csv(
@@ -81,7 +82,7 @@ def _open_windows(
 ) -> Windows:
     genome = Genome(genome_path) if genome_path else None
     try:
-        windows = read_windows(path, genome, labelled=labelled)
+        windows = read_windows(path, genome, labelled=labelled, width=predictor.width)
         if corpus is not None and genome is not None:
             check_genome(genome, corpus)
     finally:
@@ -101,6 +102,9 @@ def _open_windows(
 
 def _for_cell_types(windows: Windows, corpus: Corpus | None, names: list[str]) -> Windows:
     """Repeat windows without a cell type for each of the named ones (all of the corpus by default)."""
+    if names and (corpus is None or windows.per_cell_type):
+        reason = "the model knows no cell types" if corpus is None else f"the rows of {windows.path} name theirs"
+        raise UserError(problem("--cell-types", f"it has no use here: {reason}", "Leave it out."))
     if corpus is None or windows.per_cell_type:
         return windows
     chosen = names or corpus.cell_types
@@ -125,10 +129,28 @@ def _probabilities(windows: Windows, predictor: Predictor, corpus: Corpus | None
     return predictor.probabilities(predictor.data(windows.codes, context))
 
 
+def _check_unseen(windows: Windows, predictor: Predictor) -> None:
+    seen = chromosomes_among(windows, predictor.manifest.metrics["seen_chromosomes"]) if windows.on_genome else []
+    if seen:
+        raise UserError(
+            problem(
+                windows.path,
+                f"it has rows on {', '.join(seen)}, on which the model was trained or its epoch chosen",
+                "Measure on other chromosomes: remove these rows, or mark the others `test` in a column `split`.",
+            )
+        )
+
+
 def _labels(windows: Windows, predictor: Predictor) -> NDArray[np.int64]:
     unknown = sorted(set(windows.table["label"]) - set(predictor.classes))
-    if unknown or not len(windows):
-        what = f"it has labels that the model does not know: {', '.join(unknown)}" if unknown else "it has no test rows"
+    if not unknown and windows.table["label"].nunique() < 2:
+        raise UserError(
+            problem(
+                windows.path, f"its {len(windows)} test rows have fewer than two classes", "Give rows of each class."
+            )
+        )
+    if unknown:
+        what = f"it has labels that the model does not know: {', '.join(unknown)}"
         raise UserError(problem(windows.path, what, f"The model's classes are {', '.join(predictor.classes)}."))
     return windows.table["label"].map({name: i for i, name in enumerate(predictor.classes)}).to_numpy(np.int64)
 

@@ -9,16 +9,18 @@ import torch
 from genebert.batches import PretrainingBatch, PretrainingData
 from genebert.console import say
 from genebert.corpus.store import Corpus
-from genebert.errors import UserError, problem
+from genebert.errors import Problems, UserError, problem
 from genebert.model.config import GeneBertConfig
 from genebert.model.genebert import GeneBertForPreTraining, save_model
 from genebert.objectives import pretraining_losses
 from genebert.pretraining_evaluation import evaluate_pretraining
+from genebert.schema import SPLITS
 from genebert.settings import ModelSettings, Preset, PretrainSettings, TrainingSettings, load_preset
 from genebert.stage import StageRun, open_stage, write_json
 from genebert.training import LAST_CHECKPOINT, Curves, Learner, Schedule, pick_device, train
 
 VALIDATION_BATCHES = 8
+LEAST_EXAMPLES = 8
 VALIDATIONS = 10
 """Validation losses are measured ten times during training."""
 
@@ -35,11 +37,26 @@ def pretrain(settings: PretrainSettings) -> Path:
     """
     corpus = Corpus.open(settings.corpus)
     preset = resolve(settings)
+    pick_device(settings.device)
+    _check(preset, corpus)
     with open_stage("pretrain", settings, {"corpus": settings.corpus}, resumable=True) as run:
         if run.finished:
             say(f"{run.out} is already there, made with these settings.")
             return run.out
         return _pretrain(settings, preset, corpus, run)
+
+
+def _check(preset: Preset, corpus: Corpus) -> None:
+    found = Problems("Pre-training cannot start:")
+    if not any(getattr(preset.training, f"{task}_weight") for task in ("mgm", "ngsp", "srm")):
+        found.add("--mgm-weight, --ngsp-weight, --srm-weight", "all are 0", "Give at least one task a weight.")
+    for split in SPLITS:
+        count = len(corpus.examples(split))
+        asked = {"train": True, "valid": bool(corpus.valid_chromosomes), "test": bool(corpus.test_chromosomes)}
+        if asked[split] and count < LEAST_EXAMPLES:
+            what = f"the {split} chromosomes have {count} examples, and {LEAST_EXAMPLES} are needed"
+            found.add(corpus.folder, what, "Hold other chromosomes out in `genebert prepare`.")
+    found.raise_any()
 
 
 def resolve(settings: PretrainSettings) -> Preset:
@@ -52,11 +69,7 @@ def resolve(settings: PretrainSettings) -> Preset:
 
 
 def new_model(sizes: ModelSettings, corpus: Corpus, seed: int) -> GeneBertForPreTraining:
-    """Return an untrained model for a corpus; its normaliser of motif evidence is fitted on the training regions.
-
-    Raises:
-        UserError: a region is too short or too long for the model.
-    """
+    """Return an untrained model for a corpus; its normaliser of motif evidence is fitted on the training regions."""
     tokens = corpus.width - 2 * sizes.k + 5
     torch.manual_seed(seed)
     config = GeneBertConfig(**sizes.model_dump(), max_tokens=max(512, tokens), motifs=len(corpus.motifs))
@@ -97,14 +110,6 @@ def validation(model: GeneBertForPreTraining, data: PretrainingData) -> dict[str
 
 def _pretrain(settings: PretrainSettings, preset: Preset, corpus: Corpus, run: StageRun) -> Path:
     data = training_data(preset, corpus, "train", settings.seed)
-    if not len(data.examples):
-        raise UserError(
-            problem(
-                corpus.folder,
-                "the corpus has no training examples",
-                "Hold out fewer chromosomes in `genebert prepare`.",
-            )
-        )
     training = preset.training
     steps = max(1, round(training.epochs * data.steps_per_epoch))
     schedule = Schedule(steps, training.learning_rate, training.warmup, training.weight_decay, settings.seed)
@@ -122,6 +127,10 @@ def _pretrain(settings: PretrainSettings, preset: Preset, corpus: Corpus, run: S
         device=settings.device,
         precision=settings.precision,
     )
+    if not all(torch.isfinite(p).all() for p in model.parameters()):
+        raise UserError(
+            problem("--learning-rate", f"with {training.learning_rate} training diverged", "Choose a lower one.")
+        )
     table.to_csv(run.folder / "curves.tsv", sep="\t", index=False, float_format="%.6g")
     held_out = "test" if corpus.test_chromosomes else "valid" if corpus.valid_chromosomes else "train"
     model.to(pick_device(settings.device)).eval()

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from genebert.batches import PretrainingBatch, PretrainingData
+from genebert.console import say
 from genebert.metrics import Estimate, accuracy, auroc, bootstrap, mean_accuracy
 from genebert.model.genebert import GeneBertForPreTraining
 from genebert.schema import N, gc_fraction
@@ -32,15 +33,16 @@ def evaluate_pretraining(
         training: examples on which the baselines are fitted.
 
     Returns:
-        one row per metric: {"task", "metric", "model": estimate, "baselines": name -> estimate, "n": number of
-            examples}.
+        one row per metric that is defined: {"task", "metric", "model": estimate, "baselines": name -> estimate,
+            "n": number of examples}.
     """
     generator = np.random.default_rng([held_out.seed, 2])
     examples = one_example_per_region(held_out, held_out.examples, generator)[:MOST_EXAMPLES]
-    return [
+    rows = [
         *_evaluate_segments(model, held_out, training, examples, generator),
         *_evaluate_matching(model, held_out, training, generator),
     ]
+    return [row for row in rows if np.isfinite([row["model"]["value"], row["model"]["low"]]).all()]
 
 
 def one_example_per_region(
@@ -194,6 +196,7 @@ def _evaluate_matching(
             guessed = baseline.predict(own_evidence(held_out, batch))
             gc_ranks.append(_ranks(-np.abs(true_gc[:, None] - guessed[None, :])))
         if not ranks:
+            say(f"SRM {name} is not measured: fewer than {CANDIDATES} held-out regions")
             continue
         rank, gc_rank = np.concatenate(ranks), np.concatenate(gc_ranks)
         for top in (1, 10):

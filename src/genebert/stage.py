@@ -171,8 +171,17 @@ def _same_result(out: Path, stage: str, fingerprint: str) -> bool:
 
 def _start_or_resume(run: StageRun, resumable: bool) -> None:
     state = run.folder / "run.json"
-    if resumable and _fingerprint_in(state) == run.fingerprint:
+    interrupted = _fingerprint_in(state)
+    if resumable and interrupted == run.fingerprint:
         return
+    if resumable and interrupted is not None:
+        raise UserError(
+            problem(
+                run.folder,
+                f"an interrupted genebert {run.stage} with other settings or inputs lies there",
+                "Resume it with its own command, choose another --out, or remove it.",
+            )
+        )
     for path in run.folder.iterdir():
         if path.name != ".lock":
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -22,6 +22,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from genebert.console import progress_bar
+from genebert.errors import UserError, problem
 from genebert.settings import Device, Precision
 
 LOG_STEPS = 10
@@ -220,7 +221,7 @@ def train(
         # Lightning suggests loader workers; batches are made faster than a network can use them.
         warnings.filterwarnings("ignore", module=r"lightning.*")
         trainer = lightning.Trainer(
-            accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[device],
+            accelerator="gpu" if pick_device(device).type == "cuda" else "cpu",
             devices=1,
             precision={"fp32": "32-true", "bf16": "bf16-mixed"}[precision],
             max_steps=learner.schedule.steps,
@@ -237,7 +238,15 @@ def train(
 
 
 def pick_device(device: Device) -> torch.device:
-    """Return the torch device to run on."""
+    """Return the torch device to run on.
+
+    Raises:
+        UserError: a GPU is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            problem("--device cuda", "torch finds no CUDA device here", "Use --device cpu, or a CUDA build of torch.")
+        )
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)

@@ -6,7 +6,7 @@ region of the corpus is seen in that region's window, as the predictor was train
 the variant.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,17 +17,18 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from genebert.batches import Context, WindowData
+from genebert.batches import RegionMatrix, neighbourhood, tiles
 from genebert.console import progress_bar, say
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.inputs.genome import Genome
-from genebert.inputs.vcf import Record, VcfReader, VcfWriter, info_text
+from genebert.inputs.vcf import MISMATCH, Record, VcfReader, VcfWriter, info_text
 from genebert.predictor import Predictor
-from genebert.schema import EVIDENCE_STEPS, Variant, encode
+from genebert.schema import EVIDENCE_STEPS, N, Variant, encode
 from genebert.settings import VariantsSettings
 from genebert.stage import StageRun, open_stage
 from genebert.tasks.labels import check_genome
+from genebert.tokens import sequence_tokens
 
 CHUNK = 128
 """Records scored at a time; memory does not grow with the number of variants."""
@@ -35,8 +36,28 @@ MOTIF_FLANK = 30
 """Motifs gained and lost are sought within 30 bp of the variant."""
 MUTAGENESIS_FLANK = 20
 """In-silico mutagenesis covers 20 bp on either side of the variant."""
+FEW_ALLELES = 20
+"""From this number of alleles on, a warning is given if more than half mismatch the genome."""
+OUTSIDE = "outside the corpus' regions"
 SEQUENCE_ONLY = "all"
 """Stands in the cell type column for a predictor that knows no cell types."""
+COLUMNS = (
+    "variant",
+    "id",
+    "chrom",
+    "position",
+    "ref",
+    "alt",
+    "cell_type",
+    "reference",
+    "alternate",
+    "difference",
+    "gained",
+    "gained_by",
+    "lost",
+    "lost_by",
+)
+"""Columns of variants.tsv."""
 INFO = {
     "GENEBERT": (
         ".",
@@ -56,9 +77,9 @@ INFO = {
 def variants(settings: VariantsSettings) -> Path:
     """Score the variants of a VCF.
 
-    Writes variants.vcf.gz (INFO fields as in `INFO`), variants.tsv (one row per alternate allele and cell type),
-    skipped.tsv (what was not scored, and why), mutagenesis.tsv (in-silico mutagenesis of the variants with the largest
-    effects) and the manifest.
+    Writes variants.vcf.gz (the records as they were, without samples, and the INFO fields of `INFO`), variants.tsv (one
+    row per record, alternate allele and cell type), skipped.tsv (what was not scored, and why), mutagenesis.tsv
+    (in-silico mutagenesis of the variants with the largest effects) and the manifest.
 
     Raises:
         UserError: an input cannot be used, inputs do not belong together, or no variant can be scored.
@@ -102,6 +123,31 @@ class Pair:
     alternate: NDArray[np.uint8]
 
 
+@dataclass(frozen=True)
+class Effect:
+    """What an alternate allele does.
+
+    Attributes:
+        reference, alternate: log-odds, float64, shape (cell types,).
+        gained, lost: the motif that it strengthens and weakens most ("." if none), and the change.
+    """
+
+    reference: NDArray[np.float64]
+    alternate: NDArray[np.float64]
+    gained: tuple[str, float]
+    lost: tuple[str, float]
+
+    @property
+    def difference(self) -> NDArray[np.float64]:
+        """Alternate minus reference."""
+        return self.alternate - self.reference
+
+    @property
+    def largest(self) -> float:
+        """The difference that is largest by size."""
+        return float(self.difference[np.abs(self.difference).argmax()])
+
+
 class Scorer:
     """Scores windows with a predictor, in all chosen cell types.
 
@@ -110,13 +156,27 @@ class Scorer:
         genome: the genome.
         corpus: for a predictor per cell type, else None.
         cell_types: names; all of the corpus if empty.
+
+    Raises:
+        UserError: the corpus has no such cell type, or the predictor knows none.
     """
 
     def __init__(self, predictor: Predictor, genome: Genome, corpus: Corpus | None, cell_types: list[str]) -> None:
         self.predictor = predictor
         self.genome = genome
         self.corpus = corpus
-        self.cell_types = (cell_types or corpus.cell_types) if corpus is not None else [SEQUENCE_ONLY]
+        if corpus is None and cell_types:
+            raise UserError(
+                problem(
+                    predictor.manifest.folder,
+                    f"--cell-types {','.join(cell_types)} is given, and the model knows no cell types: it was "
+                    "fine-tuned on labels without them",
+                    "Leave --cell-types out, or give a model that was fine-tuned per cell type.",
+                )
+            )
+        self.cell_types = (
+            list(dict.fromkeys(cell_types or corpus.cell_types)) if corpus is not None else [SEQUENCE_ONLY]
+        )
         self._indices = corpus.cell_type_indices(self.cell_types) if corpus is not None else np.zeros(1, dtype=np.int64)
         self.motif_names = [motif.name for motif in predictor.scanner.motifs]
 
@@ -148,37 +208,57 @@ class Scorer:
         after = self.genome.fetch(variant.chrom, after_start, after_start + width)
         return np.concatenate([before, encode(variant.alt).codes, after])[:width]
 
-    def log_odds(self, codes: NDArray[np.uint8], chroms: list[str], starts: NDArray[np.int64]) -> NDArray[np.float64]:
+    def log_odds(
+        self,
+        codes: NDArray[np.uint8],
+        chroms: list[str],
+        starts: NDArray[np.int64],
+        cell_types: Sequence[str] | None = None,
+    ) -> NDArray[np.float64]:
         """Return the log-odds (natural) of the second class, float64, shape (n, cell types).
 
-        Each sequence is encoded once, and paired with its region matrix in each cell type.
+        Each sequence is scanned and encoded once, and paired with its region matrix in each cell type.
 
         Args:
             codes: base codes of windows, uint8, shape (n, width).
             chroms, starts: where the (reference) windows lie.
+            cell_types: some of `self.cell_types`; all of them if None.
         """
-        model = self.predictor.model
-        device = next(model.parameters()).device
-        result = np.empty((len(codes), len(self.cell_types)))
-        batches = [self._data(codes, chroms, starts, int(index)) for index in self._indices]
+        chosen = self.cell_types if cell_types is None else cell_types
+        indices = self._indices[[self.cell_types.index(name) for name in chosen]]
+        centres = starts + self.predictor.width // 2
+        position = centres if self.corpus is None else self.corpus.line_positions(chroms, centres)
+        result = np.empty((len(codes), len(indices)))
         with torch.no_grad():
             for begin in range(0, len(codes), CHUNK):
-                rows = np.arange(begin, min(begin + CHUNK, len(codes)))
-                first = batches[0].collate(rows).to(device)
-                encoded = model.genebert.sequence_encoder(first.input_ids, first.segment_ids).pooled
-                for column, data in enumerate(batches):
-                    matrix = (first if column == 0 else data.collate(rows).to(device)).matrix
-                    logits = model.classify(encoded, model.genebert.region_encoder(matrix)).double()
-                    result[rows, column] = (logits[:, 1] - logits[:, 0]).cpu().numpy()
+                rows = slice(begin, begin + CHUNK)
+                result[rows] = self._batch(codes[rows], position[rows], indices)
         return result
 
-    def _data(
-        self, codes: NDArray[np.uint8], chroms: list[str], starts: NDArray[np.int64], cell_type: int
-    ) -> WindowData:
+    def _batch(
+        self, codes: NDArray[np.uint8], position: NDArray[np.int64], indices: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        model = self.predictor.model
+        device = next(model.parameters()).device
+        ids, segments = (torch.from_numpy(ids).to(device) for ids in sequence_tokens(codes, model.config.k))
+        encoded = model.genebert.sequence_encoder(ids, segments).pooled
+        columns = []
+        for matrix in self._matrices(codes, position, indices):
+            logits = model.classify(encoded, model.genebert.region_encoder(matrix.to(device))).double()
+            columns.append((logits[:, 1] - logits[:, 0]).cpu().numpy())
+        return np.stack(columns, axis=1)
+
+    def _matrices(
+        self, codes: NDArray[np.uint8], position: NDArray[np.int64], indices: NDArray[np.int64]
+    ) -> Iterator[RegionMatrix]:
+        """Yield the region matrices of windows in one cell type after another."""
+        columns = self.predictor.model.config.region_columns
         if self.corpus is None:
-            return self.predictor.data(codes, None)
-        position = self.corpus.line_positions(chroms, starts + self.predictor.width // 2)
-        return self.predictor.data(codes, Context(self.corpus, np.full(len(codes), cell_type), position))
+            yield tiles(self.predictor.scanner, codes, columns)
+            return
+        own = self.predictor.scanner.scan(codes)
+        for index in indices:
+            yield neighbourhood(self.corpus, np.full(len(codes), index), position, own, columns, codes.shape[1])
 
     def score(self, pairs: list[Pair]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return log-odds of the reference and of the alternate windows: float64, shape (n, cell types) each."""
@@ -188,46 +268,77 @@ class Scorer:
         both = self.log_odds(codes, chroms, starts)
         return both[: len(pairs)], both[len(pairs) :]
 
-    def motif_changes(self, variant: Variant) -> tuple[tuple[str, float], tuple[str, float]]:
-        """Return the motifs that the alternate allele strengthens and weakens most, each with its change.
+    def motif_changes(self, variants: Sequence[Variant]) -> list[tuple[tuple[str, float], tuple[str, float]]]:
+        """Return the motifs that alternate alleles strengthen and weaken most ("." if none), each with its change.
 
         The change is that of -log10 p of the motif's best hit near the variant.
         """
-        start = variant.position - MOTIF_FLANK
-        end = variant.position + len(variant.ref) + MOTIF_FLANK
-        reference = self.genome.fetch(variant.chrom, start, end)
-        alternate = np.concatenate(
-            [reference[:MOTIF_FLANK], encode(variant.alt).codes, reference[MOTIF_FLANK + len(variant.ref) :]]
-        )
-        before, after = (self.predictor.scanner.scan(codes[None])[0].astype(int) for codes in (reference, alternate))
-        change = (after - before) / EVIDENCE_STEPS
-        gained, lost = int(change.argmax()), int(change.argmin())
-        return (self.motif_names[gained], float(change[gained])), (self.motif_names[lost], float(change[lost]))
+        stretches = [self._stretches(variant) for variant in variants]
+        width = max(len(codes) for pair in stretches for codes in pair)
+        padded = np.full((len(variants), 2, width), N, dtype=np.uint8)  # no hit covers N
+        for row, pair in zip(padded, stretches, strict=True):
+            for place, codes in zip(row, pair, strict=True):
+                place[: len(codes)] = codes
+        hits = self.predictor.scanner.scan(padded.reshape(-1, width)).reshape(len(variants), 2, -1).astype(int)
+        changes = (hits[:, 1] - hits[:, 0]) / EVIDENCE_STEPS
+        return [(self._most(change, 1), self._most(change, -1)) for change in changes]
+
+    def _stretches(self, variant: Variant) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return the base codes near a variant, of both alleles."""
+        after = MOTIF_FLANK + len(variant.ref)
+        reference = self.genome.fetch(variant.chrom, variant.position - MOTIF_FLANK, variant.position + after)
+        return reference, np.concatenate([reference[:MOTIF_FLANK], encode(variant.alt).codes, reference[after:]])
+
+    def _most(self, change: NDArray[np.float64], sign: int) -> tuple[str, float]:
+        """Return the motif that changes most in a direction, and its change."""
+        index = int((sign * change).argmax())
+        return self.motif_names[index] if sign * change[index] > 0 else ".", float(change[index])
+
+    def effects(self, variants: Iterable[Variant]) -> dict[str, Effect]:
+        """Return name -> effect; a variant that is given twice is scored once."""
+        unique = {variant.name: variant for variant in variants}
+        if not unique:
+            return {}
+        odds = self.score([self.pair(variant) for variant in unique.values()])
+        changes = self.motif_changes(list(unique.values()))
+        return {
+            name: Effect(reference, alternate, gained, lost)
+            for name, reference, alternate, (gained, lost) in zip(unique, *odds, changes, strict=True)
+        }
 
 
 def _score_all(settings: VariantsSettings, scorer: Scorer, run: StageRun) -> Path:
     reader = VcfReader(settings.vcf, scorer.genome, settings.max_indel)
-    writer = VcfWriter(run.folder / "variants.vcf.gz", reader.header_lines, scorer.genome.lengths, INFO)
-    tables: list[pd.DataFrame] = []
+    writer = VcfWriter(run.folder / "variants.vcf.gz", reader.meta_lines, INFO)
+    strongest = pd.DataFrame(columns=COLUMNS)
     scored = 0
     with (
         progress_bar() as progress,
         (run.folder / "variants.tsv").open("w") as rows,
         (run.folder / "skipped.tsv").open("w") as skipped,
     ):
+        rows.write("\t".join(COLUMNS) + "\n")
         skipped.write("chrom\tposition\tid\tref\talt\treason\n")
         task = progress.add_task("scoring variants", total=None, note="")
         for chunk in _chunks(reader):
-            table = _score_chunk(chunk, scorer, writer, settings.everywhere, reader, skipped)
-            table.to_csv(rows, sep="\t", index=False, header=not scored and rows.tell() == 0, float_format="%.6g")
+            effects = scorer.effects(_wanted(chunk, scorer, settings.everywhere))
+            for record in chunk:
+                writer.write(record, _info(record, effects, scorer.cell_types))
+            skipped.writelines(_skipped(chunk, effects, reader))
+            table = _table(chunk, effects, scorer.cell_types)
+            table.to_csv(rows, sep="\t", index=False, header=False, float_format="%.6g")
             scored += len(table) // len(scorer.cell_types)
-            tables = [_strongest([*tables, table], settings.mutagenesis)]
+            strongest = _strongest([strongest, table], settings.mutagenesis)
             progress.update(task, completed=reader.read, note=f"{scored:,} scored")
     reader.close()
     writer.close()
     if not scored:
         raise UserError(_nothing_scored(settings, reader))
-    mutagenesis(scorer, tables[0]).to_csv(run.folder / "mutagenesis.tsv", sep="\t", index=False, float_format="%.6g")
+    mutagenesis(scorer, strongest).to_csv(run.folder / "mutagenesis.tsv", sep="\t", index=False, float_format="%.6g")
+    return _finish(scored, scorer, reader, run)
+
+
+def _finish(scored: int, scorer: Scorer, reader: VcfReader, run: StageRun) -> Path:
     metrics = {
         "records": reader.read,
         "alleles_scored": scored,
@@ -243,11 +354,22 @@ def _score_all(settings: VariantsSettings, scorer: Scorer, run: StageRun) -> Pat
     say(f"  skipped: {reasons}")
     for name, found in reader.skipped.examples.items():
         say(f"  REF mismatch {name}: the genome has {found}")
+    _warn_of_mismatches(reader)
     return out
 
 
+def _warn_of_mismatches(reader: VcfReader) -> None:
+    mismatched = reader.skipped.counts[MISMATCH]
+    compared = mismatched + reader.matched
+    if compared >= FEW_ALLELES and mismatched > compared / 2:
+        found = f"the REF of {mismatched:,} of {compared:,} alleles is not what the genome {reader.genome.path} has"
+        remedy = "Check that VCF and genome are of the same assembly; the scores of the others may be by chance."
+        say(f"warning: {problem(reader.path, found, remedy)}")
+
+
 def _nothing_scored(settings: VariantsSettings, reader: VcfReader) -> str:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in reader.skipped.counts.items()) or "it has no records"
+    reasons = ", ".join(f"{count} {reason}" for reason, count in reader.skipped.counts.items())
+    reasons = reasons or ("they have no alternate alleles" if reader.read else "it has no records")
     mismatches = "".join(f"; {name} where the genome has {found}" for name, found in reader.skipped.examples.items())
     return problem(
         settings.vcf,
@@ -262,97 +384,57 @@ def _chunks(reader: VcfReader) -> Iterator[list[Record]]:
         yield chunk
 
 
-def _score_chunk(
-    records: list[Record], scorer: Scorer, writer: VcfWriter, everywhere: bool, reader: VcfReader, skipped: Any
-) -> pd.DataFrame:
-    """Score a chunk, write its VCF records and skipped alleles, and return its rows."""
-    wanted: list[Variant] = []
+def _wanted(records: list[Record], scorer: Scorer, everywhere: bool) -> Iterator[Variant]:
+    """Yield the variants of records that are to be scored."""
     for record in records:
         for allele in record.alleles:
-            reason = allele.reason
-            if allele.variant is not None:
-                inside = everywhere or scorer.corpus is None or scorer.region_start(allele.variant) is not None
-                if inside:
-                    wanted.append(allele.variant)
-                    continue
-                reason = "outside the corpus' regions"
-                reader.skipped.counts[reason] += 1
-            skipped.write(f"{record.chrom}\t{record.position + 1}\t{record.id}\t{record.ref}\t{allele.alt}\t{reason}\n")
-    table = _table(wanted, scorer)
-    by_name = dict(tuple(table.groupby("variant"))) if len(table) else {}
+            variant = allele.variant
+            if variant and (everywhere or scorer.corpus is None or scorer.region_start(variant) is not None):
+                yield variant
+
+
+def _skipped(records: list[Record], effects: Mapping[str, Effect], reader: VcfReader) -> Iterator[str]:
+    """Yield the lines of skipped.tsv, and count the variants that lie outside regions."""
     for record in records:
-        found = [by_name.get(allele.variant.name) if allele.variant else None for allele in record.alleles]
-        writer.write(record, _info(record, found))
-    return table
+        for allele in record.alleles:
+            if allele.variant:
+                if allele.variant.name in effects:
+                    continue
+                reader.skipped.counts[OUTSIDE] += 1
+            where = f"{record.chrom}\t{record.position + 1}\t{record.id}\t{record.ref}"
+            yield f"{where}\t{allele.alt}\t{allele.reason or OUTSIDE}\n"
 
 
-def _table(wanted: list[Variant], scorer: Scorer) -> pd.DataFrame:
-    columns = [
-        "variant",
-        "id",
-        "chrom",
-        "position",
-        "ref",
-        "alt",
-        "cell_type",
-        "reference",
-        "alternate",
-        "difference",
-        "gained",
-        "gained_by",
-        "lost",
-        "lost_by",
-    ]
-    if not wanted:
-        return pd.DataFrame(columns=columns)
-    reference, alternate = scorer.score([scorer.pair(variant) for variant in wanted])
-    rows = []
-    for i, variant in enumerate(wanted):
-        (gained, gain), (lost, loss) = scorer.motif_changes(variant)
-        for j, cell_type in enumerate(scorer.cell_types):
-            before, after = reference[i, j], alternate[i, j]
-            rows.append(
-                (
-                    variant.name,
-                    variant.id,
-                    variant.chrom,
-                    variant.position + 1,
-                    variant.ref,
-                    variant.alt,
-                    cell_type,
-                    before,
-                    after,
-                    after - before,
-                    gained if gain > 0 else ".",
-                    gain,
-                    lost if loss < 0 else ".",
-                    loss,
-                )
-            )
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _info(record: Record, found: list[pd.DataFrame | None]) -> dict[str, Any]:
-    if all(table is None for table in found):
-        return {}
-    effects: list[str] = []
-    most: list[float | None] = []
-    gained: list[str] = []
-    lost: list[str] = []
-    for allele, table in zip(record.alleles, found, strict=True):
-        if table is None:
-            most.append(None)
-            gained.append(".")
-            lost.append(".")
+def _table(records: list[Record], effects: Mapping[str, Effect], cell_types: list[str]) -> pd.DataFrame:
+    """Return the rows of variants.tsv: one per record, scored allele and cell type."""
+    rows: list[tuple[Any, ...]] = []
+    for variant in (allele.variant for record in records for allele in record.alleles):
+        if variant is None or variant.name not in effects:
             continue
-        for row in table.itertuples():
-            effects.append(
-                f"{allele.alt}|{info_text(row.cell_type)}|{row.reference:.4f}|{row.alternate:.4f}|{row.difference:.4f}"
-            )
-        most.append(float(table["difference"].iloc[table["difference"].abs().to_numpy().argmax()]))
-        gained.append(info_text(table["gained"].iloc[0]))
-        lost.append(info_text(table["lost"].iloc[0]))
-    return {"GENEBERT": effects, "GENEBERT_MAX": most, "GENEBERT_GAINED": gained, "GENEBERT_LOST": lost}
+        effect = effects[variant.name]
+        what = (variant.name, variant.id, variant.chrom, variant.position + 1, variant.ref, variant.alt)
+        odds = zip(cell_types, effect.reference, effect.alternate, effect.difference, strict=True)
+        rows += [(*what, *found, *effect.gained, *effect.lost) for found in odds]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _info(record: Record, effects: Mapping[str, Effect], cell_types: list[str]) -> dict[str, list[str]]:
+    """Return the values of the fields in `INFO`; none if no allele of the record is scored."""
+    found = [effects.get(allele.variant.name) if allele.variant else None for allele in record.alleles]
+    if not any(found):
+        return {}
+    entries = [
+        f"{allele.alt}|{info_text(cell_type)}|{before:.4f}|{after:.4f}|{after - before:.4f}"
+        for allele, effect in zip(record.alleles, found, strict=True)
+        if effect
+        for cell_type, before, after in zip(cell_types, effect.reference, effect.alternate, strict=True)
+    ]
+    return {
+        "GENEBERT": entries,
+        "GENEBERT_MAX": [f"{effect.largest:.6g}" if effect else "." for effect in found],
+        "GENEBERT_GAINED": [info_text(effect.gained[0]) if effect else "." for effect in found],
+        "GENEBERT_LOST": [info_text(effect.lost[0]) if effect else "." for effect in found],
+    }
 
 
 def _strongest(tables: list[pd.DataFrame], count: int) -> pd.DataFrame:
@@ -377,13 +459,13 @@ def mutagenesis(scorer: Scorer, strongest: pd.DataFrame) -> pd.DataFrame:
     for row in strongest.itertuples():
         variant = Variant(row.chrom, int(row.position) - 1, row.ref, row.alt, row.id)
         pair = scorer.pair(variant)
-        column = scorer.cell_types.index(row.cell_type)
         for allele, codes in (("reference", pair.reference), ("alternate", pair.alternate)):
-            rows += [(row.variant, row.cell_type, allele, *found) for found in _mutate(scorer, pair, codes, column)]
+            changes = _mutate(scorer, pair, codes, row.cell_type)
+            rows += [(row.variant, row.cell_type, allele, *change) for change in changes]
     return pd.DataFrame(rows, columns=["variant", "cell_type", "allele", "offset", "base", "mutated_to", "difference"])
 
 
-def _mutate(scorer: Scorer, pair: Pair, codes: NDArray[np.uint8], column: int) -> list[tuple[int, str, str, float]]:
+def _mutate(scorer: Scorer, pair: Pair, codes: NDArray[np.uint8], cell_type: str) -> list[tuple[int, str, str, float]]:
     centre = pair.variant.position - pair.start
     places = [
         p
@@ -395,7 +477,7 @@ def _mutate(scorer: Scorer, pair: Pair, codes: NDArray[np.uint8], column: int) -
     for i, (place, base) in enumerate(changes, 1):
         mutated[i, place] = base
     count = len(mutated)
-    odds = scorer.log_odds(mutated, [pair.variant.chrom] * count, np.full(count, pair.start))[:, column]
+    odds = scorer.log_odds(mutated, [pair.variant.chrom] * count, np.full(count, pair.start), [cell_type])[:, 0]
     return [
         (place - centre, "ACGT"[codes[place]], "ACGT"[base], float(odds[i] - odds[0]))
         for i, (place, base) in enumerate(changes, 1)

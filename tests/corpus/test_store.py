@@ -78,7 +78,7 @@ def test_nearest_examples_by_hand() -> None:
 
 def test_the_number_of_columns_does_not_tell_accessible_windows_from_others() -> None:
     # With fewer than R regions on a chromosome, padding once gave the label away.
-    corpus = toys.corpus_of([("chr1", 500 * i) for i in range(6)], {"a": {i: 1.0 for i in range(4)}})
+    corpus = toys.corpus_of([("chr1", 500 * i) for i in range(6)], {"a": dict.fromkeys(range(4), 1.0)})
     columns = {start: sum(e >= 0 for e in nearest(corpus, 0, "chr1", start + 50, 10)) for start in range(0, 3000, 500)}
     assert set(columns.values()) == {3}
 

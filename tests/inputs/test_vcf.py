@@ -1,3 +1,5 @@
+import gzip
+from collections.abc import Iterator
 from pathlib import Path
 
 import pysam
@@ -14,8 +16,9 @@ SEQUENCE = "ACGTACGTAACCGGTTNNNNACGT"
 
 
 @pytest.fixture
-def genome(tmp_path: Path) -> Genome:
-    return Genome(write_fasta(tmp_path / "genome.fa", {"chr1": SEQUENCE}))
+def genome(tmp_path: Path) -> Iterator[Genome]:
+    with Genome(write_fasta(tmp_path / "genome.fa", {"chr1": SEQUENCE})) as opened:
+        yield opened
 
 
 def write_vcf(path: Path, *lines: str, chrom: str = "chr1", header: str = HEADER) -> Path:
@@ -88,21 +91,48 @@ def test_files_that_are_no_vcf_are_refused(content: str, message: str, tmp_path:
 def test_an_absent_file_and_a_truncated_one_are_refused(tmp_path: Path, genome: Genome) -> None:
     with pytest.raises(UserError, match=r"absent\.vcf"):
         VcfReader(tmp_path / "absent.vcf", genome, 5)
-    whole = write_vcf(tmp_path / "v.vcf", *[f"chr1 {1 + i % 8} . {SEQUENCE[i % 8]} N . . ." for i in range(20_000)])
+    whole = write_vcf(tmp_path / "v.vcf", *[f"chr1 {1 + i % 8} id{i * 7919} A C . . ." for i in range(20_000)])
     pysam.tabix_compress(str(whole), str(tmp_path / "v.vcf.gz"), force=True)
     cut = tmp_path / "cut.vcf.gz"
     cut.write_bytes((tmp_path / "v.vcf.gz").read_bytes()[:-3000])
-    with pytest.raises(UserError, match=r"cut\.vcf\.gz, record \d+: it cannot be read"):
+    with pytest.raises(UserError, match=r"cut\.vcf\.gz: .*may be truncated"):
         read(cut, genome)
+
+
+@pytest.mark.parametrize("line", ["chr1 x . A G . . .", "chr1 3 . A", "chr1"])
+def test_a_malformed_record_is_named(line: str, tmp_path: Path, genome: Genome) -> None:
+    path = write_vcf(tmp_path / "v.vcf", "chr1 1 . A G . . .", line)
+    with pytest.raises(UserError, match=r"v\.vcf, record 2: it cannot be read .*bcftools view"):
+        read(path, genome)
+
+
+INFO = {"SCORE": ("A", "Float", "a score"), "NOTE": (".", "String", "a note")}
+
+
+def rewrite(path: Path, genome: Genome, info: dict[str, list[str]], out: Path) -> list[pysam.VariantRecord]:
+    """Write all records of a file with the same INFO fields, and read them back."""
+    records, reader = read(path, genome)
+    writer = VcfWriter(out, reader.meta_lines, INFO)
+    for record in records:
+        writer.write(record, info)
+    writer.close()
+    return read_back(out)
+
+
+def read_back(path: Path) -> list[pysam.VariantRecord]:
+    verbosity = pysam.set_verbosity(0)
+    with pysam.VariantFile(str(path)) as file:
+        records = list(file)
+    pysam.set_verbosity(verbosity)
+    return records
 
 
 def test_written_records_can_be_read_back_with_their_info(tmp_path: Path, genome: Genome) -> None:
     path = write_vcf(tmp_path / "v.vcf", "chr1 1 rs1 A G 30 LOW .", "chr1 9 . AA A,AAC . PASS .")
     records, reader = read(path, genome)
-    info = {"SCORE": ("A", "Float", "a score"), "NOTE": (".", "String", "a note")}
-    writer = VcfWriter(tmp_path / "out.vcf.gz", reader.header_lines, genome.lengths, info)
-    writer.write(records[0], {"SCORE": [0.5], "NOTE": [info_text("a b,c|d")]})
-    writer.write(records[1], {"SCORE": [1.5, None]})
+    writer = VcfWriter(tmp_path / "out.vcf.gz", reader.meta_lines, INFO)
+    writer.write(records[0], {"SCORE": ["0.5"], "NOTE": [info_text("a b,c|d")]})
+    writer.write(records[1], {"SCORE": ["1.5", "."]})
     writer.close()
     with pysam.VariantFile(str(tmp_path / "out.vcf.gz")) as file:
         first, second = list(file)
@@ -116,3 +146,72 @@ def test_written_records_can_be_read_back_with_their_info(tmp_path: Path, genome
         assert (second.alts, second.info["SCORE"], "NOTE" in second.info) == (("A", "AAC"), (1.5, None), False)
         assert len(list(file.fetch("chr1", 5, 12))) == 1  # the tabix index works
     assert (tmp_path / "out.vcf.gz.tbi").exists()
+
+
+ODD = (
+    "chr1 0 . N . . . .",
+    "chr1 1 rs1 A . . q10 DP=3;FLAG",
+    "chr1 2 . C <DEL> 30 q10;q20 SVTYPE=DEL;END=9;MINE=a,b",
+    "chr1 5 . A <NON_REF> . . END=8",
+    "chr1 9 . A *,G . PASS AF=0.25,0.5",
+    "chr1 9 . A G]chrUn:5] . PASS .",
+    "chrUn 3 . a g . . .",
+)
+
+
+@pytest.mark.parametrize(
+    "header", ["##fileformat=VCFv4.2\n", "##fileformat=VCFv4.3\n##weird=foo\n##contig=<ID=chr1>\n"]
+)
+def test_records_with_undeclared_and_symbolic_values_are_written_as_they_were(
+    header: str, tmp_path: Path, genome: Genome, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_vcf(tmp_path / "v.vcf", *ODD, header=header)
+    rewrite(path, genome, {}, tmp_path / "out.vcf.gz")
+    assert capfd.readouterr().err == ""
+    lines = gzip.decompress((tmp_path / "out.vcf.gz").read_bytes()).decode().splitlines()
+    assert [line for line in lines if line[0] != "#"] == [line.replace(" ", "\t") for line in ODD]
+    assert lines[0] == header.splitlines()[0]
+    assert set(header.splitlines()) <= set(lines)
+
+
+def test_samples_are_dropped_and_fields_of_an_earlier_run_replaced(tmp_path: Path, genome: Genome) -> None:
+    path = tmp_path / "v.vcf"
+    path.write_text(
+        HEADER.format(chrom="chr1")
+        + '##INFO=<ID=SCORE,Number=1,Type=Integer,Description="old">\n'
+        + '##INFO=<ID=SCORE2,Number=1,Type=Integer,Description="theirs">\n'
+        + '##FORMAT=<ID=GT,Number=1,Type=String,Description="genotype">\n'
+        + COLUMNS.strip()
+        + "\tFORMAT\ts1\ts2\n"
+        + "chr1\t1\t.\tA\tG\t.\t.\tSCORE=7;SCORE2=8\tGT\t0/1\t1/1\n"
+        + "chr1\t2\t.\tC\tG\t.\t.\tSCORE=7\tGT\t0/1\t1/1\n"
+    )
+    bcf = tmp_path / "v.bcf"
+    with pysam.VariantFile(str(path)) as file, pysam.VariantFile(str(bcf), "wb", header=file.header) as copy:
+        for record in file:
+            copy.write(record)
+    for given in (path, bcf):
+        first, second = rewrite(given, genome, {"SCORE": ["0.5"]}, tmp_path / "out.vcf.gz")
+        assert (dict(first.info), dict(second.info)) == ({"SCORE": (0.5,), "SCORE2": 8}, {"SCORE": (0.5,)})
+        assert list(first.header.samples) == []
+        assert "SCORE" not in rewrite(given, genome, {}, tmp_path / "out.vcf.gz")[0].info
+
+
+def test_unsorted_records_are_all_written_without_an_index(
+    tmp_path: Path, genome: Genome, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = write_vcf(tmp_path / "v.vcf", "chr1 9 . A G . . .", "chr1 1 . A G . . .")
+    written = rewrite(path, genome, {"SCORE": ["1"]}, tmp_path / "out.vcf.gz")
+    assert [record.pos for record in written] == [9, 1]
+    assert not (tmp_path / "out.vcf.gz.tbi").exists()
+    assert capfd.readouterr().err == ""
+
+
+def test_plain_gzip_is_read_and_damage_in_it_is_found(tmp_path: Path, genome: Genome) -> None:
+    whole = write_vcf(tmp_path / "v.vcf", *[f"chr1 {1 + i % 8} id{i * 7919} A C . . ." for i in range(2000)])
+    path = tmp_path / "v.vcf.gz"
+    path.write_bytes(gzip.compress(whole.read_bytes()))
+    assert len(read(path, genome)[0]) == 2000
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UserError, match=r"v\.vcf\.gz: it is no VCF or BCF with a header, or damaged"):
+        read(path, genome)

@@ -1,9 +1,14 @@
 """Variants from VCF or BCF, checked against the genome; and VCF with the scores in INFO."""
 
+import gzip
+import shutil
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pysam
 
@@ -13,6 +18,11 @@ from genebert.schema import Variant, decode
 
 NUCLEOTIDES = frozenset("ACGT")
 SHOWN_MISMATCHES = 10
+MISMATCH = "REF mismatch"
+"""Why an allele is skipped whose REF is not what the genome has."""
+COLUMNS = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO")
+DAMAGE = (OSError, ValueError, EOFError, zlib.error)
+"""What reading a damaged file raises."""
 
 
 @dataclass
@@ -42,28 +52,69 @@ class Record:
     """One VCF record, without its samples.
 
     Attributes:
-        chrom: as the file names it.
-        position: 0-based.
-        id, ref, quality, filters: as in the file.
+        columns: the first eight columns, as the file has them.
         alleles: one entry per alternate allele.
     """
 
-    chrom: str
-    position: int
-    id: str
-    ref: str
-    quality: float | None
-    filters: tuple[str, ...]
+    columns: tuple[str, ...]
     alleles: tuple[Allele, ...]
+
+    @property
+    def chrom(self) -> str:
+        """Chromosome, as the file names it."""
+        return self.columns[0]
+
+    @property
+    def position(self) -> int:
+        """0-based position; -1 for the telomere, which VCF numbers 0."""
+        return int(self.columns[1]) - 1
+
+    @property
+    def id(self) -> str:
+        """Identifier, or "."."""
+        return self.columns[2]
+
+    @property
+    def ref(self) -> str:
+        """Reference allele."""
+        return self.columns[3]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep htslib from printing: what it finds undeclared is accepted here, and its errors are raised."""
+    verbosity = pysam.set_verbosity(0)
+    try:
+        yield
+    finally:
+        pysam.set_verbosity(verbosity)
+
+
+def _open(path: Path) -> pysam.VariantFile:
+    try:
+        return pysam.VariantFile(str(path), drop_samples=True)
+    except NotImplementedError:  # plain gzip, in which pysam cannot seek
+        with gzip.open(path) as packed, TemporaryFile() as plain:
+            shutil.copyfileobj(packed, plain)
+            plain.seek(0)
+            return pysam.VariantFile(plain, drop_samples=True)
 
 
 class VcfReader:
     """Reads a VCF or BCF, splitting records into alternate alleles and checking REF against the genome.
 
+    Contigs, filters and INFO fields that the header does not declare are accepted.
+
     Args:
         path: file, plain, gzip or bgzip, or BCF.
         genome: the genome.
         max_indel: longest insertion or deletion to take, in bp.
+
+    Attributes:
+        meta_lines: the lines of its header that start with ##.
+        read: number of records so far.
+        matched: number of alleles so far whose REF is what the genome has.
+        skipped: the others.
 
     Raises:
         UserError: the file is absent, has no header, or is damaged.
@@ -75,36 +126,30 @@ class VcfReader:
         self.max_indel = max_indel
         self.skipped = Skipped()
         self.read = 0
-        verbosity = pysam.set_verbosity(0)
+        self.matched = 0
+        self._chromosomes: dict[str, str] = {}
         try:
             if path.stat().st_size == 0:
                 raise UserError(problem(path, "the file is empty", "Give a VCF with a header."))
-            self._file = pysam.VariantFile(str(path))
-        except (ValueError, OSError) as error:
+            with _quiet():
+                self._file = _open(path)
+                self.meta_lines = [line for line in str(self._file.header).splitlines() if line.startswith("##")]
+        except DAMAGE as error:
             raise UserError(
                 problem(
                     path,
-                    f"it is no VCF or BCF with a header ({error})",
-                    "A VCF starts with ##fileformat=VCFv4.x and has a line #CHROM POS ID REF ALT ...",
+                    f"it is no VCF or BCF with a header, or damaged ({error})",
+                    "A VCF starts with ##fileformat=VCFv4.x and has a line #CHROM POS ID REF ALT ...; "
+                    "check it with `bcftools view`.",
                 )
             ) from None
-        finally:
-            pysam.set_verbosity(verbosity)
-
-    @property
-    def header_lines(self) -> list[str]:
-        """The file's meta lines that describe contigs and filters."""
-        return [str(line).strip() for line in self._file.header.records if line.type in ("CONTIG", "FILTER")]
 
     def __iter__(self) -> Iterator[Record]:
-        names: dict[str, str] = {}
         try:
-            for raw in self._file:
+            while (raw := self._next()) is not None:
                 self.read += 1
-                if raw.chrom not in names:
-                    names |= match_chromosomes([raw.chrom], self.genome.lengths) or {raw.chrom: ""}
-                yield self._record(raw, names[raw.chrom])
-        except (OSError, ValueError) as error:
+                yield self._record(raw)
+        except DAMAGE as error:
             raise UserError(
                 problem(
                     f"{self.path}, record {self.read + 1}",
@@ -113,11 +158,16 @@ class VcfReader:
                 )
             ) from None
 
-    def _record(self, raw: pysam.VariantRecord, chrom: str) -> Record:
-        alts = raw.alts or ()
-        filters = tuple(raw.filter.keys())
-        alleles = tuple(self._allele(raw, chrom, alt) for alt in alts)
-        return Record(raw.chrom, raw.start, raw.id or ".", raw.ref or "", raw.qual, filters, alleles)
+    def _next(self) -> pysam.VariantRecord | None:
+        with _quiet():
+            return next(self._file, None)
+
+    def _record(self, raw: pysam.VariantRecord) -> Record:
+        name = raw.chrom
+        if name not in self._chromosomes:
+            self._chromosomes[name] = match_chromosomes([name], self.genome.lengths).get(name, "")
+        alleles = tuple(self._allele(raw, self._chromosomes[name], alt) for alt in raw.alts or ())
+        return Record(tuple(str(raw).rstrip("\n").split("\t")[:8]), alleles)
 
     def _allele(self, raw: pysam.VariantRecord, chrom: str, alt: str) -> Allele:
         variant = Variant(chrom, raw.start, (raw.ref or "").upper(), alt.upper(), raw.id or ".")
@@ -125,6 +175,7 @@ class VcfReader:
         if reason:
             self.skipped.counts[reason] += 1
             return Allele(alt, None, reason)
+        self.matched += 1
         return Allele(alt, variant)
 
     def _fault(self, variant: Variant, name: str) -> str:
@@ -144,7 +195,7 @@ class VcfReader:
             return "reference is N"
         if len(self.skipped.examples) < SHOWN_MISMATCHES:
             self.skipped.examples[f"{name}:{variant.position + 1}:{variant.ref}>{variant.alt}"] = found
-        return "REF mismatch"
+        return MISMATCH
 
     def close(self) -> None:
         """Close the file."""
@@ -157,57 +208,40 @@ def info_text(text: str) -> str:
 
 
 class VcfWriter:
-    """Writes records with INFO fields to a bgzip VCF, without samples; `close` sorts nothing and makes a tabix index.
+    """Writes records with INFO fields to a bgzip VCF, without samples; what they had is kept as it was.
+
+    INFO fields of the given names that the file already had, such as those of an earlier run, are replaced.
 
     Args:
         path: where to, ending in .vcf.gz.
-        header_lines: contig and filter lines of the file that was read.
-        lengths: chromosome -> length, for contigs that the header does not name.
+        meta_lines: of the file that was read.
         info: INFO field -> (number, type, description).
     """
 
-    def __init__(
-        self,
-        path: Path,
-        header_lines: Sequence[str],
-        lengths: Mapping[str, int],
-        info: Mapping[str, tuple[str, str, str]],
-    ) -> None:
+    def __init__(self, path: Path, meta_lines: Sequence[str], info: Mapping[str, tuple[str, str, str]]) -> None:
         self.path = path
-        header = pysam.VariantHeader()
-        for line in header_lines:
-            header.add_line(line)
+        self._names = frozenset(info)
+        self._file = pysam.BGZFile(str(path), "w")
+        replaced = tuple(f"##INFO=<ID={name}," for name in info)
+        for line in meta_lines:
+            if not line.startswith(replaced):
+                self._write(line)
         for name, (number, kind, description) in info.items():
-            header.add_meta(
-                "INFO", items=[("ID", name), ("Number", number), ("Type", kind), ("Description", description)]
-            )
-        for name, length in lengths.items():
-            if name not in header.contigs:
-                header.add_meta("contig", items=[("ID", name), ("length", str(length))])
-        self._header = header
-        self._file = pysam.VariantFile(str(path), "wz", header=header)
+            self._write(f'##INFO=<ID={name},Number={number},Type={kind},Description="{description}">')
+        self._write("\t".join(COLUMNS))
 
-    def write(self, record: Record, info: Mapping[str, object]) -> None:
-        """Write one record with its INFO values."""
-        made = self._header.new_record(
-            contig=record.chrom,
-            start=record.position,
-            alleles=(record.ref, *(allele.alt for allele in record.alleles)),
-            id=None if record.id == "." else record.id,
-            qual=record.quality,
-            filter=list(record.filters) or None,
-        )
-        for name, value in info.items():
-            made.info[name] = value
-        self._file.write(made)
+    def _write(self, line: str) -> None:
+        self._file.write(f"{line}\n".encode())
+
+    def write(self, record: Record, info: Mapping[str, Sequence[str]]) -> None:
+        """Write one record with its INFO values; "." stands for a missing one."""
+        *columns, had = record.columns
+        fields = [field for field in had.split(";") if field != "." and field.split("=")[0] not in self._names]
+        fields += [f"{name}={','.join(values)}" for name, values in info.items()]
+        self._write("\t".join([*columns, ";".join(fields) or "."]))
 
     def close(self) -> None:
         """Close and, where the records are sorted, index the file."""
         self._file.close()
-        verbosity = pysam.set_verbosity(0)
-        try:
+        with _quiet(), suppress(OSError):  # an unsorted file has no index
             pysam.tabix_index(str(self.path), preset="vcf", force=True)
-        except OSError:
-            pass  # an unsorted file has no index
-        finally:
-            pysam.set_verbosity(verbosity)

@@ -1,10 +1,11 @@
 """GeneBERT: both encoders, and their use for pre-training and for classification."""
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 from transformers import initialization as init
@@ -143,11 +144,17 @@ class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
         return logits
 
 
-def save_model(model: Any, folder: Any) -> None:
-    """Write config.json and model.safetensors into a folder."""
+def save_model(model: PreTrainedModel, folder: Path) -> None:
+    """Write config.json and model.safetensors into a folder.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
     transformers.logging.disable_progress_bar()
     try:
         model.save_pretrained(folder)
+    except SafetensorError as error:
+        raise OSError(f"the weights cannot be written to {folder} ({error})") from None
     finally:
         transformers.logging.enable_progress_bar()
 

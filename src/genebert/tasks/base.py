@@ -1,7 +1,7 @@
 """Windows to learn from or to predict for, from CSV, TSV, BED or FASTA, as base codes with their labels."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +27,13 @@ class Windows:
         table: DataFrame, n rows; `sequence_id` or chrom, start, end, and where given strand, cell_type, label, split.
         codes: base codes, uint8, shape (n, length); of the minus strand where `strand` says so.
         path: the file they came from.
+        ambiguous: number of IUPAC letters that were read as N.
     """
 
     table: pd.DataFrame
     codes: NDArray[np.uint8]
     path: Path
+    ambiguous: int = 0
 
     def __len__(self) -> int:
         return len(self.table)
@@ -48,18 +50,20 @@ class Windows:
 
     def rows(self, chosen: NDArray[np.bool_]) -> "Windows":
         """Return some of the windows; chosen: bool, shape (n,)."""
-        return Windows(self.table[chosen].reset_index(drop=True), self.codes[chosen], self.path)
+        return replace(self, table=self.table[chosen].reset_index(drop=True), codes=self.codes[chosen])
 
 
-def read_windows(path: Path, genome: Genome | None, *, labelled: bool) -> Windows:
+def read_windows(path: Path, genome: Genome | None, *, labelled: bool, width: int | None = None) -> Windows:
     """Read windows.
 
     Args:
         path: CSV or TSV with a header (`sequence`, or `chrom`, `start`, `end`; optionally `strand`, `cell_type`,
             `label`, `split`), a folder made by `genebert labels`, and without labels also BED or FASTA. Coordinates are
             0-based, half-open.
-        genome: needed for coordinates.
+        genome: needed for coordinates; where a table has sequences, its coordinates are passed over.
         labelled: whether a `label` column is needed.
+        width: windows on the genome are widened or narrowed to it around their centre; if None, they have to be of one
+            width.
 
     Raises:
         UserError: the file cannot be used; all problems are listed.
@@ -71,13 +75,13 @@ def read_windows(path: Path, genome: Genome | None, *, labelled: bool) -> Window
         return _read_fasta(path)
     if kind == "bed":
         found = read_bed(path, _need(genome, path).lengths)
-        return _from_genome(found.table, _need(genome, path), path)
+        return _from_genome(found.table, _need(genome, path), path, width)
     table = read_table(path)
     _check_columns(table, path, labelled)
     if "sequence" in table:
         return _from_sequences(table, path)
     checked = check_intervals(table, path, _need(genome, path).lengths)
-    return _from_genome(checked.table, _need(genome, path), path)
+    return _from_genome(checked.table, _need(genome, path), path, width)
 
 
 def _kind(path: Path, labelled: bool) -> str:
@@ -122,31 +126,11 @@ def _check_values(table: pd.DataFrame, name: str, allowed: set[str], found: Prob
 
 
 def _from_sequences(table: pd.DataFrame, path: Path) -> Windows:
-    found = Problems(f"The sequences of {path} cannot be used:")
-    codes = []
-    for line, sequence in zip(table["line"], table["sequence"], strict=True):
-        encoded = encode(sequence.strip())
-        if not len(encoded.codes):
-            found.add(f"line {line}", "the sequence is empty", "Fill it in, or remove the line.")
-        if encoded.invalid:
-            position, letter = encoded.invalid
-            found.add(f"line {line}", f"letter {letter!r} at position {position + 1} is no nucleotide", "Use ACGTN.")
-        codes.append(encoded.codes)
-    found.raise_any()
-    named = table.drop(columns=["sequence", "line"]).assign(sequence_id=[f"line_{line}" for line in table["line"]])
-    return Windows(named, _fill(codes), path)
-
-
-def _from_genome(table: pd.DataFrame, genome: Genome, path: Path) -> Windows:
-    stretches = table[list(COORDINATES)].itertuples(index=False)
-    codes = [genome.fetch(chrom, start, end) for chrom, start, end in stretches]
-    if "strand" in table:
-        codes = [
-            reverse_complement(c) if strand == "-" else c for c, strand in zip(codes, table["strand"], strict=True)
-        ]
-    return Windows(
-        table.drop(columns=[name for name in ("line", "name", "score") if name in table]), _fill(codes), path
-    )
+    where = [f"line {line}" for line in table["line"]]
+    codes, ambiguous = _encode_all(table["sequence"], where, path)
+    unused = [name for name in ("sequence", "line", *COORDINATES) if name in table]
+    named = table.drop(columns=unused).assign(sequence_id=[name.replace(" ", "_") for name in where])
+    return Windows(named, codes, path, ambiguous)
 
 
 def _read_fasta(path: Path) -> Windows:
@@ -155,11 +139,50 @@ def _read_fasta(path: Path) -> Windows:
             named = [(record.name, record.sequence or "") for record in records]
     except (OSError, ValueError) as error:
         raise UserError(problem(path, f"the FASTA cannot be read ({error})", "Check the file.")) from None
-    table = pd.DataFrame(
-        {"sequence": [sequence for _, sequence in named], "line": range(1, len(named) + 1)}, dtype=object
-    )
-    windows = _from_sequences(table, path)
-    return Windows(windows.table.assign(sequence_id=[name for name, _ in named]), windows.codes, path)
+    names = [name for name, _ in named]
+    codes, ambiguous = _encode_all([letters for _, letters in named], [f"record {name}" for name in names], path)
+    return Windows(pd.DataFrame({"sequence_id": names}), codes, path, ambiguous)
+
+
+def _encode_all(sequences: Iterable[str], where: Sequence[str], path: Path) -> tuple[NDArray[np.uint8], int]:
+    """Return the base codes of sequences, filled with N, and how many IUPAC letters were read as N."""
+    found = Problems(f"The sequences of {path} cannot be used:")
+    every = [encode(sequence.strip()) for sequence in sequences]
+    for place, encoded in zip(where, every, strict=True):
+        if not len(encoded.codes):
+            found.add(place, "the sequence is empty", "Fill it in, or remove it.")
+        if encoded.invalid:
+            position, letter = encoded.invalid
+            found.add(place, f"letter {letter!r} at position {position + 1} is no nucleotide", "Use ACGTN.")
+    found.raise_any()
+    return _fill([encoded.codes for encoded in every]), sum(encoded.ambiguous for encoded in every)
+
+
+def _from_genome(table: pd.DataFrame, genome: Genome, path: Path, width: int | None) -> Windows:
+    table = _of_one_width(table, path, width)
+    before = genome.ambiguous
+    stretches = table[list(COORDINATES)].itertuples(index=False)
+    codes = np.stack([genome.fetch(chrom, start, end) for chrom, start, end in stretches])
+    if "strand" in table:
+        minus = (table["strand"] == "-").to_numpy()
+        codes[minus] = reverse_complement(codes[minus])
+    unused = [name for name in ("line", "name", "score") if name in table]
+    return Windows(table.drop(columns=unused), codes, path, genome.ambiguous - before)
+
+
+def _of_one_width(table: pd.DataFrame, path: Path, width: int | None) -> pd.DataFrame:
+    if width is not None:
+        start = (table["start"] + table["end"]) // 2 - width // 2
+        return table.assign(start=start, end=start + width)
+    widths = table["end"] - table["start"]
+    found = Problems(f"The windows of {path} cannot be used:")
+    for line, other in zip(table["line"], widths, strict=True):
+        if other != widths.iloc[0]:
+            found.add(
+                f"line {line}", f"it has {other} bp, and the first has {widths.iloc[0]} bp", "Make them equally wide."
+            )
+    found.raise_any()
+    return table
 
 
 def _fill(codes: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
