@@ -124,8 +124,8 @@ def run(name: str, settings: "type[Settings]", given: dict[str, Any]) -> None:
     except OSError as error:
         where = error.filename or "the output folder"
         reason = error.strerror or str(error)
-        remedy = "Free space, or correct the path or its permissions, and run it again; earlier results are untouched."
-        _fail(problem(where, reason, remedy))
+        remedy = "Free space, or correct the path or its permissions, then run the same command again"
+        _fail(problem(where, reason, f"{remedy}; earlier results are untouched."))
 
 
 def _validate(name: str, settings: "type[Settings]", values: dict[str, Any]) -> "Settings":

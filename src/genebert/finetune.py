@@ -58,7 +58,6 @@ def finetune(settings: FinetuneSettings) -> Path:
     inputs = {name: getattr(settings, name) for name in ("labels", "model", "valid", "test", "genome", "corpus")}
     with open_stage("finetune", settings, inputs) as run:
         if run.finished:
-            say(f"{run.out} is already there, made with these settings.")
             return run.out
         task = _read_task(settings, pretrained)
         return _finetune(settings, task, run)

@@ -33,7 +33,6 @@ def predict(settings: PredictSettings) -> Path:
     inputs = {name: getattr(settings, name) for name in ("windows", "model", "genome", "corpus")}
     with open_stage("predict", settings, inputs) as run:
         if run.finished:
-            say(f"{run.out} is already there, made with these settings.")
             return run.out
         predictor = Predictor.open(settings.model, settings.device)
         corpus = predictor.need_corpus(settings.corpus)
@@ -57,7 +56,6 @@ def evaluate(settings: EvaluateSettings) -> Path:
     inputs = {name: getattr(settings, name) for name in ("labels", "model", "genome", "corpus")}
     with open_stage("evaluate", settings, inputs) as run:
         if run.finished:
-            say(f"{run.out} is already there, made with these settings.")
             return run.out
         predictor = Predictor.open(settings.model, settings.device)
         corpus = predictor.need_corpus(settings.corpus)

@@ -41,7 +41,6 @@ def pretrain(settings: PretrainSettings) -> Path:
     _check(preset, corpus)
     with open_stage("pretrain", settings, {"corpus": settings.corpus}, resumable=True) as run:
         if run.finished:
-            say(f"{run.out} is already there, made with these settings.")
             return run.out
         return _pretrain(settings, preset, corpus, run)
 

@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from genebert import __version__
+from genebert.console import say
 from genebert.errors import UserError, problem
 from genebert.settings import StageSettings
 
@@ -129,6 +130,7 @@ def open_stage(
     run = StageRun(out, Path(f"{out}.partial"), stage, identity, record, fingerprint)
     if (out / MANIFEST).exists():
         run.finished = _same_result(out, stage, fingerprint)
+        say(f"{out} is already there, made with these settings.")
         yield run
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -87,7 +87,6 @@ def variants(settings: VariantsSettings) -> Path:
     inputs = {name: getattr(settings, name) for name in ("vcf", "model", "genome", "corpus")}
     with open_stage("variants", settings, inputs) as run:
         if run.finished:
-            say(f"{run.out} is already there, made with these settings.")
             return run.out
         predictor = Predictor.open(settings.model, settings.device)
         if len(predictor.classes) != 2:

@@ -42,7 +42,6 @@ def prepare(settings: PrepareSettings) -> Path:
     inputs |= {f"peaks of {name}": path for name, path in cell_types.items()}
     with open_stage("prepare", settings, inputs) as run:
         if run.finished:
-            say(f"{run.out} is already there, made with these settings.")
             return run.out
         with Genome(settings.genome) as genome:
             return _build(settings, run, genome, cell_types)

@@ -107,7 +107,6 @@ def report(settings: ReportSettings) -> Path:
     inputs |= {f"predictor {name}": manifest.folder for name, manifest in results.predictors.items()}
     with open_stage("report", settings, inputs) as run:
         if run.finished:
-            say(f"{run.out / PAGE} is already there, made with these settings.")
             return run.out
         parts = results.sections()
         headline = tiles(results.corpus, results.pretrained, list(results.predictors.values()))

@@ -29,7 +29,6 @@ def labels(settings: LabelsSettings) -> Path:
     inputs = {"corpus": settings.corpus, "genome": settings.genome, "tss": settings.tss}
     with open_stage("labels", settings, inputs) as run:
         if run.finished:
-            say(f"{run.out} is already there, made with these settings.")
             return run.out
         with Genome(settings.genome) as genome:
             check_genome(genome, corpus)
