@@ -239,7 +239,7 @@ def test_presets_are_complete(preset: str) -> None:
 def test_every_shipped_preset_can_be_chosen() -> None:
     presets = {path.stem for path in settings.CONFIGS.glob("*.yaml") if "model" in path.read_text()}
     for preset in presets:
-        settings.PretrainSettings(corpus=Path("c"), out=Path("o"), preset=preset)
+        assert settings.PretrainSettings(corpus=Path("c"), out=Path("o"), preset=preset).preset == preset
 
 
 def test_settings_cannot_change() -> None:

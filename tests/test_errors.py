@@ -10,7 +10,9 @@ def test_a_problem_is_one_line_with_place_fault_and_remedy() -> None:
 
 
 def test_no_problems_raise_nothing() -> None:
-    Problems("The peaks cannot be used:").raise_any()
+    found = Problems("The peaks cannot be used:")
+    found.raise_any()
+    assert found.lines == []
 
 
 def test_problems_are_reported_together() -> None:

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -104,35 +104,10 @@ def demo(settings: DemoSettings) -> Path:
     _announce(3, "pre-train on both modalities with MGM, NGSP and SRM")
     model = pretrain(PretrainSettings(out=out / "pretrained", corpus=corpus, preset="tiny", seed=seed, device=device))
     _announce(4, "fine-tune on promoters, and on accessibility per cell type, with baselines")
-    predictors = []
-    for task in ("promoter", "accessibility"):
-        made = labels(
-            LabelsSettings(
-                out=out / f"{task}-labels",
-                task=task,
-                corpus=corpus,
-                genome=genome,
-                tss=data["tss"],
-                per_cell_type=WINDOWS_PER_CELL_TYPE,
-                seed=seed,
-            )
-        )
-        predictors.append(
-            finetune(
-                FinetuneSettings(
-                    out=out / task,
-                    labels=made,
-                    model=model,
-                    genome=genome,
-                    corpus=corpus,
-                    epochs=EPOCHS,
-                    learning_rate=LEARNING_RATE,
-                    scratch=task == "promoter",
-                    seed=seed,
-                    device=device,
-                )
-            )
-        )
+    predictors = [
+        _finetune("promoter", settings, data, corpus, model),
+        _finetune("accessibility", settings, data, corpus, model),
+    ]
     _announce(5, "score variants per cell type with the accessibility predictor")
     scored = variants(
         VariantsSettings(
@@ -164,6 +139,36 @@ def demo(settings: DemoSettings) -> Path:
         say(f"Variants on held-out chromosomes, Spearman correlation with the true effect: {agreement} (n = {n:,})")
     say(f"Done in {time.monotonic() - began:.0f} s. Report: {page}")
     return page
+
+
+def _finetune(
+    task: Literal["promoter", "accessibility"], settings: DemoSettings, data: Data, corpus: Path, model: Path
+) -> Path:
+    made = labels(
+        LabelsSettings(
+            out=settings.out / f"{task}-labels",
+            task=task,
+            corpus=corpus,
+            genome=data["genome"],
+            tss=data["tss"],
+            per_cell_type=WINDOWS_PER_CELL_TYPE,
+            seed=settings.seed,
+        )
+    )
+    return finetune(
+        FinetuneSettings(
+            out=settings.out / task,
+            labels=made,
+            model=model,
+            genome=data["genome"],
+            corpus=corpus,
+            epochs=EPOCHS,
+            learning_rate=LEARNING_RATE,
+            scratch=task == "promoter",
+            seed=settings.seed,
+            device=settings.device,
+        )
+    )
 
 
 def read_data(folder: Path, name: str) -> Data:
