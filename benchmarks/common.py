@@ -18,8 +18,8 @@ from genebert.settings import PrepareSettings, SimulateSettings
 from genebert.simulate import simulate
 
 SIMULATED = SimulateSettings(out=Path(), genome_mb=4, regions=3000, genes=100, variants=50, individuals=20)
-Taker = Callable[[], Sequence[float]]
-"""Measures something, and returns the times."""
+Taker = Callable[[], float]
+"""Measures something, and returns the seconds it took, or whatever else is measured."""
 
 
 @contextmanager
@@ -42,11 +42,11 @@ def corpus_or_simulated(given: Path | None) -> Iterator[Path]:
 
 
 def by_turns(runs: int, takers: Mapping[str, Taker]) -> dict[str, list[float]]:
-    """Let each measure itself, all in turn, several times; return the median of each time."""
+    """Let each measure itself, all in turn, several times; return what each found in each turn."""
     found: dict[str, list[float]] = {name: [] for name in takers}
     for run in range(runs):
         for name, taker in takers.items():
-            found[name].append(statistics.median(taker()))
+            found[name].append(taker())
             print(f"turn {run + 1}: {name}: {found[name][-1]:.4g}", file=sys.stderr)
     return found
 

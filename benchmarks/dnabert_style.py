@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import BertConfig, BertForPreTraining, BertTokenizer, BertTokenizerLegacy
 
-from genebert.tokenizer import vocabulary
+from genebert.tokens import vocabulary
 
 MASK_FRACTION = 0.15
 TOKENS = 512
@@ -195,11 +195,11 @@ class Network:
         )
 
 
-def seconds_per_step(network: Network, batch: Callable[[int], Tensors], options: Options, steps: int) -> list[float]:
-    """Train some steps and one before, which is not counted; return how long each took, from its data to its end."""
-    took = []
+def seconds_per_step(network: Network, batch: Callable[[int], Tensors], options: Options, steps: int) -> float:
+    """Train some steps and one before, which is not counted; return the mean time of a step, its data included."""
+    began = 0.0
     for step in range(steps + 1):
-        began = time.perf_counter()
         network.step(batch(step), options)
-        took.append(time.perf_counter() - began)
-    return took[1:]
+        if step == 0:
+            began = time.perf_counter()
+    return (time.perf_counter() - began) / steps

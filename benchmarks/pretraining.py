@@ -12,10 +12,11 @@ beside `transformers.BertForPreTraining`; `levers` changes one thing about eithe
 step computes with what the machine could. `device` runs a preset at several batch sizes; it is meant for a GPU.
 `masking` counts what visible tokens tell about masked ones; nothing is trained there.
 
-What is compared is run by turns in one process, and all times are medians. Without --corpus, one is simulated: 3,000
-elements in 4 Mb, regions of 512 bp, all JASPAR motifs of vertebrates.
+What is compared is run by turns in one process; speeds and ratios are medians over turns. Without --corpus, one is
+simulated: 3,000 elements in 4 Mb, regions of 512 bp, all JASPAR motifs of vertebrates.
 """
 
+import gc
 import json
 import os
 import statistics
@@ -206,15 +207,15 @@ def numbered(pipeline: Pipeline, size: int, step: int) -> Any:
     return pipeline.batch(step * size, size)
 
 
-def timed_maker(make: Callable[[int], Any], size: int, least: float) -> Callable[[], list[float]]:
+def timed_maker(make: Callable[[int], Any], size: int, least: float) -> Taker:
     """Return what makes batches for a while, and tells the processor seconds per example."""
 
-    def take() -> list[float]:
+    def take() -> float:
         began, step = time.process_time(), 0
         while (spent := time.process_time() - began) < least:
             step += 1
             make(step)
-        return [spent / (step * size)]
+        return spent / (step * size)
 
     return take
 
@@ -236,33 +237,36 @@ class Ours:
         self.model = self.job.new_model()
         self.learner = self.job.learner(self.model)
 
-    def seconds(self, steps: int) -> list[float]:
-        """Train some steps and one before, which is not counted; return how long each took, from data to end."""
-        settings, ticks = self.job.settings, Ticks(self.job.device)
+    def seconds(self, steps: int) -> float:
+        """Train some steps and one before, which is not counted; return the mean time of a step, its data included."""
+        settings, ends = self.job.settings, Ends(self.job.device, (0, steps))
         self.learner.schedule = replace(self.learner.schedule, steps=steps + 1)
         train(
             self.learner,
             self.job.data.batch,
             description="benchmark",
             batch_size=self.job.data.batch_size,
-            extra=[ticks],
+            extra=[ends],
             device=settings.device,
             precision=settings.precision,
             workers=self.job.workers,
         )
-        return np.diff(ticks.times).tolist()
+        first, last = ends.times
+        return (last - first) / steps
 
 
-class Ticks(Callback):
-    """Notes when each step ended."""
+class Ends(Callback):
+    """Notes when some steps ended; only then it waits for the device."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, steps: Sequence[int]) -> None:
         self.device = device
+        self.steps = steps
         self.times: list[float] = []
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        synchronize(self.device)
-        self.times.append(time.perf_counter())
+        if batch_idx in self.steps:
+            synchronize(self.device)
+            self.times.append(time.perf_counter())
 
 
 WITHOUT_REGIONS = {"srm_weight": 0.0}
@@ -300,8 +304,8 @@ def compare_steps(corpus: Path, preset: str, precision: str, batch: int, steps: 
     }
 
 
-def rival_steps(job: Job, precision: str, scratch: Path) -> dict[str, Callable[[int], list[float]]]:
-    """Return what trains the rival for some steps and tells how long each took."""
+def rival_steps(job: Job, precision: str, scratch: Path) -> dict[str, Callable[[int], float]]:
+    """Return what trains the rival for some steps and tells how long one took."""
     network = rival_network(job, precision)
     pipeline = rival_pipeline(job, scratch)
     size, tokens = job.data.batch_size, job.corpus.width - 2 * job.data.k + 5
@@ -436,7 +440,7 @@ def pull_levers(corpus: Path, preset: str, precision: str, batch: int, steps: in
     return {"BertForPreTraining": gains(by_turns(runs, rival)), "genebert": gains(by_turns(runs, ours))}
 
 
-def once(job: Job, steps: int) -> list[float]:
+def once(job: Job, steps: int) -> float:
     """Measure a model that is made for it, so that memory holds one at a time."""
     return Ours(job).seconds(steps)
 
@@ -461,7 +465,7 @@ def achieved(corpus: Path, preset: str, precision: str, batch: int, steps: int, 
     jobs = dict(zip(OURS, (job_for(corpus, **common, **chosen) for chosen in (WITHOUT_REGIONS, {})), strict=True))
     ours = {name: Ours(job) for name, job in jobs.items()}
     takers: dict[str, Taker] = {name: partial(one.seconds, steps) for name, one in ours.items()}
-    takers["peak"] = lambda: [peak(precision, jobs[OURS[0]].device)]
+    takers["peak"] = lambda: peak(precision, jobs[OURS[0]].device)
     found = by_turns(runs, takers)
     best = max(found["peak"])
     facts: Facts = {"peak_gflop_per_second": round(best / 1e9, 1)}
@@ -506,7 +510,8 @@ def counted_flops(job: Job) -> float:
 
 
 @main.command()
-@options("corpus", "preset", "steps")
+@options("corpus", "preset")
+@click.option("--steps", default=20, help="steps, not counting one to warm up")
 @click.option("--device", default="cuda", help="cuda or cpu")
 @click.option("--precision", default="bf16", help="bf16 or fp32")
 @click.option("--batches", default="64,128,256,512", help="batch sizes")
@@ -539,25 +544,27 @@ def device(
 def on_device(job: Job, steps: int, best: float) -> Facts:
     """Measure one batch size; say so if it does not fit."""
     if job.device.type == "cuda":
+        gc.collect()  # of the size before
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     try:
         ours = Ours(job)
-        seconds = statistics.median(ours.seconds(steps))
+        seconds = ours.seconds(steps)
     except torch.cuda.OutOfMemoryError:
         return {"out_of_memory": True}
     size = job.data.batch_size
     flop = flops_per_example(ours.model, job.data.batch(0)) * size / seconds
-    facts = {
+    facts: Facts = {
         "examples_per_second": round(size / seconds, 1),
-        "loader_alone_examples_per_second": round(loading_speed(job, steps), 1),
-        "shares_of_a_step_without_loader_processes": phases(ours, steps),
         "tflop_per_second": round(flop / 1e12, 4),
         "of_peak": round(flop / best, 3),
         f"hours_for_{EXAMPLES:,}_examples": round(EXAMPLES / size * seconds / 3600, 2),
     }
     if job.device.type == "cuda":
         facts["peak_memory_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
+    facts["loader_alone_examples_per_second"] = round(loading_speed(job, steps), 1)
+    if not job.settings.compile:  # parts of a compiled network have no time of their own
+        facts["shares_of_a_step_without_loader_processes"] = phases(ours, steps)
     return facts
 
 

@@ -25,8 +25,8 @@ from genebert.tokens import DIGIT_OF_CODE, sequence_tokens
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(FOLDER))  # they import each other, as scripts do
 
-ablation, dnabert_style, masking, pretraining = map(
-    import_module, ("ablation", "dnabert_style", "masking", "pretraining")
+ablation, composition, dnabert_style, masking, pretraining = map(
+    import_module, ("ablation", "composition", "dnabert_style", "masking", "pretraining")
 )
 
 
@@ -65,6 +65,31 @@ def test_the_simulated_atlas_is_prepared_and_read(benchmark: ModuleType, tmp_pat
     assert (found["regions"], found["cell_types"], found["motifs"]) == (210, 54, 1000)
     assert found["phases"].keys() == {"reading peaks", "finding regions", "measuring signal", "scanning motifs"}
     benchmark.read.callback(folder=tmp_path / "corpus", batch=8, seconds=0.01)
+
+
+def test_neighbours_of_the_same_composition_are_found_to_be_alike(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shares = rng.dirichlet([4, 4, 4, 4], 400)
+    blocks = [rng.choice(list("ACGT"), 512, p=share) for share in shares]
+    (tmp_path / "alike.fa").write_text(">chr1\n" + "".join(map("".join, blocks)) + "\n>chr2\n" + 100 * "N" + "\n")
+    (tmp_path / "random.fa").write_text(">chr1\n" + "".join(rng.choice(list("ACGT"), 200_000)) + "\n")
+    found = {name: composition.facts(composition.pairs(tmp_path / name, 2000, 0)) for name in ("alike.fa", "random.fa")}
+    for name in ("GC content", "AT skew", "GC skew"):
+        assert found["alike.fa"][name]["correlation_of_neighbours"] > 0.5
+        assert abs(found["random.fa"][name]["correlation_of_neighbours"]) < 0.1
+    assert found["random.fa"]["CpG"]["mean"] == pytest.approx(1, abs=0.05)
+    codes = np.zeros((1, 128), np.uint8)
+    codes[0, 1:9:2] = 1  # ACACACAC, then A only
+    assert {name: value.item() for name, value in composition.measures(codes).items()} == pytest.approx(
+        {
+            "GC content": 4 / 128,
+            "AT skew": 124 / 125,
+            "GC skew": -4 / 5,
+            "CpG": 1,
+            "TpA": 1,
+            "ApA or TpT": ((119 + 0.5) / (124 * 124 / 128 + 0.5) + 1) / 2,
+        }
+    )
 
 
 # ------------------------------------------------------------------------------------------- the DNABERT-style rival

@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from genebert.errors import UserError
 from genebert.settings import SimulateSettings
 from genebert.simulate import simulate
-from genebert.simulation.genome import Motif, load_motifs
+from genebert.simulation.genome import CODE_OF, Motif, load_motifs
 
 SMALL = {"genome_mb": 2, "regions": 800, "genes": 80, "variants": 400, "individuals": 20}
 PEAK_NAMES = ["chrom", "start", "end", "name", "score", "strand", "signal", "p", "q", "summit"]
@@ -104,6 +104,21 @@ def test_fasta_has_n_and_lower_case_and_even_chromosomes(genome: dict[str, str])
         assert set(sequence) <= set("ACGTNacgtn")
         assert sequence[0] == sequence[-1] == sequence[125_000] == "N"
     assert any(set(sequence) & set("acgt") for sequence in genome.values())
+
+
+def test_neighbours_share_composition_as_in_the_human_genome_and_strands_are_alike(genome: dict[str, str]) -> None:
+    """Correlations of neighbouring 128 bp within 0.15 of those of hg19 (docs/results.md); Chargaff's second rule."""
+    codes = np.concatenate(
+        [CODE_OF[np.frombuffer(sequence.upper().encode(), np.uint8)] for sequence in genome.values()]
+    )
+    rows = codes[: len(codes) // 256 * 256].reshape(-1, 2, 128)
+    a, c, g, t = ((rows[(rows < 4).all(axis=(1, 2))] == base).sum(axis=2).T for base in range(4))
+    shared = {"gc": (c + g) / 128, "at": (a - t) / (a + t + 1), "cg": (g - c) / (g + c + 1)}
+    for name, human in {"gc": 0.66, "at": 0.47, "cg": 0.30}.items():
+        assert np.corrcoef(*shared[name])[0, 1] == pytest.approx(human, abs=0.15)
+    assert abs(shared["at"].mean()) < 0.02 and abs(shared["cg"].mean()) < 0.02
+    lower = sum(letter in "acgt" for sequence in genome.values() for letter in sequence)
+    assert 0.13 < lower / len(codes) < 0.2
 
 
 def test_elements_are_apart_and_spread_over_chromosomes(world: Path) -> None:

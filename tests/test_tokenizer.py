@@ -11,8 +11,8 @@ from transformers import AutoTokenizer
 from genebert.errors import UserError
 from genebert.model.genebert import GeneBertConfig  # registers the configuration
 from genebert.schema import decode
-from genebert.tokenizer import KmerTokenizer, vocabulary
-from genebert.tokens import MASK, PAD, SPECIAL_TOKENS, UNK, sequence_tokens, tokenize, vocabulary_size
+from genebert.tokenizer import KmerTokenizer
+from genebert.tokens import MASK, PAD, SPECIAL_TOKENS, UNK, sequence_tokens, tokenize, vocabulary, vocabulary_size
 
 KMER_LENGTHS = (1, 3, 4, 5, 6)
 TOKENIZERS = {k: KmerTokenizer(k=k) for k in KMER_LENGTHS}

@@ -41,17 +41,18 @@ def ngsp_loss(adjacent_logits: torch.Tensor, adjacent: torch.Tensor) -> torch.Te
     return joint_mean(F.binary_cross_entropy_with_logits(adjacent_logits.float(), adjacent, reduction="none"))
 
 
-def no_candidates(ids: torch.Tensor, intact: torch.Tensor) -> torch.Tensor:
+def no_candidates(ids: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
     """Return which pairs of an example (row) and one of the joint batch (column) SRM does not compare: bool.
 
-    Other examples of the same region (accessible in several cell types) are no negatives, nor are examples whose
-    second segment was replaced.
+    Other examples of the same region (accessible in several cell types) are no negatives.
 
     Args:
         ids: region of each example, int64, shape (b,).
-        intact: bool, shape (b,): False if the sequence is not that of the region.
+        valid: bool, shape (b,): which examples are candidates for others; all if None.
     """
-    blocked = (ids[:, None] == gather(ids)) | ~gather(intact)
+    blocked = ids[:, None] == gather(ids)
+    if valid is not None:
+        blocked |= ~gather(valid)
     return blocked.scatter(1, _own_columns(ids)[:, None], False)
 
 
@@ -84,7 +85,8 @@ def srm_loss(
 ) -> torch.Tensor:
     """Sequence-region matching: symmetric contrastive loss (Radford et al. 2021) over the joint batch.
 
-    Each process compares its own rows with the candidates of all, in both directions.
+    Each process compares its own rows with the candidates of all, in both directions. Where the second segment was
+    replaced, the region matrix still is that of a region, and is a candidate; the sequence is none.
 
     Args:
         sequence, region: unit vectors, shape (b, projection).
@@ -95,9 +97,9 @@ def srm_loss(
             (b, projection): one more negative for each sequence.
         has_closed: bool, shape (b,): False if there is no such cell type.
     """
-    blocked, target = no_candidates(ids, intact), _own_columns(ids)
-    by_sequence = matching_logits(sequence, gather(region), scale, blocked)
-    by_region = matching_logits(region, gather(sequence), scale, blocked)
+    target = _own_columns(ids)
+    by_sequence = matching_logits(sequence, gather(region), scale, no_candidates(ids))
+    by_region = matching_logits(region, gather(sequence), scale, no_candidates(ids, intact))
     if closed is not None and has_closed is not None:
         hard = (scale * (sequence * closed).sum(dim=1)).masked_fill(~has_closed, -torch.inf)
         by_sequence = torch.cat([by_sequence, hard[:, None]], dim=1)
@@ -133,7 +135,7 @@ def rc_loss(sequence: torch.Tensor, reverse: torch.Tensor, intact: torch.Tensor)
 def accessibility_loss(signal: torch.Tensor, target: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
     """Accessibility: smooth L1 distance of predicted and true log1p signal, in standard deviations.
 
-    A region that is not accessible lies many standard deviations below those that are, hence not the square.
+    A region that is not accessible lies far below those that are, hence not the square.
 
     Args:
         signal, target: shape (n,).

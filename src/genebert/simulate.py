@@ -5,8 +5,10 @@ The generative model, whose constants are the fields of `GenomeModel`, `Regulati
 are in bits (log2 odds against equal base frequencies), effects in log-odds (nats).
 
 Genome
-    Blocks of 5 kb, each an order-2 Markov chain with few CpGs and with A and T runs; the GC content of
-    neighbouring blocks is correlated (isochores). Diverged copies of three repeat families are soft-masked
+    Stretches of 500 bp, each an order-2 Markov chain on a random strand, with few CpGs and TpAs and with A and
+    T runs. Stretches differ in GC content (which follows isochores), in skew (A against T, C against G), CpG
+    depletion and runs; the constants are fitted by eye to what neighbouring 128 bp of hg19 have in common (see
+    `benchmarks/composition.py`). Diverged copies of six repeat families, a sixth of the genome, are soft-masked
     (lower case). Ns at the ends and in the middle of each chromosome. Every element has a stretch of the
     genome for itself, at least 700 bp.
 TFs and cell types
@@ -54,6 +56,7 @@ import pandas as pd
 import pysam
 import yaml
 
+from genebert.schema import N
 from genebert.settings import SimulateSettings
 from genebert.simulation import cohort, genome, regulation
 from genebert.simulation.genome import BASES, Floats, Genome, Ints, Layout, Motif, records
@@ -220,6 +223,7 @@ def write_fasta(path: Path, where: Genome) -> None:
     letters = np.frombuffer(BASES.encode(), np.uint8)[where.codes]
     for start, end in where.masked:
         letters[start:end] |= 0x20  # lower case in ASCII
+    letters[where.codes == N] = ord("N")
     with path.open("wb") as handle:
         for name, row in zip(where.chromosomes, letters.reshape(-1, where.length), strict=True):
             whole = where.length // LINE * LINE

@@ -1,6 +1,5 @@
 """The tokens of `tokens` behind the interface of Hugging Face tokenizers, and registered for AutoTokenizer."""
 
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +8,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizer
 from genebert.errors import UserError, problem
 from genebert.model.config import GeneBertConfig
 from genebert.schema import decode, encode
-from genebert.tokens import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, VOCABULARY_BASES
+from genebert.tokens import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, vocabulary
 
 _LONGEST = 8
 _VOCABULARY_FILE = "vocab.txt"
-
-
-def vocabulary(k: int) -> list[str]:
-    """Return all tokens in DNABERT's order: the special ones and the 4^k k-mers."""
-    return [*SPECIAL_TOKENS, *map("".join, product(VOCABULARY_BASES, repeat=k))]
 
 
 class KmerTokenizer(PreTrainedTokenizer):

@@ -7,6 +7,7 @@ The network's input is [CLS] first [SEP] second [SEP]: tokens of the two halves 
 """
 
 from functools import cache
+from itertools import product
 from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -24,6 +25,11 @@ DIGIT_OF_CODE: Final = np.array([0, 2, 3, 1, 0], dtype=np.int64)
 _ALWAYS = 1 << 16
 """Probabilities are multiples of 2^-16, compared with random 16-bit integers."""
 Codes = TypeVar("Codes", NDArray[Any], torch.Tensor)
+
+
+def vocabulary(k: int) -> list[str]:
+    """Return all tokens: the special ones and the 4^k k-mers."""
+    return [*SPECIAL_TOKENS, *map("".join, product(VOCABULARY_BASES, repeat=k))]
 
 
 def vocabulary_size(k: int) -> int:

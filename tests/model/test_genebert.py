@@ -131,6 +131,8 @@ def test_what_the_extras_add_is_what_the_encoders_return_for_it_alone(toy: Corpu
     assert torch.allclose(output.closed, closed.region, atol=1e-5)
     assert torch.allclose(output.signal, torch.cat([plain.signal, closed.signal]), atol=1e-5)
     assert torch.allclose(output.signal_target, torch.cat([(batch.signal - 4) / 2, torch.full((8,), -2.0)]))
+    model.genebert.region_encoder.signal_mean.fill_(40.0)  # no signal is 20 standard deviations below it
+    assert (run(model, batch).signal_target[8:] == -3).all()
 
 
 def test_what_is_in_a_batch_for_tasks_that_are_off_changes_nothing(toy: Corpus) -> None:

@@ -34,7 +34,7 @@ def test_padding_columns_do_not_reach_the_image() -> None:
     assert not encoder.image(matrix)[..., 5:].any()
 
 
-def test_image_is_standardised_evidence_accessibility_and_the_own_mark() -> None:
+def test_image_is_standardised_evidence_accessibility_and_the_own_evidence() -> None:
     encoder = encoder_of(4)
     encoder.evidence_mean.copy_(torch.tensor([10.0, 20, 30, 40]))
     encoder.evidence_std.copy_(torch.tensor([2.0, 4, 5, 10]))
@@ -43,7 +43,9 @@ def test_image_is_standardised_evidence_accessibility_and_the_own_mark() -> None
     by_hand = (matrix.evidence[1, 2].float() - torch.tensor([10.0, 20, 30, 40])) / torch.tensor([2.0, 4, 5, 10])
     assert torch.allclose(image[1, 0, :4, 2], by_hand)
     assert torch.allclose(image[1, 1, :4, 2], (matrix.accessibility[1, 2] / 10).expand(4))
-    assert image[:, 2].sum() == 3 * 4  # one column of four motifs in each of three matrices
+    assert (matrix.own.sum(dim=1) == 1).all()
+    assert torch.equal(image[:, 2, :4, :8], image[:, 0, :4, :8] * matrix.own[:, None])
+    assert image[:, 2].count_nonzero() == 3 * 4  # one column of four motifs in each of three matrices
     encoder.signal_mean.fill_(3.0)
     encoder.signal_std.fill_(0.5)
     evidence, signal = encoder.pixels(matrix)[1]

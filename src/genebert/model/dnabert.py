@@ -2,7 +2,6 @@
 
 import json
 import pickle
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from transformers import BertConfig
 
 from genebert.errors import Problems, UserError, problem
 from genebert.model.genebert import GeneBertForPreTraining
-from genebert.tokens import SPECIAL_TOKENS, VOCABULARY_BASES, vocabulary_size
+from genebert.tokens import SPECIAL_TOKENS, vocabulary, vocabulary_size
 
 CONFIG, VOCABULARY, WEIGHTS, PICKLED = "config.json", "vocab.txt", "model.safetensors", "pytorch_model.bin"
 SIZES = (
@@ -84,7 +83,7 @@ def _check_sizes(given: dict[str, Any], model: GeneBertForPreTraining, path: Pat
 def _check_vocabulary(path: Path, k: int, found: Problems) -> None:
     if not path.exists():
         return
-    wanted = [*SPECIAL_TOKENS, *map("".join, product(VOCABULARY_BASES, repeat=k))]
+    wanted = vocabulary(k)
     lines = path.read_text(errors="replace").split()
     if len(lines) != len(wanted):
         found.add(path, f"it has {len(lines)} tokens, and DNABERT {len(wanted)} for k = {k}", ANOTHER)

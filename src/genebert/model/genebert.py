@@ -45,6 +45,11 @@ USERS = {
 """Prefix of parameters -> the tasks that use them; of two prefixes that fit, the later one counts."""
 
 
+LEAST_SIGNAL = -3.0
+"""No signal at all is to be predicted as three standard deviations below the mean: in fact it is a dozen, and would be
+all that the loss is about."""
+
+
 @dataclass
 class GeneBertOutput(ModelOutput):
     """What both encoders return; what belongs to a modality that was not given is None.
@@ -315,7 +320,7 @@ class GeneBertForPreTraining(GeneBertPreTrainedModel):
             pooled = torch.cat([encoded.sequence[:rows].repeat(times, 1), encoded.region], dim=-1)
             signal = torch.cat([batch.signal, torch.zeros_like(batch.signal)][:times])
             found["signal"] = self.signal_head(pooled).float().squeeze(-1)
-            found["signal_target"] = encoder.standardised(signal)
+            found["signal_target"] = encoder.standardised(signal).clamp(min=LEAST_SIGNAL)
         return found
 
 

@@ -16,8 +16,9 @@ ACCESSIBILITY_SCALE = 10.0
 class RegionEncoder(nn.Module):
     """Swin over an image of motifs x regions.
 
-    The channels are standardised motif evidence, accessibility, and a mark on the window's own column. Rows are
-    particular TFs, so that absolute position embeddings are on, unlike in Swin for photographs.
+    The channels are standardised motif evidence, accessibility, and the evidence once more in the window's own column
+    alone: a mark there would have to be multiplied with the evidence, which a patch embedding, being linear, cannot
+    do. Rows are particular TFs, so that absolute position embeddings are on, unlike in Swin for photographs.
 
     `evidence_mean` and `evidence_std` (uint8 steps, one value per motif), `signal_mean` and `signal_std` (log1p
     signal per million) are fitted on the training regions and examples by pre-training and kept with the weights.
@@ -70,7 +71,7 @@ class RegionEncoder(nn.Module):
         image = evidence.new_zeros(rows, 3, *self.size)
         image[:, 0, :motifs, :columns] = evidence * present
         image[:, 1, :motifs, :columns] = matrix.accessibility[:, None] / ACCESSIBILITY_SCALE * present
-        image[:, 2, :motifs, :columns] = matrix.own[:, None]
+        image[:, 2, :motifs, :columns] = evidence * matrix.own[:, None]
         return image
 
     def pixels(self, matrix: RegionMatrix) -> torch.Tensor:

@@ -27,6 +27,24 @@ class SequenceOutput(NamedTuple):
     attentions: tuple[torch.Tensor, ...] | None
 
 
+class Stem(nn.Module):
+    """A convolution over tokens.
+
+    Initial embeddings are tiny; normalised, they reach the part of the activation that is not linear, and filters
+    become motifs sooner.
+    """
+
+    def __init__(self, hidden_size: int, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden_size)
+        self.convolution = nn.Conv1d(hidden_size, hidden_size, width, padding="same")
+
+    def forward(self, embedded: torch.Tensor) -> torch.Tensor:
+        """Map embeddings to what is to be added to them, both of shape (b, tokens, hidden)."""
+        convolved = self.convolution(self.norm(embedded).transpose(1, 2)).transpose(1, 2)
+        return nn.functional.gelu(convolved)
+
+
 class SequenceEncoder(nn.Module):
     """BERT over [CLS] A [SEP] B [SEP], with an optional convolution before it.
 
@@ -56,9 +74,7 @@ class SequenceEncoder(nn.Module):
             ),
             add_pooling_layer=False,
         )
-        self.stem = (
-            nn.Conv1d(config.hidden_size, config.hidden_size, config.stem, padding="same") if config.stem else None
-        )
+        self.stem = Stem(config.hidden_size, config.stem) if config.stem else None
 
     def forward(self, input_ids: torch.Tensor, segment_ids: torch.Tensor, **capture: bool) -> SequenceOutput:
         """Encode tokens.
@@ -71,7 +87,7 @@ class SequenceEncoder(nn.Module):
         """
         embedded = self.bert.embeddings.word_embeddings(input_ids)
         if self.stem is not None:
-            embedded = embedded + nn.functional.gelu(self.stem(embedded.transpose(1, 2)).transpose(1, 2))
+            embedded = embedded + self.stem(embedded)
         output: Any = self.bert(inputs_embeds=embedded, token_type_ids=segment_ids, **capture)
         hidden = output.last_hidden_state
         return SequenceOutput(hidden, self._pool(hidden, segment_ids), output.hidden_states, output.attentions)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from pyjaspar import jaspardb
+from scipy import special
 
 from genebert.errors import Problems, UserError, problem
 from genebert.settings import SimulateSettings
@@ -45,18 +46,24 @@ IUPAC = {
 class GenomeModel:
     """Constants of the genome. Lengths are in bp."""
 
-    block: int = 5000  # stretch of constant base composition; each is one Markov chain
+    stretch: int = 500  # of one base composition; each is one Markov chain, on a random strand
     gc_mean: float = 0.42  # GC content that isochores vary around
     gc_spread: float = 0.06  # standard deviation of the GC content over isochores
-    gc_memory: float = 0.9  # correlation of the GC content of neighbouring blocks
-    gc_levels: int = 24  # number of GC contents between 0.3 and 0.6 that are told apart
-    cpg_depletion: float = 0.3  # factor on G after C
-    run_bonus: float = 1.25  # factor on A after AA and on T after TT
+    gc_memory: float = 0.99  # correlation of the isochore GC content of neighbouring stretches
+    gc_local: float = 0.07  # standard deviation of a stretch's own GC content
+    gc_range: tuple[float, float] = (0.25, 0.7)  # lowest and highest GC content
+    at_skew: float = 0.32  # standard deviation of log(A / T) over stretches
+    cg_skew: float = 0.22  # the same of log(C / G)
+    cpg_depletion: float = 0.15  # factor on G after C; median over stretches
+    cpg_spread: float = 0.5  # standard deviation of its logarithm
+    ta_depletion: float = 0.6  # factor on A after T
+    run_bonus: float = 1.25  # factor on A after AA and on T after TT; median over stretches
+    run_spread: float = 0.4  # standard deviation of its logarithm
     end_n: int = 500  # Ns at either end of a chromosome
     middle_n: int = 300  # Ns in the middle of a chromosome
-    repeat_every: int = 20000  # mean distance of repeats
-    repeat_lengths: tuple[int, ...] = (300, 150, 60)  # one family of repeats each
-    repeat_divergence: float = 0.12  # fraction of a repeat's bases drawn anew
+    repeat_every: int = 1000  # mean distance of repeats
+    repeat_lengths: tuple[int, ...] = (300, 300, 200, 150, 100, 60)  # one family of repeats each
+    repeat_divergence: float = 0.2  # fraction of a repeat's bases drawn anew
     core: int = 100  # an element is its centre +- core
     slot: int = 700  # least distance of the centres of two elements
     genes_room: int = 2  # least number of elements per gene, its promoter included
@@ -206,7 +213,7 @@ def make_background(rng: np.random.Generator, settings: SimulateSettings, model:
     length = round(settings.genome_mb * 1e6) // settings.chromosomes
     total = length * settings.chromosomes
     names = [f"chr{i + 1}" for i in range(settings.chromosomes)]
-    genome = Genome(_markov(rng, -(-total // model.block), model)[:total], names, length)
+    genome = Genome(_markov(rng, -(-total // model.stretch), model)[:total], names, length)
     _add_repeats(rng, genome, model)
     for first in range(0, total, length):
         middle = first + length // 2 - model.middle_n // 2
@@ -216,49 +223,57 @@ def make_background(rng: np.random.Generator, settings: SimulateSettings, model:
     return genome
 
 
-def _markov(rng: np.random.Generator, blocks: int, model: GenomeModel) -> Codes:
-    """Draw blocks of an order-2 Markov chain, all in step, so that the loop is over one block's bases."""
-    edges = _transition_edges(model)
-    level = _isochores(rng, blocks, model) * 16
-    state = rng.integers(0, 16, blocks)
-    columns = np.empty((model.block, blocks), np.uint8)
+def _markov(rng: np.random.Generator, stretches: int, model: GenomeModel) -> Codes:
+    """Draw stretches of an order-2 Markov chain, all in step, so that the loop is over one stretch's bases."""
+    edges = _transition_edges(rng, stretches, model)
+    first = np.arange(stretches) * 16
+    state = rng.integers(0, 16, stretches)
+    columns = np.empty((model.stretch, stretches), np.uint8)
     for row in columns:
-        u = rng.random(blocks, dtype=np.float32)
-        e = edges[level + state]
+        u = rng.random(stretches, dtype=np.float32)
+        e = edges[first + state]
         base = (u > e[:, 0]).astype(np.int64) + (u > e[:, 1]) + (u > e[:, 2])
         row[:] = base
         state = (state & 3) * 4 + base
-    return np.ascontiguousarray(columns.T).ravel()
+    return orient(columns.T, rng.choice([-1, 1], stretches)).ravel()
 
 
-def _isochores(rng: np.random.Generator, blocks: int, model: GenomeModel) -> Ints:
-    """Return the GC level of each block, an autoregressive walk."""
-    kicks = rng.normal(0, np.sqrt(1 - model.gc_memory**2), blocks)
-    walk, value = np.empty(blocks), rng.normal()
+def _isochores(rng: np.random.Generator, stretches: int, model: GenomeModel) -> Floats:
+    """Return the GC content of each stretch: an autoregressive walk, and what is its own."""
+    kicks = rng.normal(0, np.sqrt(1 - model.gc_memory**2), stretches)
+    walk, value = np.empty(stretches), rng.normal()
     for i, kick in enumerate(kicks):
         value = model.gc_memory * value + kick
         walk[i] = value
-    gc = np.clip(model.gc_mean + model.gc_spread * walk, 0.3, 0.6)
-    return np.rint((gc - 0.3) / 0.3 * (model.gc_levels - 1)).astype(np.int64)
+    gc = model.gc_mean + model.gc_spread * walk + rng.normal(0, model.gc_local, stretches)
+    return np.clip(gc, *model.gc_range)
 
 
-def _transition_edges(model: GenomeModel) -> npt.NDArray[np.float32]:
-    """Return cumulative base probabilities, shape (levels * 16, 3), by GC level and the two bases before."""
-    gc = np.linspace(0.3, 0.6, model.gc_levels)
-    p = np.empty((model.gc_levels, 4, 4, 4))
-    p[...] = (np.stack([1 - gc, gc, gc, 1 - gc], 1) / 2)[:, None, None, :]
-    p[:, :, 1, 2] *= model.cpg_depletion
+def _transition_edges(rng: np.random.Generator, stretches: int, model: GenomeModel) -> npt.NDArray[np.float32]:
+    """Return cumulative base probabilities, shape (stretches * 16, 3), by stretch and the two bases before."""
+    gc = _isochores(rng, stretches, model)
+    at, cg = (special.expit(rng.normal(0, spread, stretches)) for spread in (model.at_skew, model.cg_skew))
+    composition = np.stack([(1 - gc) * at, gc * cg, gc * (1 - cg), (1 - gc) * (1 - at)], axis=1)
+    p = np.repeat(composition[:, None], 16, axis=1).reshape(-1, 4, 4, 4)  # stretch, second last base, last base, base
+    p[:, :, 1, 2] *= _around(rng, model.cpg_depletion, model.cpg_spread, stretches)[:, None]
+    p[:, :, 3, 0] *= model.ta_depletion
+    run = _around(rng, model.run_bonus, model.run_spread, stretches)
     for base in (0, 3):
-        p[:, base, base, base] *= model.run_bonus
+        p[:, base, base, base] *= run
     p /= p.sum(-1, keepdims=True)
     return p.cumsum(-1)[..., :3].reshape(-1, 3).astype(np.float32)
+
+
+def _around(rng: np.random.Generator, median: float, spread: float, n: int) -> Floats:
+    """Draw n log-normal numbers."""
+    return np.asarray(median * np.exp(rng.normal(0, spread, n)))
 
 
 def _add_repeats(rng: np.random.Generator, genome: Genome, model: GenomeModel) -> None:
     """Copy diverged repeats of a few families to random places, and soft-mask them."""
     masked = []
     for length in model.repeat_lengths:
-        consensus = rng.integers(0, 4, length).astype(np.uint8)
+        consensus = _markov(rng, -(-length // model.stretch), model)[:length]
         n = max(1, len(genome.codes) // model.repeat_every // len(model.repeat_lengths))
         starts = rng.integers(0, len(genome.codes) - length, n)
         rows = np.tile(consensus, (n, 1))
