@@ -36,10 +36,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without SRM": {"srm_weight": 0.0},
     "with masked region modelling": {"mrm_weight": 1.0},
     "with hard negatives": {"hard_negatives": True},
-    "with reverse-complement consistency": {"rc_weight": 1.0},
-    "with accessibility prediction": {"accessibility_weight": 1.0},
+    "with reverse-complement consistency": {"rc_weight": 0.15},
+    "with accessibility prediction": {"accessibility_weight": 0.15},
     "with balanced cell types": {"balanced": True},
-    "with DNABERT's masking": {"masking": "dnabert"},
+    "with bases hidden in runs of 1 to 6": {"longest_run": 6},
+    "with k = 3": {"k": 3},
+    "with k = 6": {"k": 6},
+    "with k = 6 and DNABERT's masking": {"k": 6, "masking": "dnabert"},
 }
 KEYS = ("regions", "cell_types", "task", "metric")
 Row = dict[str, Any]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig
 
 
 class GeneBertConfig(PretrainedConfig):
@@ -94,3 +94,6 @@ class GeneBertConfig(PretrainedConfig):
     def _merged(self) -> int:
         """Patches along one side of a last state: every stage but the first merges two by two."""
         return 1 << len(self.depths) - 1
+
+
+AutoConfig.register(GeneBertConfig.model_type, GeneBertConfig)

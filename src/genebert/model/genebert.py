@@ -10,7 +10,6 @@ import transformers
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForPreTraining,
     AutoModelForSequenceClassification,
@@ -366,7 +365,6 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
         transformers.logging.enable_progress_bar()
 
 
-AutoConfig.register(GeneBertConfig.model_type, GeneBertConfig)
 AutoModel.register(GeneBertConfig, GeneBertModel)
 AutoModelForPreTraining.register(GeneBertConfig, GeneBertForPreTraining)
 AutoModelForSequenceClassification.register(GeneBertConfig, GeneBertForSequenceClassification)
