@@ -29,7 +29,7 @@ from genebert.pretrain import (
     pretrain,
     resolve,
     task_weights,
-    validated_part,
+    validated_parts,
 )
 from genebert.pretraining_evaluation import majority_base, markov_table
 from genebert.schema import SPLITS, Split
@@ -51,7 +51,7 @@ def test_makes_a_hugging_face_folder_with_provenance_and_metrics_on_held_out_chr
     metrics = read_manifest(toy_model, "pretrain", verify=True).metrics
     assert metrics["train_chromosomes"] == ["chr1"]
     assert {(row["regions"], row["cell_types"]) for row in metrics["evaluation"]} == {("test", "train")}
-    assert metrics["validated_on"] == ["valid", "train"]
+    assert metrics["validated_on"] == {"": ["valid", "train"]}
     assert {row["task"] for row in metrics["evaluation"]} >= {"MGM", "NGSP"}
     for row in metrics["evaluation"]:
         assert row["model"]["low"] <= row["model"]["value"] <= row["model"]["high"]
@@ -109,18 +109,18 @@ def divided(chromosomes: tuple[str, ...], cell_types: tuple[str, ...]) -> Corpus
 @pytest.mark.parametrize(
     ("chromosomes", "cell_types", "evaluated", "validated"),
     [
-        ((), (), [("train", "train")], None),
-        (("valid", "test"), (), [("test", "train")], ("valid", "train")),
-        (("valid",), (), [("valid", "train")], ("valid", "train")),
-        ((), ("test",), [("train", "train"), ("train", "test")], None),
-        ((), ("valid",), [("train", "train"), ("train", "valid")], ("train", "valid")),
-        ((), ("valid", "test"), [("train", "train"), ("train", "test")], ("train", "valid")),
-        (("test",), ("valid",), [("test", "train"), ("test", "valid"), ("train", "valid")], ("train", "valid")),
+        ((), (), [("train", "train")], {}),
+        (("valid", "test"), (), [("test", "train")], {"": ("valid", "train")}),
+        (("valid",), (), [("valid", "train")], {"": ("valid", "train")}),
+        ((), ("test",), [("train", "train"), ("train", "test")], {}),
+        ((), ("valid",), [("train", "train"), ("train", "valid")], {"": ("train", "valid")}),
+        ((), ("valid", "test"), [("train", "train"), ("train", "test")], {"": ("train", "valid")}),
+        (("test",), ("valid",), [("test", "train"), ("test", "valid"), ("train", "valid")], {"": ("train", "valid")}),
         (
             ("valid", "test"),
             ("valid", "test"),
             [("test", "train"), ("test", "test"), ("train", "test")],
-            ("valid", "train"),
+            {"": ("valid", "train"), "cell_types_": ("valid", "valid")},
         ),
     ],
 )
@@ -128,15 +128,24 @@ def test_what_is_measured_follows_from_what_is_held_out(
     chromosomes: tuple[str, ...],
     cell_types: tuple[str, ...],
     evaluated: list[tuple[Split, Split]],
-    validated: tuple[Split, Split] | None,
+    validated: dict[str, tuple[Split, Split]],
 ) -> None:
     corpus = divided(chromosomes, cell_types)
     assert evaluated_parts(corpus) == evaluated
-    assert validated_part(corpus) == validated
+    assert validated_parts(corpus) == validated
     for part in evaluated:
         data = PretrainingData(corpus, *part, k=3, columns=4, batch_size=8, mask_fraction=0.15, seed=0)
         assert {SPLITS[i] for i in corpus.split[corpus.accessible_regions[data.examples]]} == {part[0]}
         assert {SPLITS[i] for i in corpus.cell_type_part[corpus.cell_types_of(data.examples)]} == {part[1]}
+
+
+def test_losses_are_followed_on_held_out_chromosomes_and_cell_types(tmp_path: Path) -> None:
+    corpus = toys.finish_corpus(divided(("valid",), ("valid",)), tmp_path / "corpus")
+    out = pretrain(settings(corpus, tmp_path / "model", batch_size=8, epochs=0.5))
+    curves = pd.read_csv(out / "curves.tsv", sep="\t")
+    for task in ("mgm", "ngsp", "srm"):
+        followed = curves[[f"valid_{task}", f"valid_cell_types_{task}"]].dropna().T
+        assert followed.shape[1] > 0 and (followed.iloc[0] != followed.iloc[1]).any()
 
 
 def test_held_out_cell_types_of_too_few_examples_are_not_measured_on() -> None:
@@ -145,7 +154,7 @@ def test_held_out_cell_types_of_too_few_examples_are_not_measured_on() -> None:
     corpus = toys.corpus_of(regions, accessible, test=["chr3"], test_cell_types=["b"])
     assert evaluated_parts(corpus) == [("test", "train"), ("test", "test")]
     corpus = toys.corpus_of(regions[:10], {"a": accessible["a"], "b": {0: 1.0}}, valid_cell_types=["b"])
-    assert validated_part(corpus) is None
+    assert validated_parts(corpus) == {}
 
 
 def test_a_corpus_divided_by_cell_types_alone_is_measured_on_them(

@@ -49,6 +49,8 @@ VALIDATION_BATCHES = 8
 LEAST_EXAMPLES = 8
 VALIDATIONS = 10
 """Validation losses are measured ten times during training."""
+CELL_TYPES = "cell_types_"
+"""Prefix of losses on held-out cell types, where chromosomes are held out too."""
 GPU_WORKERS = 4
 
 
@@ -237,16 +239,22 @@ class Job:
         return model, losses
 
     def _curves(self, model: GeneBertForPreTraining) -> Curves:
-        part = validated_part(self.corpus)
-        if part is None:
-            return Curves()
-        data = training_data(self.preset, self.corpus, part[0], 0, part[1])
+        parts = {name: self._validation_data(*part) for name, part in validated_parts(self.corpus).items()}
+        kept = {name: data for name, data in parts.items() if data.batch_size > 0}
+        bf16 = self.settings.precision == "bf16"
+
+        def validate() -> dict[str, float]:
+            found = {name: validation(model, data, bf16=bf16) for name, data in kept.items()}
+            return {f"{name}{task}": value for name, each in found.items() for task, value in each.items()}
+
+        return Curves(validate, max(1, self.steps // VALIDATIONS)) if kept else Curves()
+
+    def _validation_data(self, regions: Split, cell_types: Split) -> PretrainingData:
+        """Return batches that a device has room for, and that can be divided among the processes."""
+        data = training_data(self.preset, self.corpus, regions, 0, cell_types)
         data.batch_size = min(data.batch_size, self.data.batch_size // self.settings.accumulate)
         data.batch_size -= data.batch_size % world_size()
-        if data.batch_size == 0:
-            return Curves()
-        bf16 = self.settings.precision == "bf16"
-        return Curves(lambda: validation(model, data, bf16=bf16), max(1, self.steps // VALIDATIONS))
+        return data
 
     def estimate(self) -> list[tuple[str, str]]:
         """Return what it would take, in words: what, how much."""
@@ -367,12 +375,16 @@ def _held_out(valid: Sequence[str], test: Sequence[str]) -> Split:
     return "test" if test else "valid" if valid else "train"
 
 
-def validated_part(corpus: Corpus) -> tuple[Split, Split] | None:
-    """Return on what losses are followed during training, as `evaluated_parts` does, or None if nothing is held out."""
-    if corpus.valid_chromosomes:
-        return "valid", "train"
-    enough = corpus.valid_cell_types and len(corpus.examples("train", "valid")) >= LEAST_EXAMPLES
-    return ("train", "valid") if enough else None
+def validated_parts(corpus: Corpus) -> dict[str, tuple[Split, Split]]:
+    """Return on what losses are followed during training: prefix of their names -> part, as `evaluated_parts` has it.
+
+    Held-out chromosomes have no prefix; held-out cell types have one where there are such chromosomes too.
+    """
+    parts: dict[str, tuple[Split, Split]] = {"": ("valid", "train")} if corpus.valid_chromosomes else {}
+    regions: Split = "valid" if corpus.valid_chromosomes else "train"
+    if corpus.valid_cell_types and len(corpus.examples(regions, "valid")) >= LEAST_EXAMPLES:
+        parts[CELL_TYPES if parts else ""] = regions, "valid"
+    return parts
 
 
 def training_data(
@@ -444,7 +456,7 @@ def _finish(job: Job, model: GeneBertForPreTraining, curves: pd.DataFrame, run: 
         "test_chromosomes": corpus.test_chromosomes,
         "valid_cell_types": corpus.valid_cell_types,
         "test_cell_types": corpus.test_cell_types,
-        "validated_on": validated_part(corpus),
+        "validated_on": validated_parts(corpus),
         "evaluation": evaluation,
     }
     save_model(model, run.folder)

@@ -142,7 +142,7 @@ def make_pretrained(out: Path, corpus: Path, model: float) -> Path:
         "train_chromosomes": [CHROM],
         "valid_chromosomes": ["chr2"],
         "test_chromosomes": ["chr3"],
-        "validated_on": ["valid", "train"],
+        "validated_on": {"": ["valid", "train"], "cell_types_": ["valid", "valid"]},
         "evaluation": evaluation(model),
     }
     return finished(
@@ -502,7 +502,7 @@ def test_a_model_of_an_earlier_version_can_be_reported_and_inspected(
 def test_with_the_published_masking_ln_4_is_not_what_ignorance_loses(folders: dict[str, Path], tmp_path: Path) -> None:
     row = evaluation(0.7)[0] | {"task": "MGM (DNABERT masking)", "metric": "accuracy on masked tokens"}
     curves = pd.DataFrame({"step": [10], "mgm": [4.1]})
-    found = page_of(tmp_path, folders["corpus"], {"evaluation": [row], "validated_on": None}, curves)
+    found = page_of(tmp_path, folders["corpus"], {"evaluation": [row], "validated_on": {}}, curves)
     assert "ln 4" not in found
     assert "nothing was held out for validation" in found
 

@@ -183,8 +183,7 @@ def _panel(curves: pd.DataFrame, curve: Curve) -> Panel:
 def _validated_on(curves: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
     if not any(column.startswith("valid_") for column in curves):
         return "nothing was held out for validation"
-    where = "validation examples"
-    if metrics.get("validated_on"):
-        regions, cell_types = metrics["validated_on"]
-        where = f"{PARTS[regions]} chromosomes, {PARTS[cell_types]} cell types"
+    parts = metrics.get("validated_on") or {}
+    places = [f"{PARTS[regions]} chromosomes, {PARTS[cell_types]} cell types" for regions, cell_types in parts.values()]
+    where = "; squares, ".join(places) or "validation examples"
     return f"dots, {where} (the same 8 batches each time, no dropout)"
