@@ -5,8 +5,8 @@
 Each variant of a preset is pre-trained with several seeds by `genebert.pretrain.pretrain`, in a folder of its own:
 a finished run is not run again, an interrupted one resumes. Runs go side by side, each on one thread. What the runs'
 manifests say of held-out chromosomes and cell types is put together in ablation.json and ablation.md: the mean over
-seeds and the lowest and highest. Seed by seed, variants have the same initial weights (but for heads that only some
-have) and the same examples in the same order, so that they are compared in pairs.
+seeds and the lowest and highest. Seed by seed, variants see the same examples in the same order, and start from the
+same encoders where these have the same sizes, so that they are compared in pairs.
 """
 
 import json
@@ -119,9 +119,11 @@ def run(settings: PretrainSettings) -> str:
 def compared(finished: Runs) -> dict[str, Any]:
     """Return what was trained, and one row per measure: see `row_of`."""
     found = {name: [read_manifest(out) for out in outs] for name, outs in finished.items() if outs}
-    evaluations = {name: [manifest.metrics["evaluation"] for manifest in each] for name, each in found.items()}
-    rows = {name: [{key_of(row): row for row in one} for one in each] for name, each in evaluations.items()}
-    keys = dict.fromkeys(key for each in rows.values() for one in each for key in one)
+    rows = {
+        name: {one.settings["seed"]: {key_of(row): row for row in one.metrics["evaluation"]} for one in each}
+        for name, each in found.items()
+    }
+    keys = dict.fromkeys(key for each in rows.values() for one in each.values() for key in one)
     return {
         "variants": {
             name: {
@@ -141,16 +143,21 @@ def key_of(row: Row) -> tuple[str, ...]:
     return tuple(row[name] for name in KEYS)
 
 
-def row_of(key: tuple[str, ...], rows: Mapping[str, Sequence[Mapping[tuple[str, ...], Row]]]) -> Row:
-    """Return a measure of all variants that have it, and its baselines, those of all runs together."""
-    having = {name: [one[key] for one in each if key in one] for name, each in rows.items()}
-    everyone = [row for each in having.values() for row in each]
+def row_of(key: tuple[str, ...], rows: Mapping[str, Mapping[int, Mapping[tuple[str, ...], Row]]]) -> Row:
+    """Return a measure of all variants that have it, and its baselines, those of all runs together.
+
+    Args:
+        key: of the measure, see `key_of`.
+        rows: variant -> seed -> key -> row.
+    """
+    having = {name: {seed: one[key] for seed, one in each.items() if key in one} for name, each in rows.items()}
+    everyone = [row for each in having.values() for row in each.values()]
     baselines = dict.fromkeys(name for row in everyone for name in row["baselines"])
     return {
         **dict(zip(KEYS, key, strict=True)),
         "n": max(row["n"] for row in everyone),
         "variants": {
-            name: spread([row["model"]["value"] for row in each]) | paired(having.get(PLAIN, []), each)
+            name: spread([row["model"]["value"] for row in each.values()]) | paired(having.get(PLAIN, {}), each)
             for name, each in having.items()
             if each
         },
@@ -165,11 +172,12 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": statistics.mean(values), "min": min(values), "max": max(values), "values": list(values)}
 
 
-def paired(plain: Sequence[Row], others: Sequence[Row]) -> dict[str, Any]:
-    """Return by how much a variant is above the plain one, seed by seed; nothing where seeds are missing."""
-    if plain is others or len(plain) != len(others):
+def paired(plain: Mapping[int, Row], others: Mapping[int, Row]) -> dict[str, Any]:
+    """Return by how much a variant is above the plain one, for each seed that both have."""
+    if plain is others:
         return {}
-    return {"above_plain": [b["model"]["value"] - a["model"]["value"] for a, b in zip(plain, others, strict=True)]}
+    both = sorted(plain.keys() & others.keys())
+    return {"above_plain": [others[seed]["model"]["value"] - plain[seed]["model"]["value"] for seed in both]}
 
 
 def corpus_facts(finished: Runs) -> dict[str, Any]:

@@ -511,7 +511,7 @@ def counted_flops(job: Job) -> float:
 
 @main.command()
 @options("corpus", "preset")
-@click.option("--steps", default=20, help="steps, not counting one to warm up")
+@click.option("--steps", default=100, help="steps, not counting one to warm up; many more than are made ahead")
 @click.option("--device", default="cuda", help="cuda or cpu")
 @click.option("--precision", default="bf16", help="bf16 or fp32")
 @click.option("--batches", default="64,128,256,512", help="batch sizes")

@@ -320,15 +320,16 @@ def evaluated(values: dict[str, float], chance: float) -> Any:
 def test_variants_are_compared_seed_by_seed() -> None:
     key = ("test", "train", "SRM", "at 1")
     runs = {
-        ablation.PLAIN: [evaluated({"at 1": value}, 0.1) for value in (0.2, 0.3, 0.4)],
-        "better": [evaluated({"at 1": value}, 0.1) for value in (0.25, 0.35, 0.41)],
-        "other": [evaluated({"at 1": value}, 0.2) for value in (0.5, 0.2, 0.1)],
-        "two seeds": [evaluated({"at 1": value}, 0.1) for value in (0.8, 0.9)],
-        "none": [evaluated({}, 0.1)],
+        ablation.PLAIN: {seed: evaluated({"at 1": value}, 0.1) for seed, value in enumerate((0.2, 0.3, 0.4))},
+        "better": {seed: evaluated({"at 1": value}, 0.1) for seed, value in enumerate((0.25, 0.35, 0.41))},
+        "other": {seed: evaluated({"at 1": value}, 0.2) for seed, value in enumerate((0.5, 0.2, 0.1))},
+        "two seeds": {seed: evaluated({"at 1": value}, 0.1) for seed, value in ((1, 0.8), (2, 0.9))},
+        "none": {0: evaluated({}, 0.1)},
     }
     row = ablation.row_of(key, runs)
     assert row["variants"].keys() == {ablation.PLAIN, "better", "other", "two seeds"}
     assert row["variants"]["better"]["above_plain"] == pytest.approx([0.05, 0.05, 0.01])
+    assert row["variants"]["two seeds"]["above_plain"] == pytest.approx([0.5, 0.5])
     assert row["baselines"]["chance"]["mean"] == pytest.approx((8 * 0.1 + 3 * 0.2) / 11)
     table = "".join(ablation.table_of([row], runs))
     assert "| as the preset has it | 0.300 (0.200..0.400) |" in table

@@ -84,8 +84,8 @@ def test_the_estimate_in_words() -> None:
     assert words["FLOPs per example"] == "2.00 GFLOP, forward and backward"
     assert words["memory per device"].startswith("80.0 MB: weights 4.0 MB, gradients 4.0 MB, AdamW 8.0 MB, activations")
     assert words["speed per device"] == "100 examples/s, 200.00 GFLOP/s (measured with 16 at a time)"
-    assert words["time"] == "77 s on 2 devices like this one"
-    assert dict(replace(ESTIMATE, seconds=60.0, processes=1).rows())["time"] == "8.9 days on this device"
+    assert words["time"] == "77 s on 2 devices like this one, and the evaluation"
+    assert dict(replace(ESTIMATE, seconds=60.0, processes=1).rows())["time"] == "8.9 days on this device, and the evaluation"
     assert dict(replace(ESTIMATE, seconds=7.0).rows())["speed per device"].startswith("0.143 examples/s")
 
 
@@ -109,11 +109,9 @@ def test_batches_are_doubled_until_they_are_whole_or_slow_or_too_large(
 
 
 def test_what_fits_nowhere_is_said(toy_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
-    job = toy_job()
-    stepper = module._Stepper(job.learner(job.new_model()), job.data, torch.device("cpu"), "fp32")
-    monkeypatch.setattr(stepper, "_seconds", lambda size: seconds_of(size, fits=0))
-    with pytest.raises(UserError, match="not even two examples fit"):
-        stepper.speed(8)
+    monkeypatch.setattr(module._Stepper, "_seconds", lambda _, size: seconds_of(size, fits=0))
+    with pytest.raises(UserError, match="cpu: not even a few examples fit"):
+        toy_job().estimate()
 
 
 @pytest.fixture

@@ -140,8 +140,10 @@ def test_mrm_scores_hidden_pixels_alone() -> None:
     pixels, decoded = torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, 2)
     decoded[0, :, 0, 0] = torch.tensor([0.5, 3.0])
     decoded[0, :, 1, 1] = 100.0
-    hidden = torch.tensor([[[True, True], [False, False]]])
+    hidden = torch.tensor([[True, True], [False, False]]).expand(1, 2, 2, 2).clone()
     assert mrm_loss(decoded, pixels, hidden).item() == pytest.approx((0.5**2 / 2 + (3 - 0.5)) / 4)
+    hidden[0, 1] = False
+    assert mrm_loss(decoded, pixels, hidden).item() == pytest.approx(0.5**2 / 2 / 2)
 
 
 def test_rc_by_hand() -> None:

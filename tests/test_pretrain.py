@@ -15,8 +15,9 @@ from transformers import BertConfig, BertForMaskedLM
 
 from genebert import batches
 from genebert.batches import PretrainingData, training_rows
+from genebert.checkpoints import Checkpoint
 from genebert.corpus.store import Corpus
-from genebert.errors import UserError
+from genebert.errors import ResumableError, UserError
 from genebert.inspect import inspect
 from genebert.launch import start
 from genebert.model.genebert import GeneBertForPreTraining
@@ -269,8 +270,12 @@ def test_two_processes_train_as_one_does(
     ddp = settings(toy_folder, tmp_path / "ddp", devices=2, **changes)
     fsdp = settings(toy_folder, tmp_path / "fsdp", devices=2, strategy="fsdp", **changes)
     again, occupied = ddp.model_copy(update={"workers": 1}), ddp.model_copy(update={"seed": 1})
+    stopped = fsdp.model_copy(update={"out": tmp_path / "stopped"})
     *made, refused = start(together.pretrain_each, [ddp, fsdp, again, occupied], 2)
     assert made == [ddp.out, fsdp.out, ddp.out]
+    start(together.pretrain_interrupted, stopped, 2)
+    for name in ("model.safetensors", "curves.tsv"):
+        assert (stopped.out / name).read_bytes() == (fsdp.out / name).read_bytes()
     assert "holds the result of a genebert pretrain with other settings" in refused
     assert "Traceback" not in capfd.readouterr().err
     reference, start_of_all = GeneBertForPreTraining.from_pretrained(alone), new_model(load_preset("tiny"), toy, 0)
@@ -281,6 +286,16 @@ def test_two_processes_train_as_one_does(
         model = GeneBertForPreTraining.from_pretrained(out)
         assert distance(model, reference) < 0.05 * distance(reference, start_of_all)
         assert read_manifest(out).metrics["machine"]["processes"] == 2
+
+
+def test_a_checkpoint_whose_optimiser_has_another_order_is_not_gone_on_with(toy_folder: Path, tmp_path: Path) -> None:
+    job = Job.of(settings(toy_folder, tmp_path / "out", devices=2, strategy="fsdp"))
+    checkpoint = Checkpoint(tmp_path / "scratch" / "step-3.ckpt", 3, 1, 1, "ddp")
+    with pytest.raises(ResumableError, match=r"--strategy fsdp: .*step-3\.ckpt was made without it"):
+        job.check_resumed(checkpoint)
+    job.check_resumed(checkpoint._replace(strategy="fsdp"))
+    job.check_resumed(None)
+    Job.of(settings(toy_folder, tmp_path / "out", devices=2)).check_resumed(checkpoint)
 
 
 def test_several_devices_have_a_process_each(toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

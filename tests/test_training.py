@@ -1,5 +1,6 @@
 import math
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from genebert.checkpoints import Checkpoint, Checkpoints, newest_checkpoint
-from genebert.errors import Problems, UserError
+from genebert.errors import Problems, ResumableError, UserError
 from genebert.settings import PretrainSettings
 from genebert.training import (
     Curves,
@@ -19,6 +20,7 @@ from genebert.training import (
     Schedule,
     StepBatches,
     decayed_parameters,
+    enough_memory,
     loader,
     machine_problems,
     numerics,
@@ -92,7 +94,9 @@ def test_the_last_checkpoints_are_kept(tmp_path: Path, keep: int) -> None:
     run(tmp_path, keep=keep)
     steps = [5, 10, 15, 20, 24][-keep:]
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"step-{step:09d}.ckpt" for step in steps]
-    assert newest_checkpoint(tmp_path) == Checkpoint(tmp_path / "step-000000024.ckpt", 24, 1, torch.get_num_threads())
+    assert newest_checkpoint(tmp_path) == Checkpoint(
+        tmp_path / "step-000000024.ckpt", 24, 1, torch.get_num_threads(), "ddp"
+    )
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "changed"])
@@ -223,7 +227,7 @@ def test_a_model_in_eval_mode_is_trained_in_train_mode() -> None:
 
 def test_numerics_are_set_and_left_as_found() -> None:
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.allow_tf32
-    resumed = Checkpoint(Path("c"), 5, 1, before[0] + 1)
+    resumed = Checkpoint(Path("c"), 5, 1, before[0] + 1, "ddp")
     with pytest.raises(KeyError), numerics(CPU, resumed):
         assert torch.get_num_threads() == before[0] + 1
         assert torch.are_deterministic_algorithms_enabled() and not torch.backends.cudnn.allow_tf32
@@ -235,10 +239,28 @@ def test_numerics_are_set_and_left_as_found() -> None:
 
 
 def test_more_threads_than_cores_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
-    with numerics(CPU, Checkpoint(Path("folder/c"), 5, 1, 64)):
+    with numerics(CPU, Checkpoint(Path("folder/c"), 5, 1, 64, "ddp")):
         pass
     printed = capsys.readouterr().err.replace("\n", " ")
     assert "64 threads are used" in printed and "remove folder" in printed
+
+
+def test_a_loss_that_is_no_number_stops_training() -> None:
+    made, steps = learner(), []
+    made.schedule = replace(made.schedule, learning_rate=1e30)
+
+    def counted(index: int) -> torch.Tensor:
+        steps.append(index)
+        return batch(index)
+
+    with pytest.raises(UserError, match=r"with 1e.30 training diverged: at step 10 .*loss is no number"):
+        train(made, counted, description="toy", batch_size=16, device="cpu")
+    assert max(steps) < STEPS - 1
+
+
+def test_a_gpu_that_is_too_small_is_said() -> None:
+    with pytest.raises(ResumableError, match=r"GPU: it is too small \(CUDA out of memory\)"), enough_memory("Buy one."):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
 
 def test_progress_is_told_in_lines_without_a_terminal(

@@ -2,11 +2,13 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from genebert import launch
+from genebert.batches import PretrainingBatch
 from genebert.errors import UserError
-from genebert.pretrain import pretrain
+from genebert.pretrain import Share, pretrain
 from genebert.settings import PretrainSettings
 
 
@@ -20,3 +22,25 @@ def pretrain_each(given: Sequence[PretrainSettings]) -> list[Path | str]:
         except UserError as error:
             found.append(str(error))
     return found
+
+
+class InterruptionError(Exception):
+    """Ends a training."""
+
+
+def pretrain_interrupted(settings: PretrainSettings) -> Path:
+    """Pre-train, end amid it in all processes, and resume."""
+    make = Share.__call__
+
+    def stopping(share: Share, index: int) -> PretrainingBatch:
+        if index == 8:
+            raise InterruptionError
+        return make(share, index)
+
+    Share.__call__ = stopping  # type: ignore[method-assign]
+    with suppress(InterruptionError):
+        pretrain(settings)
+    Share.__call__ = make  # type: ignore[method-assign]
+    launch.leave()
+    os.environ[launch._STORE] += "."
+    return pretrain(settings)

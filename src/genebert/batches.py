@@ -102,8 +102,8 @@ class PretrainingBatch(Tensors):
         signal: float32, shape (b,): log1p signal per million of the region in the cell type.
         whole_kmers: predict k-mers (masking as in DNABERT) instead of bases.
         hidden: bool, shape (b, patch rows, patch columns): Swin patches that the region encoder does not see. A
-            hidden column is hidden for all motifs, a hidden group of motifs in all columns; columns of the
-            window itself and padding are never hidden.
+            hidden column is hidden for all motifs, a hidden group of motifs in all columns but the window's own;
+            columns of the window itself and padding are never hidden.
         reverse_ids: int64, shape (b, tokens): tokens of the reverse complement of both segments, with the same
             bases hidden.
         closed: matrices of the same windows in another cell type, where the region is not accessible.

@@ -24,20 +24,29 @@ class Checkpoint(NamedTuple):
         step: optimiser steps done.
         processes: how many trained together.
         threads: of each of them, on which sums of floats on the CPU depend.
+        strategy: of several processes, "ddp" or "fsdp"; "ddp" of one.
     """
 
     path: Path
     step: int
     processes: int
     threads: int
+    strategy: str
 
 
 class AtomicIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there when it is on the disk."""
+    """Writes a checkpoint beside its place and moves it there when it is on the disk.
+
+    Args:
+        strategy: see `Checkpoint`.
+    """
+
+    def __init__(self, strategy: str = "ddp") -> None:
+        self.strategy = strategy
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write a checkpoint, with the number of threads and processes that it was made with."""
-        checkpoint |= {"threads": torch.get_num_threads(), "processes": world_size()}
+        """Write a checkpoint, with the threads, processes and strategy that it was made with."""
+        checkpoint |= {"threads": torch.get_num_threads(), "processes": world_size(), "strategy": self.strategy}
         draft = Path(path).with_suffix(".draft")
         draft.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("wb") as handle:
@@ -100,4 +109,6 @@ def _read(path: Path) -> Checkpoint | None:
     if not sound:
         return None
     state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    return Checkpoint(path, int(state["global_step"]), int(state["processes"]), int(state["threads"]))
+    return Checkpoint(
+        path, int(state["global_step"]), int(state["processes"]), int(state["threads"]), str(state["strategy"])
+    )

@@ -13,7 +13,7 @@ from genebert.batches import PretrainingBatch, PretrainingData
 from genebert.errors import UserError, problem
 from genebert.model.config import GeneBertConfig
 from genebert.model.genebert import REGION_TASKS, SEQUENCE_TASKS, GeneBertForPreTraining
-from genebert.settings import Precision
+from genebert.settings import Precision, Strategy
 from genebert.training import Learner
 
 LONG_STEP = 4.0
@@ -21,8 +21,6 @@ LONG_STEP = 4.0
 TIMED_STEPS = 3
 LOADED_EXAMPLES = 512
 _FLOAT = 4
-_STATES = {"weights": 1, "gradients": 1, "AdamW": 2}
-"""Numbers of 4 bytes for each trained parameter."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class PretrainingEstimate:
         flops: of one example, forward and backward.
         processes: how many train, each with a device like the one measured.
         share: examples that a device works on at a time.
-        states: bytes of weights, gradients and optimiser states.
+        states: bytes of weights, gradients and optimiser states, of each device.
         activations: bytes kept of one example for the backward pass.
         measured: examples at a time in the measured steps.
         seconds: of the device, per example.
@@ -81,7 +79,7 @@ class PretrainingEstimate:
                 f"(measured with {self.measured} at a time)",
             ),
             ("making batches", f"{_rate(1 / self.loading)} examples/s and process ({makers})"),
-            ("time", f"{_duration(self.duration)} on {devices}"),
+            ("time", f"{_duration(self.duration)} on {devices}, and the evaluation"),
         ]
 
 
@@ -94,6 +92,7 @@ def estimate_pretraining(
     processes: int = 1,
     accumulate: int = 1,
     workers: int = 0,
+    strategy: Strategy = "ddp",
 ) -> PretrainingEstimate:
     """Measure a few steps of one process on batches as they would come.
 
@@ -101,28 +100,35 @@ def estimate_pretraining(
         learner: as it would be trained; some steps are.
         data: the training examples.
         device, precision: where and how.
-        processes, accumulate, workers: see `PretrainingEstimate` and `training.train`.
+        processes, accumulate, workers, strategy: see `PretrainingEstimate` and `training.train`.
 
     Raises:
-        UserError: not even two examples fit on the device.
+        UserError: not even a few examples fit on the device.
     """
     model = learner.model.to(device).train()
     assert isinstance(model, GeneBertForPreTraining)
     share = data.batch_size // (processes * accumulate)
+    parameters = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    holders = processes if strategy == "fsdp" else 1
+    numbers = {"weights": parameters, "gradients": trained, "AdamW": 2 * trained}
     stepper = _Stepper(learner, data, device, precision)
-    activations = stepper.activations(share)
-    measured, seconds = stepper.speed(share)
+    try:
+        activations = stepper.activations(share)
+        measured, seconds = stepper.speed(share)
+    except torch.OutOfMemoryError:
+        what = "not even a few examples fit into its memory"
+        raise UserError(problem(f"{device}", what, "Choose a smaller preset, or --checkpoint-activations.")) from None
     batch = _of_size(data, share).batch(0)
     return PretrainingEstimate(
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=parameters,
         trained=trained,
         examples=learner.schedule.steps * data.batch_size,
         batch_size=data.batch_size,
         flops=flops_per_example(model, batch),
         processes=processes,
         share=share,
-        states={name: _FLOAT * count * trained for name, count in _STATES.items()},
+        states={name: _FLOAT * count // holders for name, count in numbers.items()},
         activations=activations,
         measured=measured,
         seconds=seconds,
@@ -158,17 +164,14 @@ class _Stepper:
         while True:
             try:
                 seconds = self._seconds(size)
-            except torch.cuda.OutOfMemoryError:
-                break
+            except torch.OutOfMemoryError:
+                if measured is None:
+                    raise
+                return measured
             measured = size, seconds / size
             if size == most or seconds > LONG_STEP:
-                break
+                return measured
             size = min(2 * size, most)
-        if measured is None:
-            raise UserError(
-                problem(f"{self.device}", "not even two examples fit into its memory", "Choose a smaller preset.")
-            )
-        return measured
 
     def _seconds(self, size: int) -> float:
         """Return the seconds of a step, after one to warm up."""

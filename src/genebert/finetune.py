@@ -35,7 +35,7 @@ from genebert.stage import Manifest, StageRun, open_stage, read_manifest
 from genebert.tasks.base import Windows, class_names, read_windows
 from genebert.tasks.baselines import TUNED_ON, fit_kmer_regression
 from genebert.tasks.labels import check_genome
-from genebert.training import Learner, Schedule, pick_device, train
+from genebert.training import Learner, Schedule, enough_memory, pick_device, train
 
 PRETRAINED, SCRATCH, KMERS = "pre-trained", "from scratch", "k-mer logistic regression"
 Probabilities = dict[str, list[NDArray[np.float64]]]
@@ -299,15 +299,16 @@ def _train_one(settings: FinetuneSettings, task: Task, method: str, seed: int) -
     keep = KeepBest(task.data("valid", model.config, settings.model, 64, seed), data.steps_per_epoch)
     steps = settings.epochs * data.steps_per_epoch
     learner = Learner(model, _losses, {"cross_entropy": 1.0}, Schedule(steps, settings.learning_rate, seed=seed))
-    table = train(
-        learner,
-        data.batch,
-        description=f"fine-tuning, {method}, seed {seed}",
-        batch_size=data.batch_size,
-        extra=[keep],
-        device=settings.device,
-        precision=settings.precision,
-    )
+    with enough_memory("Lower --batch-size."):
+        table = train(
+            learner,
+            data.batch,
+            description=f"fine-tuning, {method}, seed {seed}",
+            batch_size=data.batch_size,
+            extra=[keep],
+            device=settings.device,
+            precision=settings.precision,
+        )
     if not keep.weights:
         raise UserError(
             problem("--learning-rate", f"with {settings.learning_rate} the loss is no number", "Choose a lower one.")

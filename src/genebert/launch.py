@@ -47,18 +47,18 @@ def start(function: Callable[[Argument], Result], argument: Argument, processes:
         processes: how many.
 
     Raises:
-        UserError, OSError: as raised in the first process.
+        UserError, OSError: as raised in a process, the first one of several.
         ResumableError: a process was killed.
     """
     with TemporaryDirectory(prefix="genebert-") as folder:
-        outcome = Path(folder) / "outcome"
         ended: Exception | None = None
         logging.getLogger("torch.multiprocessing").setLevel(logging.ERROR)  # it tells whom it stops
         try:
             spawn(_work, (function, argument, processes, Path(folder)), nprocs=processes)  # type: ignore[no-untyped-call]
         except (ProcessRaisedException, ProcessExitedException) as error:
             ended = error
-        result: Any = pickle.loads(outcome.read_bytes()) if outcome.exists() else ended
+        outcomes = [path for rank in range(processes) if (path := Path(folder) / f"outcome-{rank}").exists()]
+        result: Any = pickle.loads(outcomes[0].read_bytes()) if outcomes else ended
     if isinstance(result, ProcessExitedException):
         where = f"process {result.error_index} of {processes}"
         remedy = "The same command resumes; if it happens again, the machine may lack memory."
@@ -73,16 +73,15 @@ def _work(rank: int, function: Callable[[Argument], Result], argument: Argument,
     Thread(target=_end_with_parent, daemon=True).start()
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "GROUP_RANK": 0}
     os.environ.update({name: str(value) for name, value in place.items()}, **{_STORE: str(folder / "store")})
-    if rank:
-        function(argument)
-        return
     result: Result | Exception
     try:
         result = function(argument)
     except (UserError, OSError) as error:
         result = error
-    (folder / "outcome").write_bytes(pickle.dumps(result))
-    if isinstance(result, OSError):  # perhaps amid training: who waits for this process is to be stopped
+    failed = isinstance(result, Exception)
+    if failed or rank == 0:
+        (folder / f"outcome-{rank}").write_bytes(pickle.dumps(result))
+    if failed:  # perhaps amid training: who waits for this process is to be stopped
         raise SystemExit(1)
 
 

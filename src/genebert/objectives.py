@@ -115,9 +115,9 @@ def mrm_loss(decoded: torch.Tensor, pixels: torch.Tensor, hidden: torch.Tensor) 
 
     Args:
         decoded, pixels: reconstruction and truth, shape (b, channels, motifs, R).
-        hidden: bool, shape (b, motifs, R).
+        hidden: which are hidden: bool, shape (b, channels, motifs, R).
     """
-    return joint_mean(F.smooth_l1_loss(decoded, pixels, reduction="none").mean(dim=1), hidden)
+    return joint_mean(F.smooth_l1_loss(decoded, pixels, reduction="none"), hidden)
 
 
 def rc_loss(sequence: torch.Tensor, reverse: torch.Tensor, intact: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ from genebert.checkpoints import Checkpoint, Checkpoints, newest_checkpoint
 from genebert.console import say, table
 from genebert.corpus.store import Corpus
 from genebert.distributed import rank, world_size
-from genebert.errors import Problems, UserError, problem
+from genebert.errors import Problems, ResumableError, problem
 from genebert.estimate_pretraining import estimate_pretraining
 from genebert.launch import following, leading, leave, process_group, share_cores, start, started
 from genebert.model.config import GeneBertConfig
@@ -37,6 +37,7 @@ from genebert.training import (
     Curves,
     Learner,
     Schedule,
+    enough_memory,
     machine_problems,
     numerics,
     open_loggers,
@@ -84,6 +85,7 @@ def _lead(settings: PretrainSettings) -> Path:
             if run.finished:
                 return run.out
             model, place = job.new_model(), Place(run.folder, run.scratch, newest_checkpoint(run.scratch))
+            job.check_resumed(place.resumed)
             send(place)
             with numerics(job.device, place.resumed):
                 model, curves = job.train(model, place)
@@ -165,6 +167,18 @@ class Job:
             remedy = f"Give a multiple of {parts}, at least {2 * parts}."
             found.add("--batch-size", f"{size} examples cannot be divided among {devices}", remedy)
 
+    def check_resumed(self, checkpoint: Checkpoint | None) -> None:
+        """Check that a checkpoint can be gone on with.
+
+        Raises:
+            ResumableError: it cannot; it is kept.
+        """
+        fsdp = self.settings.strategy == "fsdp" and self.processes > 1
+        if checkpoint and fsdp and checkpoint.strategy != "fsdp":
+            what = f"{checkpoint.path} was made without it, and its optimiser states are in another order"
+            remedy = f"Go on with --strategy ddp, or remove {checkpoint.path.parent} to start anew."
+            raise ResumableError(problem("--strategy fsdp", what, remedy))
+
     @property
     def device(self) -> torch.device:
         """Where this process computes."""
@@ -216,20 +230,21 @@ class Job:
         """
         settings = self.settings
         every, keep = settings.checkpoint_steps, settings.keep_checkpoints
-        losses = train(
-            self.learner(model),
-            Share(self, rank(), world_size()),
-            description="pre-training",
-            batch_size=self.data.batch_size,
-            accumulate=settings.accumulate,
-            checkpoints=Checkpoints(place.scratch, every, keep, place.resumed),
-            curves=self._curves(model),
-            loggers=open_loggers(settings, place.folder),
-            device=settings.device,
-            precision=settings.precision,
-            strategy=settings.strategy,
-            workers=self.workers,
-        )
+        with enough_memory("Add --checkpoint-activations, or --accumulate 2 or more, or lower --batch-size."):
+            losses = train(
+                self.learner(model),
+                Share(self, rank(), world_size()),
+                description="pre-training",
+                batch_size=self.data.batch_size,
+                accumulate=settings.accumulate,
+                checkpoints=Checkpoints(place.scratch, every, keep, place.resumed),
+                curves=self._curves(model),
+                loggers=open_loggers(settings, place.folder),
+                device=settings.device,
+                precision=settings.precision,
+                strategy=settings.strategy,
+                workers=self.workers,
+            )
         if settings.strategy == "fsdp" and world_size() > 1:
             weights = whole_weights(model)
             model = self.new_model()
@@ -271,6 +286,7 @@ class Job:
                 processes=self.processes,
                 accumulate=settings.accumulate,
                 workers=self.workers,
+                strategy=settings.strategy,
             ).rows()
 
 
@@ -437,11 +453,9 @@ def _compiled_losses(model: Callable[..., Any], batch: PretrainingBatch) -> dict
 
 def _finish(job: Job, model: GeneBertForPreTraining, curves: pd.DataFrame, run: StageRun) -> Path:
     """Evaluate, and write the result."""
-    corpus, training = job.corpus, job.preset.training
-    if not all(torch.isfinite(p).all() for p in model.parameters()):
-        raise UserError(
-            problem("--learning-rate", f"with {training.learning_rate} training diverged", "Choose a lower one.")
-        )
+    corpus = job.corpus
+    if job.settings.attention == "flash_attention_2":
+        model.set_attn_implementation("sdpa")  # evaluation is in fp32, which that kernel refuses
     curves.to_csv(run.folder / "curves.tsv", sep="\t", index=False, float_format="%.6g")
     model.to(job.device).eval()
     evaluation = _evaluate(model, job)

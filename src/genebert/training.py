@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
@@ -32,7 +33,7 @@ from genebert.checkpoints import AtomicIO, Checkpoint, Checkpoints, step_ended
 from genebert.console import console, progress_bar, say
 from genebert.corpus.parallel import usable_cores
 from genebert.distributed import rank, world_size
-from genebert.errors import Problems, UserError, problem
+from genebert.errors import Problems, ResumableError, UserError, problem
 from genebert.launch import machine_processes, started
 from genebert.sampling import keys
 from genebert.settings import Device, Precision, PretrainSettings, Strategy
@@ -191,7 +192,11 @@ class Curves(Callback):
     names: list[str] = field(default_factory=list)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Record the step."""
+        """Record the step.
+
+        Raises:
+            UserError: a loss is no number; all processes raise it, for they have the same losses.
+        """
         self.names = list(module.latest)
         self.pending.append(torch.stack(list(module.latest.values())))
         if not step_ended(trainer, batch_idx):
@@ -199,12 +204,21 @@ class Curves(Callback):
         step = trainer.global_step
         last = step == module.schedule.steps
         if step % LOG_STEPS == 0 or last:
-            means = torch.stack(self.pending).double().mean(dim=0).tolist()
+            here = self.pending[-1].device  # those of a resumed run come from a file
+            means = torch.stack([losses.to(here) for losses in self.pending]).double().mean(dim=0).tolist()
             rate = trainer.optimizers[0].param_groups[0]["lr"]
+            self._check(step, dict(zip(self.names, means, strict=True)), module.schedule.learning_rate)
             self._add(trainer, step, {"learning_rate": rate, **dict(zip(self.names, means, strict=True))})
             self.pending.clear()
         if self.validate and (step % self.validate_steps == 0 or last):
             self._add(trainer, step, {f"valid_{name}": value for name, value in self.validate().items()})
+
+    @staticmethod
+    def _check(step: int, losses: dict[str, float], rate: float) -> None:
+        wrong = [name for name, value in losses.items() if not math.isfinite(value)]
+        if wrong:
+            what = f"with {rate:g} training diverged: at step {step:,} {', '.join(wrong)} is no number"
+            raise UserError(problem("--learning-rate", what, "Choose a lower one."))
 
     def _add(self, trainer: Any, step: int, row: dict[str, float]) -> None:
         self.rows.append({"step": step, **row})
@@ -255,7 +269,9 @@ class ProgressBar(Callback):
         self.progress.update(self.task, completed=trainer.global_step, note=note)
         if not console().is_terminal and time.monotonic() - self.told > LINE_SECONDS:
             self.told = time.monotonic()
-            say(f"{self.description}: step {trainer.global_step:,} of {module.schedule.steps:,}  {note}")
+            left = self.progress.tasks[0].time_remaining
+            when = "" if left is None else f"  {timedelta(seconds=round(left))} left"
+            say(f"{self.description}: step {trainer.global_step:,} of {module.schedule.steps:,}{when}  {note}")
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """Close the bar."""
@@ -336,6 +352,16 @@ def train(
     return curves.table()
 
 
+@contextmanager
+def enough_memory(remedy: str) -> Iterator[None]:
+    """Say what to do where a GPU's memory is too small; checkpoints are kept."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        first = str(error).split(". ")[0]
+        raise ResumableError(problem("memory of the GPU", f"it is too small ({first})", remedy)) from None
+
+
 def loader(batches: StepBatches, device: torch.device, workers: int) -> DataLoader[Any]:
     """Return what hands batches out: ahead of time if there are workers, in page-locked memory for a GPU."""
     return DataLoader(
@@ -360,7 +386,7 @@ def _hardware(device: torch.device, strategy: Strategy) -> dict[str, Any]:
         "accelerator": accelerator,
         "devices": machine_processes(),
         "num_nodes": world_size() // machine_processes(),
-        "plugins": [TorchElasticEnvironment(), AtomicIO()],
+        "plugins": [TorchElasticEnvironment(), AtomicIO(strategy)],
         "strategy": strategies[strategy](),
     }
 

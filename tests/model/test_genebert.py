@@ -162,10 +162,13 @@ def test_what_is_hidden_cannot_be_told_from_the_reconstruction(toy: Corpus) -> N
     model.select({"mrm"})
     batch = batch_of(toy, model.config, extras=True)
     output = run(model, batch)
-    assert output.hidden.any() and not (output.hidden & batch.matrix.own[:, None]).any()
-    evidence = batch.matrix.evidence.clone()
-    evidence[output.hidden.transpose(1, 2)] = 0
-    other = run(model, dataclasses.replace(batch, matrix=dataclasses.replace(batch.matrix, evidence=evidence)))
+    hidden, dark = output.hidden.unbind(dim=1)
+    assert hidden.any() and dark.any() and not (output.hidden & batch.matrix.own[:, None, None]).any()
+    evidence, signal = batch.matrix.evidence.clone(), batch.matrix.accessibility.clone()
+    evidence[hidden.transpose(1, 2)] = 0
+    signal[dark[:, 0]] = 0
+    matrix = dataclasses.replace(batch.matrix, evidence=evidence, accessibility=signal)
+    other = run(model, dataclasses.replace(batch, matrix=matrix))
     assert torch.equal(output.decoded, other.decoded)
     assert not torch.equal(output.pixels, other.pixels)
 
@@ -281,6 +284,21 @@ def test_pooled_sequence_is_cls_segment_means_and_maximum() -> None:
     second = hidden[1, segments[1] == 1]
     expected = torch.cat([hidden[1, 0], first.mean(0), second.mean(0), hidden[1, 1:].amax(0)])
     assert torch.allclose(pooled[1], expected, atol=1e-6)
+
+
+def test_padding_changes_no_vector() -> None:
+    model = GeneBertModel(small()).eval()
+    ids, segments = random_tokens(3, rows=2, length=20)
+    padded = {"input_ids": ids, "token_type_ids": segments, "attention_mask": torch.ones_like(ids)}
+    padded = {name: nn.functional.pad(values, (0, 7)) for name, values in padded.items()}
+    with torch.no_grad():
+        plain, found = model(ids, segments), model(**padded)
+        wrong = model(padded["input_ids"], padded["token_type_ids"])
+    assert torch.allclose(found.sequence, plain.sequence, atol=1e-5)
+    assert torch.allclose(found.last_hidden_state[:, :-7], plain.last_hidden_state, atol=1e-5)
+    assert not torch.allclose(wrong.sequence, plain.sequence, atol=1e-2)
+    with pytest.raises(UserError, match="segment_ids: they are missing"):
+        model(ids)
 
 
 def test_states_and_attentions_of_all_layers_are_returned_on_request() -> None:

@@ -90,8 +90,9 @@ def test_hidden_pixels_are_those_of_hidden_patches_that_exist() -> None:
     hidden = torch.zeros(1, 4, 4, dtype=torch.bool)
     hidden[0, 1] = True  # motifs 4 and 5; two more would be in the patch
     hidden[0, :, 2] = True  # regions 4 and 5
-    pixels = encoder.hidden_pixels(hidden, matrix)[0]
-    assert pixels.int().tolist() == [[0, 0, 0, 0, 1, 1, 0]] * 4 + [[1, 1, 1, 1, 1, 1, 0]] * 2
+    evidence, signal = encoder.hidden_pixels(hidden, matrix)[0]
+    assert evidence.int().tolist() == [[0, 0, 0, 0, 1, 1, 0]] * 4 + [[1, 1, 1, 1, 1, 1, 0]] * 2
+    assert signal.int().tolist() == [[0, 0, 0, 0, 1, 1, 0]] * 6  # motifs 0 to 3 show that of the other regions
 
 
 def test_what_is_hidden_in_one_matrix_is_not_hidden_over_own_and_absent_columns_of_another() -> None:

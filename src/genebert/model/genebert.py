@@ -87,7 +87,7 @@ class PretrainingOutput(ModelOutput):
         closed: unit vectors of the region matrices in another cell type, shape (b, projection).
         decoded, pixels: motif evidence and log1p signal as reconstructed, and as they are, in standard deviations:
             shape (b, 2, motifs, R).
-        hidden: which pixels were hidden: bool, shape (b, motifs, R).
+        hidden: which of them cannot be seen: bool, shape (b, 2, motifs, R).
         signal, signal_target: predicted and true log1p signal, in standard deviations, shape (b,), or (2 b,) if the
             batch has matrices in another cell type, where the signal is none: these come second.
     """
@@ -153,6 +153,8 @@ class GeneBertModel(GeneBertPreTrainedModel):
         matrix: RegionMatrix | None = None,
         hidden: torch.Tensor | None = None,
         *,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> GeneBertOutput:
@@ -161,12 +163,15 @@ class GeneBertModel(GeneBertPreTrainedModel):
         Args:
             input_ids, segment_ids: tokens and their segments, int64, shape (b, tokens).
             matrix: region matrices.
+            attention_mask: int64 or bool, shape (b, tokens): 0 for padding; None if there is none, which is faster.
+            token_type_ids: what Hugging Face's tokenizers call `segment_ids`.
             hidden: bool, shape (b, patch rows, patch columns): patches of the matrices to replace by the mask token.
             output_hidden_states: return the states of all layers too.
             output_attentions: return attention probabilities too; needs attn_implementation="eager".
 
         Raises:
-            UserError: attentions are asked for, and the fused kernels, which do not keep them, are in use.
+            UserError: attentions are asked for, and the fused kernels, which do not keep them, are in use; or segments
+                are missing.
         """
         if output_attentions and self.config._attn_implementation != "eager":
             what = f"attn_implementation={self.config._attn_implementation!r} keeps no attentions"
@@ -174,7 +179,10 @@ class GeneBertModel(GeneBertPreTrainedModel):
         capture = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         found: dict[str, Any] = {}
         if input_ids is not None:
-            encoded: SequenceOutput = self.sequence_encoder(input_ids, segment_ids, **capture)
+            segments = token_type_ids if segment_ids is None else segment_ids
+            if segments is None:
+                raise UserError(problem("segment_ids", "they are missing", "Give what the tokenizer returned, whole."))
+            encoded: SequenceOutput = self.sequence_encoder(input_ids, segments, attention_mask, **capture)
             found |= {"last_hidden_state": encoded.hidden, "sequence": encoded.pooled}
             found |= {"hidden_states": encoded.hidden_states, "attentions": encoded.attentions}
         if matrix is not None:

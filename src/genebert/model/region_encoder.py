@@ -90,10 +90,16 @@ class RegionEncoder(nn.Module):
         return ((matrix.evidence - self.evidence_mean) / self.evidence_std).transpose(1, 2)
 
     def hidden_pixels(self, hidden: torch.Tensor, matrix: RegionMatrix) -> torch.Tensor:
-        """Return which pixels lie in hidden patches and are no padding: bool, shape (b, motifs, R)."""
+        """Return which of `pixels` nothing that is visible shows: bool, shape (b, 2, motifs, R).
+
+        They lie in hidden patches and are no padding. The signal of a region is the same for all motifs, and therefore
+        hidden only where the whole column is.
+        """
         _, columns, motifs = matrix.evidence.shape
         pixels = hidden.repeat_interleave(self.patch[0], dim=1).repeat_interleave(self.patch[1], dim=2)
-        return pixels[:, :motifs, :columns] & matrix.present[:, None]
+        evidence = pixels[:, :motifs, :columns] & matrix.present[:, None]
+        signal = evidence.all(dim=1, keepdim=True).expand_as(evidence)
+        return torch.stack([evidence, signal], dim=1)
 
     def hideable(self, hidden: torch.Tensor, matrix: RegionMatrix) -> torch.Tensor:
         """Return hidden patches, bool, shape (b, patch rows, patch columns), less those over own or absent columns.

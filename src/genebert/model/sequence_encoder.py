@@ -39,9 +39,17 @@ class Stem(nn.Module):
         self.norm = nn.LayerNorm(hidden_size)
         self.convolution = nn.Conv1d(hidden_size, hidden_size, width, padding="same")
 
-    def forward(self, embedded: torch.Tensor) -> torch.Tensor:
-        """Map embeddings to what is to be added to them, both of shape (b, tokens, hidden)."""
-        convolved = self.convolution(self.norm(embedded).transpose(1, 2)).transpose(1, 2)
+    def forward(self, embedded: torch.Tensor, real: torch.Tensor | None = None) -> torch.Tensor:
+        """Map embeddings to what is to be added to them, both of shape (b, tokens, hidden).
+
+        Args:
+            embedded: embeddings.
+            real: bool, shape (b, tokens): False for padding.
+        """
+        normed = self.norm(embedded)
+        if real is not None:
+            normed = normed * real[..., None]
+        convolved = self.convolution(normed.transpose(1, 2)).transpose(1, 2)
         return nn.functional.gelu(convolved)
 
 
@@ -76,26 +84,40 @@ class SequenceEncoder(nn.Module):
         )
         self.stem = Stem(config.hidden_size, config.stem) if config.stem else None
 
-    def forward(self, input_ids: torch.Tensor, segment_ids: torch.Tensor, **capture: bool) -> SequenceOutput:
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        segment_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        **capture: bool,
+    ) -> SequenceOutput:
         """Encode tokens.
 
-        No attention mask is made, since windows of one width have no padding; so the fused kernels run.
+        Windows of one width have no padding, and need no mask; without one the fused kernels run.
 
         Args:
             input_ids, segment_ids: int64, shape (b, tokens).
+            attention_mask: int64 or bool, shape (b, tokens): 0 for padding, which then changes nothing.
             capture: output_hidden_states, output_attentions.
         """
         embedded = self.bert.embeddings.word_embeddings(input_ids)
+        real = None if attention_mask is None else attention_mask.bool()
         if self.stem is not None:
-            embedded = embedded + self.stem(embedded)
-        output: Any = self.bert(inputs_embeds=embedded, token_type_ids=segment_ids, **capture)
+            embedded = embedded + self.stem(embedded, real)
+        output: Any = self.bert(
+            inputs_embeds=embedded, token_type_ids=segment_ids, attention_mask=attention_mask, **capture
+        )
         hidden = output.last_hidden_state
-        return SequenceOutput(hidden, self._pool(hidden, segment_ids), output.hidden_states, output.attentions)
+        return SequenceOutput(hidden, self._pool(hidden, segment_ids, real), output.hidden_states, output.attentions)
 
-    def _pool(self, hidden: torch.Tensor, segment_ids: torch.Tensor) -> torch.Tensor:
+    def _pool(self, hidden: torch.Tensor, segment_ids: torch.Tensor, real: torch.Tensor | None) -> torch.Tensor:
         hidden = hidden.float()
         share = torch.stack([1 - segment_ids, segment_ids], dim=1).to(hidden.dtype)
         share[:, 0, 0] = 0  # [CLS]
+        highest = hidden[:, 1:]
+        if real is not None:
+            share = share * real[:, None]
+            highest = highest.masked_fill(~real[:, 1:, None], -torch.inf)
         with torch.autocast(hidden.device.type, enabled=False):
-            means = (share / share.sum(dim=2, keepdim=True)) @ hidden
-        return torch.cat([hidden[:, 0], means.flatten(1), hidden[:, 1:].amax(dim=1)], dim=-1)
+            means = (share / share.sum(dim=2, keepdim=True).clamp(min=1)) @ hidden
+        return torch.cat([hidden[:, 0], means.flatten(1), highest.amax(dim=1)], dim=-1)
