@@ -85,7 +85,10 @@ def test_the_estimate_in_words() -> None:
     assert words["memory per device"].startswith("80.0 MB: weights 4.0 MB, gradients 4.0 MB, AdamW 8.0 MB, activations")
     assert words["speed per device"] == "100 examples/s, 200.00 GFLOP/s (measured with 16 at a time)"
     assert words["time"] == "77 s on 2 devices like this one, and the evaluation"
-    assert dict(replace(ESTIMATE, seconds=60.0, processes=1).rows())["time"] == "8.9 days on this device, and the evaluation"
+    assert (
+        dict(replace(ESTIMATE, seconds=60.0, processes=1).rows())["time"]
+        == "8.9 days on this device, and the evaluation"
+    )
     assert dict(replace(ESTIMATE, seconds=7.0).rows())["speed per device"].startswith("0.143 examples/s")
 
 

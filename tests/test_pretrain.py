@@ -385,10 +385,11 @@ def test_every_preset_makes_a_network(preset: str, toy: Corpus) -> None:
     assert PretrainSettings(corpus=Path("c"), out=Path("o"), preset=preset).preset == preset
 
 
-def test_plus_has_the_sizes_of_paper_and_at_least_one_extra() -> None:
-    plus, paper = load_preset("plus"), load_preset("paper")
-    assert plus.model == paper.model
-    assert plus.training != paper.training
+def test_plus_is_paper_with_the_tokens_of_tiny_and_an_extra() -> None:
+    plus, paper, tiny = map(load_preset, ("plus", "paper", "tiny"))
+    assert plus.model == paper.model.model_copy(update={"k": tiny.model.k, "stem": tiny.model.stem})
+    extra = {"accessibility_weight": 0.15, "longest_run": tiny.training.longest_run}
+    assert plus.training == paper.training.model_copy(update=extra)
 
 
 def test_a_task_of_weight_0_is_off(toy_folder: Path, tmp_path: Path) -> None:

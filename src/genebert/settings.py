@@ -196,7 +196,12 @@ class TrainingSettings(Settings):
     longest_run: int = Field(6, ge=1, le=64, description="bases are hidden in runs of 1 to so many")
     mgm_weight: float = Field(1.0, ge=0, description="weight of masked genome modelling in the loss; 0 turns it off")
     ngsp_weight: float = Field(1.0, ge=0, description="weight of next genome segment prediction; 0 turns it off")
-    srm_weight: float = Field(1.0, ge=0, description="weight of sequence-region matching; 0 turns it off")
+    srm_weight: float = Field(
+        0.15,
+        ge=0,
+        description="weight of sequence-region matching, whose gradient is many times as long as MGM's and NGSP's; "
+        "0 turns it off",
+    )
     masking: Masking = Field(
         "hidden-bases",
         description="hidden-bases: no visible token covers a scored base; dnabert: k contiguous tokens, as published, "
