@@ -385,10 +385,10 @@ def test_every_preset_makes_a_network(preset: str, toy: Corpus) -> None:
     assert PretrainSettings(corpus=Path("c"), out=Path("o"), preset=preset).preset == preset
 
 
-def test_plus_is_paper_with_the_tokens_of_tiny_and_an_extra() -> None:
+def test_plus_is_paper_with_the_tokens_of_tiny_and_two_extras() -> None:
     plus, paper, tiny = map(load_preset, ("plus", "paper", "tiny"))
     assert plus.model == paper.model.model_copy(update={"k": tiny.model.k, "stem": tiny.model.stem})
-    extra = {"accessibility_weight": 0.15, "longest_run": tiny.training.longest_run}
+    extra = {"accessibility_weight": 0.15, "mrm_weight": 1.0, "longest_run": tiny.training.longest_run}
     assert plus.training == paper.training.model_copy(update=extra)
 
 
