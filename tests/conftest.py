@@ -15,7 +15,8 @@ from genebert.corpus.build import prepare
 from genebert.corpus.store import Corpus
 from genebert.finetune import finetune
 from genebert.pretrain import pretrain
-from genebert.settings import FinetuneSettings, LabelsSettings, PretrainSettings
+from genebert.settings import FinetuneSettings, PretrainSettings
+from genebert.tasks.accessibility import Accessibility
 from genebert.tasks.labels import labels
 
 settings.register_profile("genebert", deadline=None, derandomize=True, database=None, max_examples=50)
@@ -56,11 +57,7 @@ def toy_model(toy_folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def toy_labels(toy_world: World, toy_folder: Path) -> Path:
     """Accessibility labels of the toy corpus."""
-    return labels(
-        LabelsSettings(
-            out=toy_folder.parent / "labels", task="accessibility", corpus=toy_folder, genome=toy_world.genome
-        )
-    )
+    return labels(Accessibility(out=toy_folder.parent / "labels", corpus=toy_folder, genome=toy_world.genome))
 
 
 @pytest.fixture(scope="session")
@@ -107,7 +104,7 @@ def sequence_predictor(toy_model: Path, toy_sequences: Path) -> Path:
             epochs=2,
             batch_size=16,
             scratch=False,
-            kmers=False,
+            baselines=[],
             device="cpu",
         )
     )

@@ -50,10 +50,10 @@ def test_a_gpu_that_is_not_there(
     check_refused(call(verb, "--device", "cuda", *inputs[verb]), tmp_path, "no CUDA device", "Use --device cpu")
 
 
-@pytest.mark.parametrize("verb", ["pretrain", "labels", "report"])
+@pytest.mark.parametrize("verb", ["pretrain", "labels accessibility", "report"])
 def test_a_folder_that_is_no_corpus(verb: str, call: Call, toy_model: Path, toy_world: World, tmp_path: Path) -> None:
-    more = {"labels": ["--task", "accessibility", "--genome", toy_world.genome]}.get(verb, [])
-    result = call(verb, "--corpus", toy_model, *more)
+    more = ["--genome", toy_world.genome] if "labels" in verb else []
+    result = call(*verb.split(), "--corpus", toy_model, *more)
     check_refused(result, tmp_path, toy_model, "made by `genebert pretrain`", "`genebert prepare` is needed")
 
 
@@ -62,18 +62,40 @@ def test_labels_of_another_genome_with_the_same_chromosomes(
 ) -> None:
     text = world.genome.read_text()
     world.genome.write_text(text.translate(str.maketrans("ACGT", "CGTA")))
-    result = call("labels", "--task", "accessibility", "--corpus", toy_folder, "--genome", world.genome)
+    result = call("labels", "accessibility", "--corpus", toy_folder, "--genome", world.genome)
     check_refused(result, tmp_path, world.genome, "do not belong together", "another sequence")
 
 
 def test_promoters_without_start_sites(call: Call, toy_world: World, toy_folder: Path, tmp_path: Path) -> None:
-    result = call("labels", "--task", "promoter", "--corpus", toy_folder, "--genome", toy_world.genome)
-    check_refused(result, tmp_path, "--tss", "Give a BED with strand")
+    result = call("labels", "promoter", "--corpus", toy_folder, "--genome", toy_world.genome)
+    check_refused(result, tmp_path, "--tss, --gtf: none of them is given", "Give one of them")
 
 
 def test_an_unknown_task(call: Call, toy_world: World, toy_folder: Path, tmp_path: Path) -> None:
-    result = call("labels", "--task", "splice", "--corpus", toy_folder, "--genome", toy_world.genome)
-    check_refused(result, tmp_path, "--task splice", "promoter")
+    result = call("labels", "enhancer", "--corpus", toy_folder, "--genome", toy_world.genome)
+    check_refused(result, tmp_path, "No such command 'enhancer'")
+
+
+def test_labels_that_nothing_divides(call: Call, toy_world: World, tmp_path: Path) -> None:
+    result = call("labels", "tf-binding", "--peaks", toy_world.peaks, "--genome", toy_world.genome)
+    check_refused(result, tmp_path, "none of them says which chromosomes are held out", "Give --corpus, or else")
+
+
+@pytest.mark.parametrize("task", ["promoter", "splice"])
+def test_an_annotation_with_a_bad_line(task: str, call: Call, toy_world: World, tmp_path: Path) -> None:
+    gtf = tmp_path / "genes.gtf"
+    gtf.write_text("# genes\nchr1\tx\texon\t1\t9\n")
+    words = ["--gtf", gtf, "--valid-chromosomes", "chr2", "--test-chromosomes", "chr3"]
+    result = call("labels", task, "--genome", toy_world.genome, *words)
+    check_refused(result, tmp_path, "genes.gtf", "line 2: it has 5 tab-separated columns")
+
+
+@pytest.mark.parametrize("option", ["--genome", "--introns"])
+def test_inputs_of_a_task_that_are_absent(option: str, call: Call, toy_world: World, tmp_path: Path) -> None:
+    files = {"--genome": toy_world.genome, "--introns": toy_world.genome} | {option: tmp_path / "absent"}
+    words = [word for pair in files.items() for word in pair]
+    result = call("labels", "splice", *words, "--valid-chromosomes", "chr2", "--test-chromosomes", "chr3")
+    check_refused(result, tmp_path, "absent", f"given as {option[2:]}")
 
 
 def test_finetuning_on_labels_that_are_absent(call: Call, toy_model: Path, tmp_path: Path) -> None:

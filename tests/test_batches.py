@@ -22,7 +22,6 @@ from genebert.batches import (
 )
 from genebert.corpus.splits import NONE
 from genebert.corpus.store import Corpus
-from genebert.inputs.scan import Scanner
 from genebert.sampling import keys
 from genebert.schema import SPLITS, Split, decode, encode
 from genebert.settings import Masking
@@ -114,34 +113,13 @@ def test_own_accessibility_is_never_shown(seed: int, columns: int, window: int) 
         assert (again.accessibility == matrix.accessibility[row]).all()
 
 
-def test_tiles_by_hand() -> None:
-    scanner = Scanner([toys.consensus_motif("m", "GAC", 0.9)])
-    codes = np.frombuffer(b"\0\0\2\0\1\0\0\0\0\0\0\0", dtype=np.uint8)[None]  # AAGACAAAAAAA
-    matrix = tiles(scanner, codes, columns=3)  # tiles of 6 bp, 3 bp apart: AAGACA, ACAAAA, AAAAAA
-    expected = scanner.scan(np.stack([codes[0, start : start + 6] for start in (0, 3, 6)]))
-    assert matrix.evidence.shape == (1, 3, 1)
-    assert matrix.evidence[0].tolist() == expected.tolist()
-    assert expected[0, 0] > expected[1, 0]
-    assert matrix.accessibility.tolist() == [[0, 0, 0]]
-    assert matrix.own.all()
-    assert matrix.present.all()
-
-
-@pytest.mark.parametrize(
-    ("length", "columns"), [(17, 16), (18, 16), (31, 16), (100, 16), (300, 16), (513, 32), (64, 2), (50, 1)]
-)
-def test_tiles_cover_the_sequence(length: int, columns: int) -> None:
-    single = Scanner(
-        [toys.consensus_motif("m", "A", 0.9)]
-    )  # one base wide: a tile has evidence if it holds an A or a T
-    width = 2 * length // (columns + 1)
-    codes = np.full((length, length), 1, dtype=np.uint8)
-    np.fill_diagonal(codes, 0)
-    covered = tiles(single, codes, columns).evidence[..., 0].numpy() > 0
-    assert (covered.sum(0) == width).all()
-    assert (np.diff(covered.argmax(0)) >= 0).all()
-    step = length // (columns + 1)  # every stretch so long lies wholly in one tile; once the last bases lay in none
-    assert all(covered[start : start + step].all(0).any() for start in range(length - step + 1))
+def test_tiles_are_columns_of_the_window_itself() -> None:
+    evidence = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    matrix = tiles(evidence)
+    assert matrix.evidence.tolist() == evidence.tolist() and matrix.evidence.dtype == torch.uint8
+    assert matrix.accessibility.tolist() == [[0] * 4] * 2
+    assert matrix.own.all() and matrix.own.shape == (2, 4)
+    assert matrix.present.all() and matrix.present.shape == (2, 4)
 
 
 # Pre-training -----------------------------------------------------------------------------------------------
@@ -514,22 +492,41 @@ def test_closed_cell_types_are_drawn_evenly() -> None:
 # Windows ----------------------------------------------------------------------------------------------------
 
 
-def windows(rows: int = 10, **changes: object) -> WindowData:
+def windows(rows: int = 10, length: int = 40, **changes: Any) -> WindowData:
     generator = np.random.default_rng(1)
-    codes = generator.integers(0, 5, size=(rows, 40), dtype=np.uint8)
-    scanner = Scanner([toys.random_motif("m", 4, generator)])
-    chosen = {"k": 3, "columns": 4, "label": np.arange(rows), "batch_size": 4}
-    return WindowData(codes, scanner, **(chosen | changes))
+    codes = generator.integers(0, 5, size=(rows, length), dtype=np.uint8)
+    evidence = generator.integers(0, 256, size=(rows, 4, 3), dtype=np.uint8)
+    chosen = {"k": 3, "evidence": evidence, "truth": np.arange(rows), "batch_size": 4}
+    return WindowData(codes, **(chosen | changes))
 
 
-def test_windows_in_order() -> None:
-    data = windows()
+def shown(data: WindowData, steps: Iterable[int]) -> list[int]:
+    return torch.cat([data.batch(step).truth for step in steps]).tolist()
+
+
+@pytest.mark.parametrize("length", [40, 41])
+def test_windows_in_order(length: int) -> None:
+    data = windows(length=length)
     batches = list(data.in_order())
-    assert [len(batch.label) for batch in batches] == [4, 4, 2]
-    assert torch.cat([batch.label for batch in batches]).tolist() == list(range(10)) == list(range(len(data)))
+    assert [len(batch.truth) for batch in batches] == [4, 4, 2]
+    assert torch.cat([batch.truth for batch in batches]).tolist() == list(range(10)) == list(range(len(data)))
     ids, segments = sequence_tokens(data.codes, 3)
     assert (torch.cat([batch.input_ids for batch in batches]).numpy() == ids).all()
     assert (torch.cat([batch.segment_ids for batch in batches]).numpy() == segments).all()
+    assert (torch.cat([batch.codes for batch in batches]).numpy() == data.codes).all()
+    assert (torch.cat([batch.matrix.evidence for batch in batches]).numpy() == data.evidence).all()
+
+
+@pytest.mark.parametrize("length", [40, 41])
+def test_windows_on_the_other_strand(length: int) -> None:
+    data = windows(length=length)
+    turned = np.stack([encode(toys.reverse_complement(decode(row))).codes for row in data.codes])
+    there = windows(length=length)
+    there.codes, there.evidence = turned, data.evidence[:, ::-1].copy()
+    before = data.codes.copy(), data.evidence.copy()
+    for batch, expected in zip(data.in_order(reverse=True), there.in_order(), strict=True):
+        assert equal(batch, expected)
+    assert (data.codes == before[0]).all() and (data.evidence == before[1]).all()
 
 
 def test_training_batches_of_windows_are_seeded_permutations() -> None:
@@ -537,21 +534,53 @@ def test_training_batches_of_windows_are_seeded_permutations() -> None:
     assert data.steps_per_epoch == 2
     for step in (3, 0):
         assert equal(data.batch(step), same.batch(step))
-    shown = torch.cat([data.batch(step).label for step in (0, 1)]).tolist()
-    assert len(set(shown)) == 8
-    assert shown != torch.cat([other.batch(step).label for step in (0, 1)]).tolist()
-    assert shown != torch.cat([data.batch(step).label for step in (2, 3)]).tolist()
+    first = shown(data, (0, 1))
+    assert len(set(first)) == 8
+    assert first != shown(other, (0, 1))
+    assert first != shown(data, (2, 3))
+    assert sorted(shown(data, range(5))) == sorted([*range(10)] * 2)  # a pass runs on into the next one
 
 
-def test_windows_without_context_are_tiled() -> None:
-    data = windows()
-    scanner = Scanner([toys.random_motif("m", 4, np.random.default_rng(9))])
-    data = WindowData(data.codes, scanner, k=3, columns=4)
-    assert equal(data.collate(np.array([7, 2])).matrix, tiles(scanner, data.codes[[7, 2]], 4))
-    assert data.label.tolist() == [0] * 10
+def test_each_window_of_a_training_batch_is_read_on_a_random_strand() -> None:
+    plain, either = windows(rows=400), windows(rows=400, either_strand=True)
+    strands = {False: list(plain.in_order()), True: list(plain.in_order(reverse=True))}
+    codes = {reverse: torch.cat([batch.codes for batch in batches]) for reverse, batches in strands.items()}
+    evidence = {reverse: torch.cat([b.matrix.evidence for b in batches]) for reverse, batches in strands.items()}
+    turned = []
+    for step in range(100):
+        batch = either.batch(step)
+        assert batch.truth.tolist() == plain.batch(step).truth.tolist()
+        for row, index in enumerate(batch.truth.tolist()):
+            reverse = not torch.equal(batch.codes[row], codes[False][index])
+            assert torch.equal(batch.codes[row], codes[reverse][index])
+            assert torch.equal(batch.matrix.evidence[row], evidence[reverse][index])
+            turned.append(reverse)
+    assert 0.4 < np.mean(turned) < 0.6
+    assert equal(either.batch(3), windows(rows=400, either_strand=True).batch(3))
 
 
-def test_windows_with_context_see_the_neighbourhood(crowd: Corpus) -> None:
+def test_what_is_not_given_is_not_in_a_batch() -> None:
+    batch = windows(evidence=None, truth=None).batch(0)
+    assert batch.matrix is None and batch.truth is None
+    assert batch.to(torch.device("cpu")).matrix is None
+
+
+def test_fewer_windows_than_a_batch() -> None:
+    data = windows(rows=1, batch_size=64)
+    assert (data.batch_size, data.steps_per_epoch) == (1, 1)
+    assert [len(batch.codes) for batch in data.in_order()] == [1] == [len(data.batch(7).codes)]
+
+
+def test_truth_of_several_labels_is_kept_with_its_windows() -> None:
+    truth = np.random.default_rng(0).random((10, 3)).astype(np.float32)
+    data = windows(truth=truth)
+    for step in range(5):
+        batch = data.batch(step)
+        rows = [np.flatnonzero((data.codes == codes.numpy()).all(axis=1)).item() for codes in batch.codes]
+        assert (batch.truth.numpy() == truth[rows]).all()
+
+
+def test_windows_with_context_see_the_neighbourhood_whichever_strand_is_read(crowd: Corpus) -> None:
     generator = np.random.default_rng(2)
     codes = generator.integers(0, 4, size=(5, 60), dtype=np.uint8)
     where = Context(
@@ -559,8 +588,9 @@ def test_windows_with_context_see_the_neighbourhood(crowd: Corpus) -> None:
         generator.integers(0, 4, size=5),
         crowd.line_positions(["chr1"] * 5, generator.integers(0, 8000, size=5)),
     )
-    data = WindowData(codes, crowd.scanner, k=3, columns=6, context=where)
+    own = crowd.scanner.scan(codes)
+    data = WindowData(codes, k=3, columns=6, context=where, evidence=own[:, None])
     rows = np.array([4, 0, 1])
-    own = crowd.scanner.scan(codes[rows])
-    expected = neighbourhood(crowd, where.cell_type[rows], where.position[rows], own, 6, 60)
-    assert equal(data.collate(rows).matrix, expected)
+    expected = neighbourhood(crowd, where.cell_type[rows], where.position[rows], own[rows], 6, 60)
+    for reverse in (False, True):
+        assert equal(data.collate(rows, np.full(3, reverse)).matrix, expected)

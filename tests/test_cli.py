@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 import genebert
 from genebert import settings
 from genebert.cli import VERBS, main
+from genebert.tasks import task_names
 
 HEAVY = ("torch", "pandas", "numpy", "transformers", "lightning", "sklearn", "scipy")
 
@@ -61,14 +62,19 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [name for name, verb in VERBS.items() if verb.settings])
 def test_help_of_a_verb_names_its_settings(verb: str) -> None:
-    fields = getattr(settings, VERBS[verb].settings).model_fields
+    fields = getattr(settings, str(VERBS[verb].settings)).model_fields
     text = call(verb, "--help").output
     for name, field in fields.items():
         positional = isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("positional")
         assert (name.upper() if positional else f"--{name.replace('_', '-')}") in text
     assert "--config" in text
+
+
+def test_help_of_labels_names_the_tasks() -> None:
+    text = call("labels", "--help").output
+    assert [name for name in task_names() if f"\n  {name} " not in text] == []
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -100,7 +106,12 @@ def test_version() -> None:
 
 
 def test_unknown_verbs_and_options() -> None:
-    for words in (["pretain"], ["prepare", "--peeks", "x"]):
+    for words in (
+        ["pretain"],
+        ["prepare", "--peeks", "x"],
+        ["labels", "promotor"],
+        ["labels", "splice", "--peaks", "x"],
+    ):
         result = call(*words)
         assert result.exit_code == 2
         assert "No such" in result.stderr
@@ -298,3 +309,28 @@ def test_switches_without_a_default_of_their_own_can_be_turned_on_and_off(monkey
         result = CliRunner().invoke(main, ["pretrain", "--corpus", "c", "--out", "o", *words])
         assert result.exit_code == 0, result.output
     assert [(chosen.balanced, chosen.masking) for chosen in seen] == [(None, None), (True, None), (False, "dnabert")]
+
+
+def test_options_of_a_task_come_from_the_command_line_and_the_configuration(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[settings.Settings] = []
+    monkeypatch.setattr("genebert.tasks.labels.labels", given.append)
+    config = tmp_path / "promoters.yaml"
+    config.write_text("genome: g.fa\ntss: tss.bed\nupstream: 100\nvalid_chromosomes: [chr9]\n")
+    words = ["--config", str(config), "--upstream", "200", "--test-chromosomes", "chr20,chr22", "--out", "o"]
+    for negatives in ("substitution", "others.bed"):
+        assert call("labels", "promoter", *words, "--negatives", negatives).exit_code == 0
+    from genebert.tasks.promoter import Promoter
+
+    chosen = {"genome": "g.fa", "tss": "tss.bed", "upstream": 200, "valid_chromosomes": ["chr9"], "out": "o"}
+    chosen["test_chromosomes"] = ["chr20", "chr22"]
+    assert given == [Promoter(negatives=which, **chosen) for which in ("substitution", Path("others.bed"))]
+    assert [type(task.negatives) for task in given] == [str, type(Path())]
+
+
+def test_mistakes_in_the_options_of_a_task_are_named_together() -> None:
+    message = refused("labels", "splice", "--width", "41", "--ratio", "0", "--out", "o")
+    for fragment in ("genebert labels splice cannot start", "--width 41", "--ratio 0", "--genome is required"):
+        assert fragment in message
+    assert "genebert labels splice --help" in message

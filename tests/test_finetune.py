@@ -5,15 +5,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
-from toys import World
+from toys import World, random_bases, reverse_complement
 
 from genebert.errors import UserError
-from genebert.finetune import evaluate_methods, finetune
+from genebert.finetune import finetune
+from genebert.model.genebert import GeneBertModel
 from genebert.predict import evaluate, predict
 from genebert.predictor import Predictor
-from genebert.settings import EvaluateSettings, FinetuneSettings, PredictSettings
+from genebert.settings import EvaluateSettings, FinetuneSettings, PredictSettings, VariantsSettings
 from genebert.stage import read_manifest
+from genebert.target import Target, best_threshold
+from genebert.variants import variants
+
+WEIGHTS = "members/0-genebert/model.safetensors"
 
 
 def settings(labels: Path, model: Path, out: Path, **changes: object) -> FinetuneSettings:
@@ -25,40 +31,57 @@ def settings(labels: Path, model: Path, out: Path, **changes: object) -> Finetun
             "epochs": 1,
             "batch_size": 16,
             "scratch": False,
-            "kmers": False,
+            "baselines": [],
             "device": "cpu",
             **changes,
         }
     )
 
 
+def rows_of(*columns: str, seed: int = 1, length: int = 60) -> list[list[str]]:
+    """Sequences that hold GATAAG, CACGTG, both or neither, with what they are labelled, and a split."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for split, count in (("train", 64), ("valid", 32), ("test", 32)):
+        for i in range(count):
+            letters = random_bases(length, generator).replace("GATA", "GACA").replace("CACG", "CATG")
+            gata, ebox = i % 2, i // 2 % 2
+            letters = letters[:10] + "GATAAG" * gata + letters[10 + 6 * gata :]
+            letters = letters[:40] + "CACGTG" * ebox + letters[40 + 6 * ebox :]
+            known = {"label": str(gata), "label:GATA": str(gata), "label:Ebox": str(ebox) if i % 7 else ""}
+            known |= {"value": f"{20 + 3 * gata - 3 * ebox + generator.normal(scale=0.3):.3f}"}
+            known |= {"three": ("neither", "one", "both")[gata + ebox]}
+            rows.append([letters, *(known[column] for column in columns), split])
+    return rows
+
+
+def write_rows(path: Path, columns: list[str], rows: list[list[str]]) -> Path:
+    path.write_text("\n".join(",".join(row) for row in [["sequence", *columns, "split"], *rows]) + "\n")
+    return path
+
+
+def results_of(folder: Path, method: str = "pre-trained") -> dict[str, float]:
+    """The values of a method's measures."""
+    return {row["metric"]: row["value"] for row in read_manifest(folder).metrics["results"] if row["method"] == method}
+
+
 def test_every_method_is_measured_on_the_same_rows_with_interval_and_seeds(toy_predictor: Path) -> None:
     metrics = read_manifest(toy_predictor, "finetune").metrics
     found = {(row["method"], row["metric"]): row for row in metrics["results"]}
-    assert {method for method, _ in found} == {"pre-trained", "from scratch", "k-mer logistic regression"}
+    assert {method for method, _ in found} == {"ensemble", "pre-trained", "from scratch", "k-mer regression"}
     assert found["pre-trained", "AUROC"]["seeds"] == found["from scratch", "AUROC"]["seeds"] == 2
     table = pd.read_csv(toy_predictor / "test_predictions.tsv", sep="\t")
     assert len(table) == metrics["rows"]["test"]
     assert set(table["chrom"]) == {"chr3"}
-    auroc = roc_auc_score(table["label"], table["k-mer logistic regression: 1"])
-    assert found["k-mer logistic regression", "AUROC"]["value"] == pytest.approx(auroc, abs=1e-4)
+    auroc = roc_auc_score(table["label"], table["k-mer regression: 1"])
+    assert found["k-mer regression", "AUROC"]["value"] == pytest.approx(auroc, abs=1e-4)
     curves = pd.read_csv(toy_predictor / "curves.tsv", sep="\t")
     assert set(curves["method"]) == {"pre-trained", "from scratch"} and set(curves["seed"]) == {0, 1}
 
 
 def test_same_seed_same_weights(toy_sequences: Path, toy_model: Path, tmp_path: Path) -> None:
     first, second = (finetune(settings(toy_sequences, toy_model, tmp_path / name)) for name in "ab")
-    assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
-
-
-def test_measures_are_means_over_seeds_of_sklearns_values() -> None:
-    label = np.array([0, 0, 1, 1, 0, 1, 1, 0])
-    runs = [np.random.default_rng(seed).random(8) for seed in range(3)]
-    rows = evaluate_methods(label, {"m": [np.stack([1 - run, run], axis=1) for run in runs]})
-    by_metric = {row["metric"]: row for row in rows}
-    assert by_metric["AUROC"]["value"] == pytest.approx(np.mean([roc_auc_score(label, run) for run in runs]))
-    assert by_metric["accuracy"]["value"] == pytest.approx(np.mean([((run > 0.5) == label).mean() for run in runs]))
-    assert by_metric["AUROC"]["seeds"] == 3
+    assert (first / WEIGHTS).read_bytes() == (second / WEIGHTS).read_bytes()
 
 
 def test_predictions_of_evaluate_and_predict_are_those_of_finetuning(
@@ -69,7 +92,7 @@ def test_predictions_of_evaluate_and_predict_are_those_of_finetuning(
         EvaluateSettings(labels=toy_sequences, model=sequence_predictor, out=tmp_path / "e", device="cpu")
     )
     table = pd.read_csv(measured / "predictions.tsv", sep="\t")
-    assert np.allclose(table["p(1)"], reference["pre-trained: 1"], atol=1e-5)
+    assert np.allclose(table["p(1)"], reference["calibrated: 1"], atol=1e-5)
     ours = {r["metric"]: r["value"] for r in read_manifest(measured).metrics["results"]}
     theirs = {r["metric"]: r["value"] for r in read_manifest(sequence_predictor).metrics["results"]}
     assert ours == pytest.approx(theirs, abs=1e-6)
@@ -105,7 +128,7 @@ def test_bed_windows_are_predicted_in_every_cell_type_and_fasta_as_sequences(
     assert list(pd.read_csv(out / "predictions.tsv", sep="\t")["sequence_id"]) == ["one", "two"]
 
 
-def test_multi_class_labels(toy_model: Path, tmp_path: Path) -> None:
+def test_multi_class_labels(toy_world: World, toy_model: Path, tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     rows = [
         f"{''.join(generator.choice(list(bases), 60))},{name},{split}"
@@ -117,14 +140,198 @@ def test_multi_class_labels(toy_model: Path, tmp_path: Path) -> None:
     path.write_text("sequence,label,split\n" + "\n".join(rows) + "\n")
     out = finetune(settings(path, toy_model, tmp_path / "three", epochs=3, learning_rate=2e-3))
     results = {row["metric"]: row["value"] for row in read_manifest(out).metrics["results"]}
-    assert set(results) == {"accuracy", "MCC"}
+    assert set(results) == {"accuracy", "macro-F1", "MCC"}
     assert results["accuracy"] > 0.6  # composition tells them apart
-    assert Predictor.open(out, "cpu").classes == ["AT", "CG", "all"]
+    assert Predictor.open(out, "cpu").target.names == ("AT", "CG", "all")
+    vcf = tmp_path / "v.vcf"
+    vcf.write_text("##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n")
+    with pytest.raises(
+        UserError, match="the model predicts AT, CG, all, and variants are scored by the log-odds of two"
+    ):
+        variants(VariantsSettings(vcf=vcf, model=out, genome=toy_world.genome, out=tmp_path / "v", device="cpu"))
+
+
+def evaluated(labels: Path, model: Path, out: Path) -> Path:
+    return evaluate(EvaluateSettings(labels=labels, model=model, out=out, device="cpu"))
+
+
+def test_several_labels_at_once(toy_model: Path, tmp_path: Path) -> None:
+    columns = ["label:GATA", "label:Ebox"]
+    rows = rows_of(*columns)
+    path = write_rows(tmp_path / "labels.csv", columns, rows)
+    out = finetune(settings(path, toy_model, tmp_path / "out", epochs=2, baselines=["kmer-regression"]))
+    table = pd.read_csv(out / "test_predictions.tsv", sep="\t")
+    results = results_of(out, "k-mer regression")
+    for name in ("GATA", "Ebox"):
+        known = table[f"label:{name}"].notna()
+        expected = roc_auc_score(table.loc[known, f"label:{name}"], table.loc[known, f"k-mer regression: {name}"])
+        assert results[f"AUROC: {name}"] == pytest.approx(expected, abs=1e-4)
+    assert results["AUROC"] == pytest.approx((results["AUROC: GATA"] + results["AUROC: Ebox"]) / 2)
+    measured = evaluated(path, out, tmp_path / "e")
+    assert results_of(measured) == pytest.approx(results_of(out), abs=1e-6)
+    predicted = pd.read_csv(measured / "predictions.tsv", sep="\t")
+    assert np.allclose(predicted[["p(GATA)", "p(Ebox)"]], table[["calibrated: GATA", "calibrated: Ebox"]], atol=1e-5)
+
+    test = [[letters, "0", ebox, "test"] for letters, _, ebox, split in rows if split == "test"]
+    some = evaluated(write_rows(tmp_path / "some.csv", columns, test), out, tmp_path / "some")
+    assert set(results_of(some)) == {"AUROC", "AUROC: Ebox", "AUPRC", "AUPRC: Ebox"}
+    unknown = write_rows(tmp_path / "unknown.csv", columns, [[row[0], "1", "", row[3]] for row in test])
+    with pytest.raises(UserError, match=r"unknown.csv: its 32 test rows have fewer than two answers for each label"):
+        evaluated(unknown, out, tmp_path / "u")
+    one = write_rows(tmp_path / "one.csv", ["label:GATA"], [[row[0], row[1], row[3]] for row in test])
+    with pytest.raises(UserError, match=r"one.csv: it lacks label:Ebox, which the model predicts"):
+        evaluated(one, out, tmp_path / "o")
+
+
+def test_numbers(toy_model: Path, tmp_path: Path) -> None:
+    rows = rows_of("value")
+    path = write_rows(tmp_path / "labels.csv", ["value"], rows)
+    out = finetune(settings(path, toy_model, tmp_path / "out", epochs=6, baselines=["kmer-regression"]))
+    facts = read_manifest(out).metrics
+    train = np.array([float(value) for _, value, split in rows if split == "train"])
+    target = Target.from_json(facts["target"])
+    assert (target.centre, target.scale) == pytest.approx((train.mean(), train.std()))
+    assert facts["calibration"] is None
+    table = pd.read_csv(out / "test_predictions.tsv", sep="\t")
+    assert np.allclose(table["calibrated: value"], table["pre-trained: value"])
+    results = results_of(out)
+    assert results["Pearson"] == pytest.approx(np.corrcoef(table["value"], table["pre-trained: value"])[0, 1], abs=1e-4)
+    assert results["Pearson"] > 0.5 and abs(table["pre-trained: value"].mean() - 20) < 1.5
+    measured = evaluated(path, out, tmp_path / "e")
+    assert results_of(measured) == pytest.approx(results, abs=1e-6)
+    predicted = pd.read_csv(measured / "predictions.tsv", sep="\t")
+    assert np.allclose(predicted["predicted"], table["pre-trained: value"], rtol=1e-4)
+    alike = write_rows(tmp_path / "alike.csv", ["value"], [[row[0], "3", "test"] for row in rows])
+    with pytest.raises(UserError, match=r"alike.csv: its 128 test rows have fewer than two values"):
+        evaluated(alike, out, tmp_path / "a")
+    nothing = write_rows(tmp_path / "nothing.csv", ["value"], [row for row in rows if row[2] == "train"])
+    with pytest.raises(UserError, match=r"nothing.csv: its 0 test rows have fewer than two values"):
+        evaluated(nothing, out, tmp_path / "n")
+
+
+def test_a_baseline_in_the_ensemble_counts_as_much_as_all_seeds(
+    toy_sequences: Path, toy_model: Path, tmp_path: Path
+) -> None:
+    chosen = {"ensemble": ["kmer-regression"], "baselines": ["kmer-regression"], "seeds": 2}
+    out = finetune(settings(toy_sequences, toy_model, tmp_path / "out", **chosen))
+    metrics = read_manifest(out).metrics
+    assert metrics["members"] == ["genebert", "genebert", "kmer-regression"]
+    methods = list(dict.fromkeys(row["method"] for row in metrics["results"]))
+    assert methods == ["ensemble", "pre-trained", "k-mer regression"]  # trained once
+    table = pd.read_csv(out / "test_predictions.tsv", sep="\t")
+    average = (table["pre-trained: 1"] + table["k-mer regression: 1"]) / 2
+    assert np.allclose(table["ensemble: 1"], average, atol=1e-5)
+    log_odds = np.log(average / (1 - average)) / metrics["calibration"]["temperature"]
+    assert np.allclose(table["calibrated: 1"], 1 / (1 + np.exp(-log_odds)), atol=1e-4)
+    predicted = pd.read_csv(evaluated(toy_sequences, out, tmp_path / "e") / "predictions.tsv", sep="\t")
+    assert np.allclose(predicted["p(1)"], table["calibrated: 1"], atol=1e-5)
+
+
+def test_the_temperature_and_the_threshold_are_chosen_on_validation_rows(
+    toy_sequences: Path, toy_model: Path, tmp_path: Path
+) -> None:
+    """Other test rows leave both, and the predictor, as they are."""
+    lines = toy_sequences.read_text().splitlines()
+    turned = [f"{line[:-6]}{1 - int(line[-6])},test" if line.endswith(",test") else line for line in lines]
+    other = tmp_path / "other.csv"
+    other.write_text("\n".join(turned) + "\n")
+    first, second = (
+        finetune(settings(path, toy_model, tmp_path / name, threshold="valid", epochs=3))
+        for name, path in (("a", toy_sequences), ("b", other))
+    )
+    for name in ("predictor.json", WEIGHTS, "members/0-genebert/config.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    labels = pd.read_csv(toy_sequences)
+    out = predict(PredictSettings(windows=toy_sequences, model=first, out=tmp_path / "p", device="cpu"))
+    label, score = labels["label"].to_numpy(), pd.read_csv(out / "predictions.tsv", sep="\t")["p(1)"].to_numpy()
+    valid, test = ((labels["split"] == split).to_numpy() for split in ("valid", "test"))
+    threshold = read_manifest(first).metrics["threshold"]
+    assert threshold == pytest.approx(best_threshold(label[valid], score[valid]), abs=1e-5)
+    assert threshold != 0.5
+    found = results_of(first)
+    assert found["accuracy"] == pytest.approx(((score >= threshold - 1e-6) == label)[test].mean())
+    assert results_of(evaluated(toy_sequences, first, tmp_path / "e")) == pytest.approx(found, abs=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["frozen", "lora", "linear-probe"])
+def test_less_than_the_whole_network_can_be_trained(
+    mode: str, toy_sequences: Path, toy_model: Path, tmp_path: Path
+) -> None:
+    out = finetune(settings(toy_sequences, toy_model, tmp_path / "out", mode=mode))
+    ((_, fitted),) = Predictor.open(out, "cpu").ensemble.members
+    before = GeneBertModel.from_pretrained(toy_model).state_dict()
+    after = fitted.model.genebert.state_dict()
+    same = all(torch.equal(before[name], value) for name, value in after.items())
+    assert same is (mode != "lora")
+    assert (fitted.model.summary is None) is (mode == "linear-probe")
+    found = evaluated(toy_sequences, out, tmp_path / "e")
+    assert results_of(found) == pytest.approx(results_of(out), abs=1e-6)
+
+
+@pytest.mark.parametrize("oriented", [False, True])
+def test_strands_are_told_apart_where_windows_are_oriented(
+    oriented: bool, toy_sequences: Path, toy_model: Path, tmp_path: Path
+) -> None:
+    out = finetune(settings(toy_sequences, toy_model, tmp_path / "out", oriented=oriented))
+    assert read_manifest(out).metrics["oriented"] is oriented
+    generator = np.random.default_rng(0)
+    rows = [random_bases(60, generator) for _ in range(5)]
+    found = []
+    for name, letters in (("here", rows), ("there", [reverse_complement(row) for row in rows])):
+        fasta = tmp_path / f"{name}.fa"
+        fasta.write_text("".join(f">{i}\n{row}\n" for i, row in enumerate(letters)))
+        written = predict(PredictSettings(windows=fasta, model=out, out=tmp_path / name, device="cpu"))
+        found.append(pd.read_csv(written / "predictions.tsv", sep="\t")["p(1)"])
+    assert np.allclose(*found, atol=1e-5) is not oriented
+
+
+def test_copies_and_overlaps_of_training_rows_are_counted(toy_model: Path, tmp_path: Path) -> None:
+    rows = rows_of("label")
+    train, test = ([row for row in rows if row[2] == split] for split in ("train", "test"))
+    test[0][0], test[1][0] = train[0][0], reverse_complement(train[1][0])  # copies
+    test[2][0] = train[2][0][20:] + test[2][0][:20]  # 40 bases in common
+    test[3][0] = train[3][0][35:] + test[3][0][:35]  # 25 bases
+    path = write_rows(tmp_path / "labels.csv", ["label"], rows)
+    metrics = read_manifest(finetune(settings(path, toy_model, tmp_path / "out"))).metrics
+    assert metrics["test_rows_with_a_training_sequence"] == 1
+    assert metrics["test_rows_sharing_32_bases"] == 3
+
+
+WRONG_OPTIONS: dict[str, tuple[dict[str, object], str, list[str]]] = {
+    "unknown methods": (
+        {"baselines": ["svm"], "ensemble": ["genebert"]},
+        "label",
+        ["--baselines: 'svm' is no method", "--ensemble: 'genebert' is no method", "Choose of", "kmer-regression"],
+    ),
+    "a threshold for numbers": ({"threshold": "valid"}, "value", ["labels.csv", "--threshold valid", "Leave it out"]),
+    "a threshold for three": ({"threshold": "valid"}, "three", ["--threshold valid"]),
+    "weights for numbers": ({"class_weights": True}, "value", ["labels.csv", "--class-weights", "Leave it out"]),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_OPTIONS)
+def test_options_that_do_not_fit_the_labels(case: str, toy_model: Path, tmp_path: Path) -> None:
+    options, column, fragments = WRONG_OPTIONS[case]
+    path = write_rows(tmp_path / "labels.csv", ["label" if column == "three" else column], rows_of(column))
+    with pytest.raises(UserError) as error:
+        finetune(settings(path, toy_model, tmp_path / "out", **options))
+    assert [fragment for fragment in fragments if fragment not in str(error.value)] == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_ensemble_with_methods_that_see_no_neighbourhood_is_refused(
+    toy_world: World, toy_folder: Path, toy_labels: Path, toy_model: Path, tmp_path: Path
+) -> None:
+    options = {"genome": toy_world.genome, "corpus": toy_folder, "ensemble": ["kmer-regression"]}
+    with pytest.raises(UserError) as error:
+        finetune(settings(toy_labels, toy_model, tmp_path / "out", **options))
+    assert f"The labels {toy_labels}" in str(error.value)
+    assert "--ensemble: the rows name cell types" in str(error.value) and "Leave it out" in str(error.value)
 
 
 BAD = {
     "no splits": ("sequence,label\nACGTACGTACGTACGTACGTAC,0\n", "not divided"),
-    "no label": ("sequence,split\nACGT,train\n", "no column `label`"),
+    "no label": ("sequence,split\nACGT,train\n", "tells no kind of target"),
     "no sequence": ("seq,label\nACGT,1\n", "Name a column `sequence`"),
     "bad letter": ("sequence,label,split\nACGTEE,1,train\n", "line 2: letter 'E' at position 5"),
     "bad split": ("sequence,label,split\nACGT,1,training\n", "line 2: split is 'training'"),
@@ -135,7 +342,7 @@ BAD = {
     ),
     "ragged": ("sequence,label,split\nACGT,1\n", "line 2: it has 2 columns"),
     "no rows": ("sequence,label,split\n", "no rows after the header"),
-    "too long": (f"sequence,label,split\n{'A' * 900},1,train\n", "the longest has 900 bp"),
+    "no validation": (f"sequence,label,split\n{'A' * 90},1,train\n", "valid: there is no row"),
     "coordinates without a genome": ("chrom,start,end,label\nchr1,0,100,1\n", "Add --genome"),
 }
 
@@ -180,7 +387,7 @@ def test_labels_that_the_model_does_not_know_are_refused(sequence_predictor: Pat
         evaluate(EvaluateSettings(labels=path, model=sequence_predictor, out=tmp_path / "out", device="cpu"))
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize("name", [WEIGHTS, "members/0-genebert/config.json", "predictor.json"])
 def test_damaged_weights_are_refused(name: str, sequence_predictor: Path, tmp_path: Path) -> None:
     broken = Path(shutil.copytree(sequence_predictor, tmp_path / "model"))
     content = bytearray((broken / name).read_bytes())

@@ -36,7 +36,7 @@ from genebert.pretraining_evaluation import majority_base, markov_table
 from genebert.schema import SPLITS, Split
 from genebert.settings import CONFIGS, InspectSettings, PretrainSettings, load_preset
 from genebert.stage import MANIFEST, read_manifest
-from genebert.tasks.base import read_windows
+from genebert.tasks.windows import read_windows
 from genebert.tokens import vocabulary_size
 
 

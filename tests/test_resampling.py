@@ -1,9 +1,22 @@
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score, roc_auc_score
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import average_precision_score, f1_score, matthews_corrcoef, roc_auc_score
 
-from genebert import metrics
-from genebert.resampling import auroc, estimate, macro_f1, mean, ratio, region_weights
+from genebert import metrics, resampling
+from genebert.resampling import (
+    auprc,
+    auroc,
+    estimate,
+    macro_f1,
+    mcc,
+    mean,
+    pearson,
+    ratio,
+    region_weights,
+    spearman,
+    weight_blocks,
+)
 
 
 @pytest.fixture(params=range(4))
@@ -23,22 +36,48 @@ def test_a_region_is_drawn_with_all_of_its_rows(generator: np.random.Generator) 
     assert weights[1:] @ (1 / size[np.searchsorted(names, region)]) == pytest.approx(len(names))
 
 
+@pytest.mark.parametrize("rows_at_once", [1, 7, 1000])
+def test_weights_are_the_same_however_many_are_drawn_at_once(
+    rows_at_once: int, generator: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    region = generator.integers(0, 20, size=30)
+    expected = region_weights(region, seed=3)
+    monkeypatch.setattr(resampling, "_WEIGHTS_AT_ONCE", 30 * rows_at_once)
+    blocks = list(weight_blocks(region, seed=3))
+    assert len(blocks) == 1 + -(-1000 // rows_at_once)
+    assert (np.concatenate(blocks) == expected).all()
+    assert (region_weights(region, seed=4) != expected).any()
+
+
 def test_measures_are_those_of_the_rows_that_were_drawn(generator: np.random.Generator) -> None:
     region, label, guess = generator.integers(0, (25, 4, 4), size=(60, 3)).T
     positive, score, counted = generator.random(60) < 0.4, generator.random(60).round(1), generator.integers(1, 5, 60)
+    number = score + generator.normal(scale=0.3, size=60).round(1)
     weights = region_weights(region)[:20]
     found = (
         auroc(weights, positive, score),
         macro_f1(weights, label, guess),
         mean(weights, label == guess),
         ratio(weights, score, counted.astype(float)),
+        auprc(weights, positive, score),
+        mcc(weights, label, guess),
+        pearson(weights, number, score),
+        spearman(weights, number, score),
     )
     for i, times in enumerate(weights.astype(int)):
         rows = np.repeat(np.arange(60), times)
-        assert found[0][i] == pytest.approx(roc_auc_score(positive[rows], score[rows]))
-        assert found[1][i] == pytest.approx(f1_score(label[rows], guess[rows], average="macro"))
-        assert found[2][i] == pytest.approx((label == guess)[rows].mean())
-        assert found[3][i] == pytest.approx(score[rows].sum() / counted[rows].sum())
+        assert [values[i] for values in found] == pytest.approx(
+            [
+                roc_auc_score(positive[rows], score[rows]),
+                f1_score(label[rows], guess[rows], average="macro"),
+                (label == guess)[rows].mean(),
+                score[rows].sum() / counted[rows].sum(),
+                average_precision_score(positive[rows], score[rows]),
+                matthews_corrcoef(label[rows], guess[rows]),
+                pearsonr(number[rows], score[rows]).statistic,
+                spearmanr(number[rows], score[rows]).statistic,
+            ]
+        )
 
 
 def test_auroc_by_hand() -> None:
@@ -46,6 +85,38 @@ def test_auroc_by_hand() -> None:
     weights = np.array([[1.0, 1, 1, 1], [1, 1, 0, 1], [0, 2, 1, 1], [1, 0, 1, 0]])
     assert auroc(weights, label, score)[:3] == pytest.approx([(4 - 0.5) / 4, 1, (2 * 0.5 + 1) / 3])
     assert np.isnan(auroc(weights, label, score)[3])
+
+
+def test_auprc_by_hand() -> None:
+    label, score = np.array([True, False, True, False]), np.array([3.0, 2.0, 1.0, 1.0])
+    weights = np.array([[1.0, 1, 1, 1], [0, 1, 2, 0], [2, 1, 0, 1], [0, 1, 0, 1]])
+    # Precision at the rank of each positive, ties together: 1 and 2 / 4; 2 / 3 twice; 1 twice; none
+    assert auprc(weights, label, score)[:3] == pytest.approx([(1 + 2 / 4) / 2, 2 / 3, 1])
+    assert np.isnan(auprc(weights, label, score)[3])
+
+
+def test_mcc_of_one_class_or_one_guess_is_0() -> None:
+    label, guess = np.array([0, 0, 1]), np.array([1, 1, 1])
+    assert mcc(np.array([[1.0, 1, 1], [1, 1, 0]]), label, guess).tolist() == [0, 0]
+    assert mcc(np.ones((1, 3)), label, label) == pytest.approx(1)
+    assert mcc(np.ones((1, 3)), label, 1 - label) == pytest.approx(-1)
+
+
+def test_correlations_by_hand() -> None:
+    first, second = np.array([1.0, 2, 3, 3]), np.array([1.0, 4, 9, 16])
+    weights = np.array([[1.0, 1, 1, 0], [2, 1, 1, 0], [0, 0, 1, 3], [0, 2, 0, 0]])
+    # The ranks of 1, 1, 2, 3 are 1.5, 1.5, 3, 4, on both sides
+    assert spearman(weights, first, second)[:2] == pytest.approx([1, 1])
+    assert pearson(weights, first, second)[0] == pytest.approx(8 / np.sqrt(2 * 98 / 3))
+    for measure in (pearson, spearman):
+        assert measure(weights, first, second)[2:].tolist() == [0, 0]  # one side does not vary, or neither does
+        assert measure(weights, first, -first)[0] == pytest.approx(-1)
+
+
+def test_measures_of_no_rows_are_not_defined() -> None:
+    nothing, empty = np.ones((3, 0)), np.empty(0)
+    for measure in (auroc, auprc):
+        assert np.isnan(measure(nothing, empty.astype(bool), empty)).all()
 
 
 def test_resamples_without_a_measure_are_left_out_and_a_measure_that_is_not_defined_stays_so() -> None:

@@ -6,14 +6,16 @@ import pandas as pd
 import pysam
 import pytest
 import torch
+from scipy.special import logit
 from toys import WIDTH, World
 
 from genebert.batches import neighbourhood
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.inputs.genome import Genome
+from genebert.methods.base import Examples
 from genebert.predictor import Predictor
-from genebert.schema import Variant, decode, encode
+from genebert.schema import Variant, decode, encode, reverse_complement
 from genebert.settings import VariantsSettings
 from genebert.stage import read_manifest
 from genebert.tokens import sequence_tokens
@@ -82,19 +84,27 @@ def test_region_start_agrees_with_a_look_at_every_region(scorer: Scorer, toy: Co
 
 
 def test_both_modalities_follow_the_alternate_allele(scorer: Scorer, toy: Corpus, inside: Variant) -> None:
-    """The scores equal those of the whole network on inputs that are put together here, one by one."""
+    """The scores are those of the whole networks, averaged over both strands, on inputs that are put together here."""
     pair = scorer.pair(inside)
     reference, alternate = scorer.score([pair])
-    model, k = scorer.predictor.model, scorer.predictor.model.config.k
+    networks = [fitted.model for _, fitted in scorer.predictor.ensemble.members]
+    temperature = scorer.predictor.ensemble.temperature
     position = toy.line_positions(["chr3"], np.array([pair.start + WIDTH // 2]))
     for codes, found in ((pair.reference, reference), (pair.alternate, alternate)):
-        ids, segments = map(torch.from_numpy, sequence_tokens(codes[None], k))
+        own = toy.scanner.scan(codes[None])
         for index in range(len(toy.cell_types)):
-            own = toy.scanner.scan(codes[None])
-            matrix = neighbourhood(toy, np.array([index]), position, own, model.config.region_columns, WIDTH)
-            with torch.no_grad():
-                logits = model(ids, segments, matrix)[0].double()
-            assert found[0, index] == pytest.approx(float(logits[1] - logits[0]), abs=1e-4)
+            probabilities = []
+            for model in networks:
+                matrix = neighbourhood(toy, np.array([index]), position, own, model.config.region_columns, WIDTH)
+                for strand in (codes, reverse_complement(codes)):
+                    ids, segments = map(torch.from_numpy, sequence_tokens(strand[None], model.config.k))
+                    with torch.no_grad():
+                        probabilities.append(
+                            model(ids, segments, matrix, torch.from_numpy(strand[None])).softmax(dim=1)
+                        )
+            average = torch.stack(probabilities).double().mean(dim=0)[0]
+            expected = float(average[1].log() - average[0].log()) / temperature
+            assert found[0, index] == pytest.approx(expected, abs=1e-4)
     assert (toy.scanner.scan(pair.reference[None]) != toy.scanner.scan(pair.alternate[None])).any() or (
         reference != alternate
     ).any()
@@ -174,7 +184,7 @@ def test_mutagenesis_of_a_base_equals_scoring_that_substitution(scorer: Scorer, 
 
 
 def test_a_sequence_model_scores_without_cell_types(
-    toy_world: World, sequence_predictor: Path, inside: Variant, tmp_path: Path
+    toy_world: World, genome: Genome, sequence_predictor: Path, inside: Variant, tmp_path: Path
 ) -> None:
     vcf = write_vcf(tmp_path / "v.vcf", ("chr3", inside.position + 1, ".", inside.ref, inside.alt))
     out = variants(
@@ -189,6 +199,11 @@ def test_a_sequence_model_scores_without_cell_types(
     )
     table = pd.read_csv(out / "variants.tsv", sep="\t")
     assert list(table["cell_type"]) == ["all"]
+    predictor = Predictor.open(sequence_predictor, "cpu")
+    pair = Scorer(predictor, genome, None, []).pair(inside)
+    codes = np.stack([pair.reference, pair.alternate])
+    probability = predictor.ensemble.predict(Examples(codes, predictor.scanner))[:, 1]
+    assert table.loc[0, ["reference", "alternate"]].tolist() == pytest.approx(logit(probability), abs=1e-4)
     assert len(pd.read_csv(out / "mutagenesis.tsv", sep="\t")) == 0
 
 

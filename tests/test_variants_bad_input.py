@@ -151,7 +151,7 @@ def test_a_model_folder_that_is_a_corpus(case: Case) -> None:
 def test_damaged_weights(case: Case) -> None:
     case.write(case.row())
     model = Path(shutil.copytree(case.model, case.folder / "model"))
-    weights = model / "model.safetensors"
+    weights = model / "members/0-genebert/model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-8] ^= 255
     weights.write_bytes(content)

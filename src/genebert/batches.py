@@ -10,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from genebert.corpus.store import Corpus
-from genebert.inputs.scan import Scanner
 from genebert.sampling import BalancedShuffle, Shuffle, Stream, below, keys, uniform
-from genebert.schema import SPLITS, C, G, Split
+from genebert.schema import SPLITS, C, G, Split, reverse_complement
 from genebert.settings import Masking
 from genebert.tokens import hide_bases, mask_kmers, reverse_tokens, segments, sequence_tokens
 
@@ -176,21 +175,13 @@ def neighbourhood(
     return RegionMatrix(*map(torch.from_numpy, (evidence, accessibility, examples == -2, examples != -1)))
 
 
-def tiles(scanner: Scanner, codes: NDArray[np.uint8], columns: int) -> RegionMatrix:
+def tiles(evidence: NDArray[np.uint8]) -> RegionMatrix:
     """Return the region matrices of sequences without genomic context: the columns are tiles of the sequence.
 
-    A tile is twice as wide as the step between tiles, so that a motif up to one step wide lies wholly in one
-    of them.
-
     Args:
-        scanner: of the collection that the model was trained with.
-        codes: base codes, uint8, shape (b, length), length > R.
-        columns: R.
+        evidence: motif evidence of the tiles, as `Scanner.scan_tiles` returns it, uint8, shape (b, R, motifs).
     """
-    rows, length = codes.shape
-    width = 2 * length // (columns + 1)
-    places = np.linspace(0, length - width, columns).astype(int)[:, None] + np.arange(width)
-    evidence = scanner.scan(codes[:, places].reshape(-1, width)).reshape(rows, columns, -1)
+    rows, columns, _ = evidence.shape
     every = torch.ones(rows, columns, dtype=torch.bool)
     return RegionMatrix(torch.from_numpy(evidence), torch.zeros(rows, columns), every, every)
 
@@ -401,18 +392,20 @@ def _contains(ascending: NDArray[np.int32], values: NDArray[np.int64]) -> NDArra
 
 @dataclass
 class WindowBatch(Tensors):
-    """A batch of windows for classification.
+    """A batch of windows for a classifier.
 
     Attributes:
         input_ids, segment_ids: int64, shape (b, tokens).
-        matrix: region matrices.
-        label: class indices, int64, shape (b,).
+        codes: base codes, uint8, shape (b, length).
+        matrix: region matrices; None if motifs are not read.
+        truth: what is to be predicted, as a network learns it; None if it is not known.
     """
 
     input_ids: torch.Tensor
     segment_ids: torch.Tensor
-    matrix: RegionMatrix
-    label: torch.Tensor
+    codes: torch.Tensor
+    matrix: RegionMatrix | None = None
+    truth: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -435,36 +428,40 @@ class WindowData:
 
     Args:
         codes: base codes, uint8, shape (n, length).
-        scanner: of the collection that the model was trained with.
         k: length of a k-mer.
-        columns: R.
-        label: class indices, int64, shape (n,); all 0 if None.
-        context: for region matrices of a cell type's neighbourhood; tiles of the sequence itself if None.
+        evidence: motif evidence of tiles of the windows, uint8, shape (n, tiles, motifs); one tile if there is a
+            context; None if motifs are not read.
+        context: for region matrices of a cell type's neighbourhood; without it, tiles of the window are its columns.
+        columns: R, the columns of a neighbourhood.
+        truth: what is to be predicted, shape (n,) or (n, outputs).
         batch_size: rows per batch.
-        seed: of the order.
+        seed: of order and strands.
+        either_strand: read each window of a training batch on a random strand.
     """
 
     def __init__(
         self,
         codes: NDArray[np.uint8],
-        scanner: Scanner,
         *,
         k: int,
-        columns: int,
-        label: NDArray[np.int64] | None = None,
+        evidence: NDArray[np.uint8] | None = None,
         context: Context | None = None,
+        columns: int = 1,
+        truth: NDArray[Any] | None = None,
         batch_size: int = 64,
         seed: int = 0,
+        either_strand: bool = False,
     ) -> None:
         self.codes = codes
         self.k = k
-        self.columns = columns
-        self.label = np.zeros(len(codes), dtype=np.int64) if label is None else label
+        self.evidence = evidence
         self.context = context
+        self.columns = columns
+        self.truth = truth
         self.batch_size = min(batch_size, len(codes))
+        self.seed = seed
+        self.either_strand = either_strand
         self._order = Shuffle(len(codes), seed)
-        self._tiled = None if context else tiles(scanner, codes, columns)
-        self._own = scanner.scan(codes) if context else None
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -476,28 +473,38 @@ class WindowData:
 
     def batch(self, step: int) -> WindowBatch:
         """Return the training batch of one step, counted over all passes."""
-        return self.collate(self._order(np.arange(step * self.batch_size, (step + 1) * self.batch_size)))
+        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        reverse = np.zeros(len(positions), dtype=bool)
+        if self.either_strand:
+            reverse = (keys(self.seed, 2, positions) & np.uint64(1)).astype(bool)
+        return self.collate(self._order(positions), reverse)
 
-    def in_order(self) -> Iterator[WindowBatch]:
-        """Yield all windows in order, the last batch being what is left."""
+    def in_order(self, *, reverse: bool = False) -> Iterator[WindowBatch]:
+        """Yield all windows in order, the last batch being what is left; `reverse`: the other strand of each."""
         for start in range(0, len(self.codes), self.batch_size):
-            yield self.collate(np.arange(start, min(start + self.batch_size, len(self.codes))))
+            rows = np.arange(start, min(start + self.batch_size, len(self.codes)))
+            yield self.collate(rows, np.full(len(rows), reverse))
 
-    def collate(self, rows: NDArray[np.int64]) -> WindowBatch:
-        """Make a batch of given rows, int64, shape (b,)."""
-        ids, segments = map(torch.from_numpy, sequence_tokens(self.codes[rows], self.k))
-        return WindowBatch(ids, segments, self._matrix(rows), torch.from_numpy(self.label[rows]))
+    def collate(self, rows: NDArray[np.int64], reverse: NDArray[np.bool_]) -> WindowBatch:
+        """Make a batch.
 
-    def _matrix(self, rows: NDArray[np.int64]) -> RegionMatrix:
-        if self._tiled is not None:
-            return RegionMatrix(*(getattr(self._tiled, f.name)[rows] for f in fields(self._tiled)))
-        assert self.context is not None and self._own is not None
-        where = self.context
-        return neighbourhood(
-            where.corpus,
-            where.cell_type[rows],
-            where.position[rows],
-            self._own[rows],
-            self.columns,
-            self.codes.shape[1],
-        )
+        Args:
+            rows: of the windows, int64, shape (b,).
+            reverse: which of them to read on the other strand, bool, shape (b,).
+        """
+        codes = self.codes[rows]
+        codes[reverse] = reverse_complement(codes[reverse])
+        ids, segments = map(torch.from_numpy, sequence_tokens(codes, self.k))
+        truth = None if self.truth is None else torch.from_numpy(self.truth[rows])
+        return WindowBatch(ids, segments, torch.from_numpy(codes), self._matrix(rows, reverse), truth)
+
+    def _matrix(self, rows: NDArray[np.int64], reverse: NDArray[np.bool_]) -> RegionMatrix | None:
+        """Return region matrices: tiles in the order in which a window is read; a neighbourhood has no direction."""
+        if self.evidence is None:
+            return None
+        own = self.evidence[rows]
+        if self.context is None:
+            own[reverse] = own[reverse, ::-1]
+            return tiles(own)
+        where, width = self.context, self.codes.shape[1]
+        return neighbourhood(where.corpus, where.cell_type[rows], where.position[rows], own[:, 0], self.columns, width)

@@ -24,10 +24,10 @@ _LISTS = """An option that takes ITEM[,ITEM...] can be repeated. An item that ho
 
 
 class Verb(NamedTuple):
-    """A verb's function as "module:function", its settings class, and its one-line help."""
+    """A verb's function as "module:function", its settings class, or None if it has several, and its one-line help."""
 
     target: str
-    settings: str
+    settings: str | None
     help: str
 
 
@@ -41,37 +41,68 @@ VERBS = {
     "export": Verb("genebert.export:export", "ExportSettings", "Write a corpus as AnnData or Parquet."),
     "inspect": Verb("genebert.inspect:inspect", "InspectSettings", "Print what a folder made by genebert holds."),
     "pretrain": Verb("genebert.pretrain:pretrain", "PretrainSettings", "Pre-train on a corpus: MGM, NGSP and SRM."),
-    "labels": Verb("genebert.tasks.labels:labels", "LabelsSettings", "Make labelled windows for fine-tuning."),
+    "labels": Verb("genebert.tasks.labels:labels", None, "Make labelled windows of a task, for fine-tuning."),
     "finetune": Verb("genebert.finetune:finetune", "FinetuneSettings", "Fine-tune on labels, with baselines."),
     "evaluate": Verb("genebert.predict:evaluate", "EvaluateSettings", "Measure a predictor on unseen labels."),
     "predict": Verb("genebert.predict:predict", "PredictSettings", "Predict for sequences or genomic windows."),
     "variants": Verb("genebert.variants:variants", "VariantsSettings", "Score the variants of a VCF per cell type."),
+    "benchmark": Verb("genebert.benchmark.run:benchmark", "BenchmarkSettings", "Compare methods on tasks of a suite."),
     "report": Verb("genebert.report.build:report", "ReportSettings", "Write a self-contained HTML report."),
 }
 
 
 class LazyGroup(click.Group):
-    """Lists the verbs without importing them."""
+    """Lists its commands without importing them."""
+
+    def one_line_helps(self) -> dict[str, str]:
+        """Return the verbs with their help, in the order in which they are used."""
+        return {name: verb.help for name, verb in VERBS.items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the verbs in the order in which they are used."""
-        return list(VERBS)
+        """Return the names of the commands."""
+        return list(self.one_line_helps())
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Build the command of a verb from its settings class, or return None if there is no such verb."""
         if name not in VERBS:
             return None
-        settings: type[Settings] = getattr(import_module("genebert.settings"), VERBS[name].settings)
-        return command_of(name, settings)
+        target, settings, description = VERBS[name]
+        if settings is None:
+            return TaskGroup(name, help=f"{description} Each task has its own options: genebert {name} TASK --help.")
+        return command_of(name, target, getattr(import_module("genebert.settings"), settings))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one line per verb."""
+        """Write one line per command."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, verb.help) for name, verb in VERBS.items()])
+            formatter.write_dl(list(self.one_line_helps().items()))
 
 
-def command_of(name: str, settings: "type[Settings]") -> click.Command:
-    """Return the click command whose parameters are the fields of a settings class."""
+class TaskGroup(LazyGroup):
+    """The tasks that labels are made for, each a command; see `genebert.tasks`."""
+
+    def one_line_helps(self) -> dict[str, str]:
+        """Return the tasks with their help."""
+        from genebert.tasks import task_help, task_names
+
+        return {name: task_help(name) for name in task_names()}
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Build the command of a task from its class, or return None if there is no such task."""
+        from genebert.tasks import task_class, task_names
+
+        if name not in task_names():
+            return None
+        return command_of(f"labels {name}", VERBS["labels"].target, task_class(name))
+
+
+def command_of(name: str, target: str, settings: "type[Settings]") -> click.Command:
+    """Return the click command that calls a function, and whose parameters are the fields of a settings class.
+
+    Args:
+        name: as the user calls it.
+        target: the function, as "module:function".
+        settings: the class.
+    """
     parameters: list[click.Parameter] = [_parameter(key, field) for key, field in settings.model_fields.items()]
     parameters.append(
         click.Option(
@@ -83,7 +114,7 @@ def command_of(name: str, settings: "type[Settings]") -> click.Command:
     return click.Command(
         name,
         params=parameters,
-        callback=lambda **given: run(name, settings, given),
+        callback=lambda **given: run(name, target, settings, given),
         help=settings.__doc__,
         epilog=_LISTS if any(parameter.multiple for parameter in parameters) else None,
     )
@@ -113,15 +144,15 @@ def _parameter(key: str, field: "FieldInfo") -> click.Parameter:
     )
 
 
-def run(name: str, settings: "type[Settings]", given: dict[str, Any]) -> None:
-    """Check what the user gave, call the verb's function, and turn a user's mistake into exit code 2."""
+def run(name: str, target: str, settings: "type[Settings]", given: dict[str, Any]) -> None:
+    """Check what the user gave, call the function, and turn a user's mistake into exit code 2."""
     try:
         values = _read_config(given.pop("config"))
         for key, value in given.items():
             if value is None or value == ():
                 continue
             values[key] = _items(key, value) if isinstance(value, tuple) else value
-        module, function = VERBS[name].target.split(":")
+        module, function = target.split(":")
         checked = _validate(name, settings, values)
         verb: Callable[[Settings], object] = getattr(import_module(module), function)
         verb(checked)

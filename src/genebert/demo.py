@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,6 @@ from genebert.settings import (
     CONFIGS,
     DemoSettings,
     FinetuneSettings,
-    LabelsSettings,
     PrepareSettings,
     PretrainSettings,
     ReportSettings,
@@ -32,7 +31,10 @@ from genebert.settings import (
 )
 from genebert.simulate import simulate
 from genebert.stage import read_manifest
+from genebert.tasks.accessibility import Accessibility
+from genebert.tasks.base import Task
 from genebert.tasks.labels import labels
+from genebert.tasks.promoter import Promoter
 from genebert.variants import variants
 
 WINDOWS_PER_CELL_TYPE = 300
@@ -104,10 +106,12 @@ def demo(settings: DemoSettings) -> Path:
     _announce(3, "pre-train on both modalities with MGM, NGSP and SRM")
     model = pretrain(PretrainSettings(out=out / "pretrained", corpus=corpus, preset="tiny", seed=seed, device=device))
     _announce(4, "fine-tune on promoters, and on accessibility per cell type, with baselines")
-    predictors = [
-        _finetune("promoter", settings, data, corpus, model),
-        _finetune("accessibility", settings, data, corpus, model),
+    made_from = {"corpus": corpus, "genome": genome, "seed": seed}
+    tasks = [
+        Promoter(out=out / "promoter-labels", tss=data["tss"], **made_from),
+        Accessibility(out=out / "accessibility-labels", per_cell_type=WINDOWS_PER_CELL_TYPE, **made_from),
     ]
+    predictors = [_finetune(task, settings, data, corpus, model) for task in tasks]
     _announce(5, "score variants per cell type with the accessibility predictor")
     scored = variants(
         VariantsSettings(
@@ -141,30 +145,18 @@ def demo(settings: DemoSettings) -> Path:
     return page
 
 
-def _finetune(
-    task: Literal["promoter", "accessibility"], settings: DemoSettings, data: Data, corpus: Path, model: Path
-) -> Path:
-    made = labels(
-        LabelsSettings(
-            out=settings.out / f"{task}-labels",
-            task=task,
-            corpus=corpus,
-            genome=data["genome"],
-            tss=data["tss"],
-            per_cell_type=WINDOWS_PER_CELL_TYPE,
-            seed=settings.seed,
-        )
-    )
+def _finetune(task: Task, settings: DemoSettings, data: Data, corpus: Path, model: Path) -> Path:
     return finetune(
         FinetuneSettings(
-            out=settings.out / task,
-            labels=made,
+            out=settings.out / task.name(),
+            labels=labels(task),
             model=model,
             genome=data["genome"],
             corpus=corpus,
             epochs=EPOCHS,
             learning_rate=LEARNING_RATE,
-            scratch=task == "promoter",
+            oriented=isinstance(task, Promoter),
+            scratch=isinstance(task, Promoter),
             seed=settings.seed,
             device=settings.device,
         )

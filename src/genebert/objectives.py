@@ -1,4 +1,4 @@
-"""The pre-training losses as pure functions: (outputs, batch) -> named parts.
+"""The losses as pure functions: of pre-training, (outputs, batch) -> named parts, and of predicting a target.
 
 Under data parallelism each is the loss of the joint batch of all processes, the same number in every one, whose
 gradients DDP and FSDP average to the gradient of the joint batch (see `distributed`).
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from genebert.batches import PretrainingBatch
 from genebert.distributed import gather, rank, total
 from genebert.model.genebert import PretrainingOutput
+from genebert.target import Kind
 
 
 def joint_mean(values: torch.Tensor, counted: torch.Tensor | None = None) -> torch.Tensor:
@@ -168,3 +169,27 @@ def pretraining_losses(output: PretrainingOutput, batch: PretrainingBatch) -> di
         counted = intact if batch.has_closed is None else torch.cat([intact, intact & batch.has_closed])
         losses["accessibility"] = accessibility_loss(found.signal, found.signal_target, counted)
     return losses
+
+
+def prediction_loss(
+    kind: Kind, logits: torch.Tensor, truth: torch.Tensor, class_weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the loss of predictions: nats per row or known label, or squared standard deviations; see `Target.loss`.
+
+    Args:
+        kind: of the target.
+        logits: outputs of a network, shape (b, names).
+        truth: classes, int64, shape (b,); labels, float, shape (b, names), NaN where unknown; or a number in standard
+            deviations from its mean, float, shape (b, 1).
+        class_weights: of the rows of each class, shape (classes,); 1 on average over all rows, so that the loss
+            stays of the same size.
+    """
+    logits = logits.float()
+    if kind == "value":
+        return joint_mean(F.mse_loss(logits, truth, reduction="none"))
+    if kind == "labels":
+        known = truth.isfinite()
+        answers = torch.where(known, truth, 0.0)
+        return joint_mean(F.binary_cross_entropy_with_logits(logits, answers, reduction="none"), known)
+    weights = None if class_weights is None else class_weights.to(logits.device)
+    return joint_mean(F.cross_entropy(logits, truth, weights, reduction="none"))

@@ -1,76 +1,144 @@
-"""Models on disk: loading them with the motif collection and the facts that their use depends on."""
+"""Predictors on disk: one fitted method or an ensemble, with the facts that their use depends on."""
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import numpy as np
-import torch
-import transformers
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
-from genebert.batches import Context, WindowData
-from genebert.console import track
+from genebert.calibration import apply_temperature
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.inputs.scan import Scanner
-from genebert.model.genebert import GeneBertForSequenceClassification
-from genebert.schema import Motif
+from genebert.labelled import examples_of
+from genebert.methods import method_class
+from genebert.methods.base import Examples, Fitted
+from genebert.methods.genebert import FittedGeneBert, Place
+from genebert.pretrained import check_motifs, read_scanner, write_scanner
 from genebert.settings import Device
-from genebert.stage import Manifest, read_manifest
-from genebert.tasks.base import Windows
-from genebert.training import pick_device
+from genebert.stage import Manifest, read_manifest, write_json
+from genebert.target import HALF, Target
+from genebert.tasks.windows import Windows
 
-MOTIFS_FILE = "motifs.json"
-PREDICT_BATCH = 64
+MEMBERS = "members"
+PREDICTOR_FILE = "predictor.json"
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Fitted methods whose predictions are averaged, each method counting once, then calibrated.
+
+    Attributes:
+        target: what they predict.
+        members: (key of the method, fitted).
+        temperature: see `calibration`.
+        threshold: of two classes, the second is predicted from this probability on.
+    """
+
+    target: Target
+    members: Sequence[tuple[str, Fitted]]
+    temperature: float = 1.0
+    threshold: float = HALF
+
+    def predict(self, examples: Examples) -> NDArray[np.float64]:
+        """Return predictions: float64, shape (n, len(target.names)); see `Target`."""
+        return self._joined([fitted.predict(examples) for _, fitted in self.members])
+
+    def predict_in_cell_types(
+        self, codes: NDArray[np.uint8], place: Place, cell_types: NDArray[np.int64]
+    ) -> Iterator[NDArray[np.float64]]:
+        """Yield predictions of the same windows in one cell type after another; see `FittedGeneBert`."""
+        networks = [fitted for _, fitted in self.members if isinstance(fitted, FittedGeneBert)]
+        assert len(networks) == len(self.members)  # finetune lets no other method join where there are cell types
+        each = (network.predict_in_cell_types(codes, place, cell_types) for network in networks)
+        for predictions in zip(*each, strict=True):
+            yield self._joined(predictions)
+
+    def _joined(self, predictions: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+        """Return the calibrated average of the methods, each of which is the average of its seeds."""
+        by_key: dict[str, list[NDArray[np.float64]]] = {}
+        for (key, _), one in zip(self.members, predictions, strict=True):
+            by_key.setdefault(key, []).append(one)
+        average = np.mean([np.mean(seeds, axis=0) for seeds in by_key.values()], axis=0)
+        return apply_temperature(self.target, average, self.temperature)
+
+    def save(self, folder: Path, scanner: Scanner) -> None:
+        """Write members/0-KEY, members/1-KEY, ..., predictor.json and motifs.json."""
+        for i, (key, fitted) in enumerate(self.members):
+            place = folder / MEMBERS / f"{i}-{key}"
+            place.mkdir(parents=True)
+            fitted.save(place)
+        facts = {
+            "target": self.target.to_json(),
+            "members": [key for key, _ in self.members],
+            "temperature": self.temperature,
+            "threshold": self.threshold,
+        }
+        write_json(folder / PREDICTOR_FILE, facts)
+        write_scanner(scanner, folder)
+
+    @classmethod
+    def load(cls, folder: Path, device: Device) -> Self:
+        """Read what `save` wrote; device: where networks are to run.
+
+        Raises:
+            UserError: a file is damaged.
+        """
+        facts = json.loads((folder / PREDICTOR_FILE).read_text())
+        target = Target.from_json(facts["target"])
+        members = [
+            (key, method_class(key).fitted.load(folder / MEMBERS / f"{i}-{key}", target, device))
+            for i, key in enumerate(facts["members"])
+        ]
+        return cls(target, members, facts["temperature"], facts["threshold"])
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A fine-tuned model, ready to use.
+    """What `genebert finetune` made, ready to use.
 
     Attributes:
-        model: in eval mode, on its device.
+        ensemble: of one member or more.
         scanner: of the motif collection that it was trained with.
         manifest: of `genebert finetune`.
-        classes: names of the classes, in the order of the logits.
         width: length of the windows that it was trained on, in bp.
         per_cell_type: whether its region matrices are neighbourhoods in a cell type (else tiles of the sequence).
     """
 
-    model: GeneBertForSequenceClassification
+    ensemble: Ensemble
     scanner: Scanner
     manifest: Manifest
-    classes: list[str]
     width: int
     per_cell_type: bool
 
     @classmethod
-    def open(cls, folder: Path, device: Device = "auto") -> "Predictor":
+    def open(cls, folder: Path, device: Device = "auto") -> Self:
         """Open a folder made by `genebert finetune`.
 
         Raises:
             UserError: the folder, or a file in it, cannot be used.
         """
         manifest = read_manifest(folder, "finetune", verify=True)
-        model = load_weights(GeneBertForSequenceClassification, folder).to(pick_device(device)).eval()
         facts = manifest.metrics
-        return cls(
-            model, read_scanner(folder), manifest, facts["classes"], facts["window_width"], facts["per_cell_type"]
-        )
+        ensemble = Ensemble.load(folder, device)
+        return cls(ensemble, read_scanner(folder), manifest, facts["window_width"], facts["per_cell_type"])
 
-    def data(self, codes: NDArray[np.uint8], context: Context | None) -> WindowData:
-        """Return the batches of windows, base codes of shape (n, width)."""
-        config = self.model.config
-        return WindowData(
-            codes, self.scanner, k=config.k, columns=config.region_columns, context=context, batch_size=PREDICT_BATCH
-        )
+    @property
+    def target(self) -> Target:
+        """What it predicts."""
+        return self.ensemble.target
 
-    def probabilities(self, data: WindowData, description: str = "predicting") -> NDArray[np.float64]:
-        """Return class probabilities: float64, shape (n, classes)."""
-        return predict_probabilities(self.model, data, description)
+    def predict(self, windows: Windows, corpus: Corpus | None) -> NDArray[np.float64]:
+        """Return predictions of windows: float64, shape (n, len(target.names)).
+
+        Args:
+            windows: of the predictor's width, with a cell type each if there is a corpus.
+            corpus: see `need_corpus`.
+        """
+        return self.ensemble.predict(examples_of(windows, self.scanner, corpus))
 
     def need_corpus(self, folder: Path | None) -> Corpus | None:
         """Open the corpus if the model needs one.
@@ -81,13 +149,10 @@ class Predictor:
         if not self.per_cell_type:
             return None
         if folder is None:
-            raise UserError(
-                problem(
-                    self.manifest.folder, "this model predicts per cell type", "Add --corpus, a folder made by prepare."
-                )
-            )
+            what = "this model predicts per cell type"
+            raise UserError(problem(self.manifest.folder, what, "Add --corpus, a folder made by prepare."))
         corpus = Corpus.open(folder)
-        check_motifs(self.scanner, corpus, self.manifest.folder)
+        check_motifs(self.scanner, corpus, f"the model {self.manifest.folder}")
         return corpus
 
     def check_width(self, windows: Windows) -> None:
@@ -96,82 +161,7 @@ class Predictor:
         Raises:
             UserError: they have not.
         """
-        if windows.codes.shape[1] != self.width:
-            raise UserError(
-                problem(
-                    windows.path,
-                    f"its longest window has {windows.codes.shape[1]} bp, and the model was fine-tuned on "
-                    f"windows of {self.width} bp",
-                    f"Give windows of {self.width} bp.",
-                )
-            )
-
-
-def load_weights(kind: Any, folder: Path, **options: Any) -> Any:
-    """Load a model of ours from a folder, without messages about heads that come or go.
-
-    Raises:
-        UserError: the files are damaged.
-    """
-    level = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        return kind.from_pretrained(folder, local_files_only=True, **options)
-    except Exception as error:  # safetensors and transformers raise many kinds for damaged files
-        raise UserError(problem(folder, f"the model cannot be loaded ({error})", "Make it again.")) from None
-    finally:
-        transformers.logging.set_verbosity(level)
-        transformers.logging.enable_progress_bar()
-
-
-def read_scanner(folder: Path) -> Scanner:
-    """Return the scanner of the motif collection that is kept beside a model."""
-    value = json.loads((folder / MOTIFS_FILE).read_text())
-    return Scanner([Motif.from_json(motif) for motif in value["motifs"]], value["pseudocount"], value["gc_background"])
-
-
-def check_motifs(scanner: Scanner, corpus: Corpus, model: Path) -> None:
-    """Check that a model and a corpus have the same motifs.
-
-    Raises:
-        UserError: they have not.
-    """
-    same = len(scanner.motifs) == len(corpus.motifs) and all(
-        a.id == b.id and np.array_equal(a.probabilities, b.probabilities)
-        for a, b in zip(scanner.motifs, corpus.motifs, strict=True)
-    )
-    same_scan = (scanner.pseudocount, scanner.gc) == (corpus.pseudocount, corpus.gc_background)
-    if not same or not same_scan:
-        raise UserError(
-            problem(
-                corpus.folder,
-                f"the corpus and the model {model} do not belong together: their motif collections, or how they are "
-                f"scanned, differ ({len(corpus.motifs)} and {len(scanner.motifs)} motifs)",
-                "Use a corpus prepared with the same --motifs, --archetypes, --pseudocount and --background.",
-            )
-        )
-
-
-def predict_probabilities(model: torch.nn.Module, data: WindowData, description: str) -> NDArray[np.float64]:
-    """Return class probabilities, float64, shape (n, classes); the model is left in the mode it was in."""
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    starts = list(range(0, len(data), data.batch_size))
-    parts = []
-    with torch.no_grad():
-        for start in track(starts, description) if description else starts:
-            batch = data.collate(np.arange(start, min(start + data.batch_size, len(data)))).to(device)
-            parts.append(
-                F.softmax(model(batch.input_ids, batch.segment_ids, batch.matrix).double(), dim=-1).cpu().numpy()
-            )
-    model.train(was_training)
-    return np.concatenate(parts)
-
-
-def context_of(windows: Windows, corpus: Corpus, cell_type: NDArray[np.int64]) -> Context:
-    """Return where windows with coordinates lie, each looked at in the cell type of the given index."""
-    table = windows.table
-    centre = (table["start"].to_numpy(np.int64) + table["end"].to_numpy(np.int64)) // 2
-    return Context(corpus, cell_type, corpus.line_positions(table["chrom"].tolist(), centre))
+        length = windows.codes.shape[1]
+        if length != self.width:
+            what = f"its longest window has {length} bp, and the model was fine-tuned on windows of {self.width} bp"
+            raise UserError(problem(windows.path, what, f"Give windows of {self.width} bp."))

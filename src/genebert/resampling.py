@@ -6,12 +6,15 @@ each row is drawn, and returns its value in each resample. So all resamples are 
 share them. The first row of the weights is the rows as they are.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from genebert.metrics import LEVEL, RESAMPLES, Estimate
 
 Numbers = NDArray[np.float64]
+_WEIGHTS_AT_ONCE = 1 << 23
 
 
 def region_weights(region: NDArray[np.int64], seed: int = 0) -> Numbers:
@@ -21,10 +24,19 @@ def region_weights(region: NDArray[np.int64], seed: int = 0) -> Numbers:
         region: the region that each row belongs to, int64, shape (n,).
         seed: of the resampling.
     """
+    return np.concatenate(list(weight_blocks(region, seed)))
+
+
+def weight_blocks(region: NDArray[np.int64], seed: int = 0) -> Iterator[Numbers]:
+    """Yield the rows of `region_weights` block by block, as many at once as need not much memory."""
     _, member = np.unique(region, return_inverse=True)
     count = int(member.max()) + 1
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    return np.concatenate([np.ones((1, len(region))), drawn[:, member]])
+    generator = np.random.default_rng(seed)
+    step = max(1, _WEIGHTS_AT_ONCE // len(region))
+    yield np.ones((1, len(region)))
+    for first in range(0, RESAMPLES, step):
+        size = min(step, RESAMPLES - first)
+        yield generator.multinomial(count, np.full(count, 1 / count), size=size)[:, member].astype(np.float64)
 
 
 def estimate(values: Numbers) -> Estimate:
@@ -64,6 +76,70 @@ def auroc(weights: Numbers, label: NDArray[np.bool_], score: Numbers) -> Numbers
     positive, negative = sums
     below = np.cumsum(negative, axis=1) - negative / 2
     return _divided((positive * below).sum(axis=1), positive.sum(axis=1) * negative.sum(axis=1))
+
+
+def auprc(weights: Numbers, label: NDArray[np.bool_], score: Numbers) -> Numbers:
+    """Return the average precision of binary labels, as scikit-learn defines it: shape (resamples,).
+
+    Args:
+        weights: see the module.
+        label: bool, shape (n,).
+        score: larger for True, shape (n,).
+    """
+    order = np.argsort(-score, kind="stable")
+    first = np.flatnonzero(np.diff(-score[order], prepend=-np.inf))
+    right = np.add.reduceat(weights[:, order] * label[order], first, axis=1)
+    chosen = np.cumsum(np.add.reduceat(weights[:, order], first, axis=1), axis=1)
+    found = np.cumsum(right, axis=1)
+    precision = np.divide(found, chosen, out=np.zeros_like(found), where=chosen != 0)
+    return _divided((right * precision).sum(axis=1), right.sum(axis=1))
+
+
+def mcc(weights: Numbers, label: NDArray[np.int64], guess: NDArray[np.int64]) -> Numbers:
+    """Return Matthews' correlation coefficient of classes, 0 where it is not defined: shape (resamples,).
+
+    Args:
+        weights: see the module.
+        label, guess: classes, shape (n,).
+    """
+    classes = np.union1d(label, guess)
+    is_label, is_guess = (values[:, None] == classes for values in (label, guess))
+    right, total = weights @ (label == guess).astype(np.float64), weights.sum(axis=1)
+    actual, guessed = weights @ is_label.astype(np.float64), weights @ is_guess.astype(np.float64)
+    squares = [total**2 - (counts**2).sum(axis=1) for counts in (actual, guessed)]
+    scale = np.sqrt(squares[0] * squares[1])
+    return np.nan_to_num(_divided(right * total - (actual * guessed).sum(axis=1), scale))
+
+
+def pearson(weights: Numbers, first: Numbers, second: Numbers) -> Numbers:
+    """Return Pearson's correlation of two values, both of shape (n,), 0 where one is constant: shape (resamples,)."""
+    return _correlation(weights, np.broadcast_to(first, weights.shape), np.broadcast_to(second, weights.shape))
+
+
+def spearman(weights: Numbers, first: Numbers, second: Numbers) -> Numbers:
+    """Return Spearman's correlation of two values, both of shape (n,), 0 where one is constant: shape (resamples,).
+
+    Ties have their mean rank.
+    """
+    return _correlation(weights, _ranks(weights, first), _ranks(weights, second))
+
+
+def _ranks(weights: Numbers, value: Numbers) -> Numbers:
+    """Return the rank of each row among the rows that are drawn: shape (resamples, n)."""
+    order = np.argsort(value, kind="stable")
+    first = np.flatnonzero(np.diff(value[order], prepend=-np.inf))
+    times = np.add.reduceat(weights[:, order], first, axis=1)
+    rank = np.cumsum(times, axis=1) - (times - 1) / 2
+    group = np.empty(len(value), dtype=np.int64)
+    group[order] = np.repeat(np.arange(len(first)), np.diff(first, append=len(value)))
+    return rank[:, group]
+
+
+def _correlation(weights: Numbers, first: Numbers, second: Numbers) -> Numbers:
+    total = weights.sum(axis=1)
+    centred = [values - ((weights * values).sum(axis=1) / total)[:, None] for values in (first, second)]
+    products = [(weights * a * b).sum(axis=1) for a, b in (centred, (centred[0],) * 2, (centred[1],) * 2)]
+    return np.nan_to_num(_divided(products[0], np.sqrt(products[1] * products[2])))
 
 
 def macro_f1(weights: Numbers, label: NDArray[np.int64], guess: NDArray[np.int64]) -> Numbers:

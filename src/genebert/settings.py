@@ -13,6 +13,8 @@ CONFIGS = Path(__file__).parent / "configs"
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
 Masking = Literal["hidden-bases", "dnabert"]
+Modalities = Literal["both", "sequence", "motifs"]
+PredictionFormat = Literal["tsv", "parquet", "bed", "bigwig"]
 KmerLength = Annotated[Literal[1, 3, 4, 5, 6], BeforeValidator(lambda k: int(k) if str(k).isdecimal() else k)]
 """As text too, as the command line gives it."""
 Strategy = Literal["ddp", "fsdp"]
@@ -298,42 +300,58 @@ class PretrainSettings(StageSettings):
 
 
 class LabelsSettings(StageSettings):
-    """Make a table of labelled windows for fine-tuning, split by the corpus' chromosomes."""
+    """What can be set for every task that labels are made for; the tasks are in `genebert.tasks`."""
 
-    task: Literal["promoter", "accessibility"] = Field(
-        description="promoter: windows around transcription start sites against GC-matched windows; "
-        "accessibility: is a region accessible in a cell type"
-    )
-    corpus: Path = Field(description="folder made by prepare; its chromosome splits are used")
-    genome: Path = Field(description="genome FASTA, the same as the corpus'")
-    tss: Path | None = Field(None, description="BED of transcription start sites with strand (for promoter)")
-    upstream: int = Field(249, ge=0, description="bp before the transcription start site (for promoter)")
-    downstream: int = Field(51, ge=1, description="bp from the transcription start site on (for promoter)")
-    per_cell_type: int = Field(
-        400, ge=2, description="most windows of each label per cell type and split (for accessibility)"
-    )
-    seed: int = Field(0, ge=0, description="seed of the choice of negatives")
+    genome: Path | None = Field(None, description="genome: FASTA (plain or bgzip) or 2bit")
+    corpus: Path | None = Field(None, description="folder made by prepare, whose held-out chromosomes are taken")
+    valid_chromosomes: list[str] = Field([], description="chromosomes for validation, where no --corpus is given")
+    test_chromosomes: list[str] = Field([], description="chromosomes held out for testing, where no --corpus is given")
+    seed: int = Field(0, ge=0, description="seed of everything that is drawn at random")
 
 
 class FinetuneSettings(StageSettings):
     """Fine-tune a pre-trained model on labelled sequences or windows; baselines are trained beside it."""
 
     labels: Path = Field(
-        description="CSV or TSV with a header: label, and sequence or chrom, start, end (0-based, "
-        "half-open), optionally strand, cell_type, split; or a folder made by labels"
+        description="CSV or TSV with a header: label (classes), value (a number) or several label:NAME (0, 1, empty); "
+        "sequence, or chrom, start, end (0-based, half-open); optionally strand, cell_type, split; or a folder made by "
+        "labels"
     )
     model: Path = Field(description="folder made by pretrain")
     valid: Path | None = Field(None, description="labelled validation sequences, if labels has no split column")
     test: Path | None = Field(None, description="labelled test sequences, if labels has no split column")
     genome: Path | None = Field(None, description="genome FASTA, for labels with coordinates")
     corpus: Path | None = Field(None, description="folder made by prepare, for labels with a cell_type column")
-    epochs: int = Field(5, ge=1, description="most passes over the training rows; the best on validation is kept")
-    batch_size: int = Field(32, ge=2, description="rows per step")
-    learning_rate: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
-    seeds: int = Field(1, ge=1, description="number of repetitions with consecutive seeds")
+    mode: Literal["full", "frozen", "lora", "linear-probe"] = Field(
+        "full",
+        description="what is trained: full: everything; lora: adapters of rank 8 in both encoders, and the heads; "
+        "frozen: the heads; linear-probe: a linear head over the encoders' states",
+    )
+    modalities: Modalities = Field("both", description="what is read: the sequence, the region matrix, or both")
+    region_states: bool = Field(
+        True, description="read the states of the region encoder; without them, just the motifs of the window itself"
+    )
+    summary: bool = Field(True, description="read k-mer counts and the best evidence of each motif directly, too")
+    oriented: bool = Field(
+        False,
+        description="windows are aligned and have a direction (promoters, splice sites): positions and strands are "
+        "told apart; else predictions are averaged over both strands",
+    )
+    epochs: int = Field(8, ge=1, description="most passes over the training rows; the best on validation is kept")
+    patience: int = Field(3, ge=1, description="stop after so many passes that are no better on validation")
+    batch_size: int = Field(64, ge=2, description="rows per step")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW weight decay of linear and convolutional layers")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout on hidden states and in the encoders' head")
+    class_weights: bool = Field(False, description="weigh classes by the inverse of their frequency in training")
+    threshold: Literal["half", "valid"] = Field(
+        "half", description="from which probability on the second of two classes is predicted: 0.5, or as on validation"
+    )
+    seeds: int = Field(1, ge=1, description="number of repetitions with consecutive seeds; the predictor averages them")
     seed: int = Field(0, ge=0, description="first seed")
-    scratch: bool = Field(True, description="also train the same network from scratch")
-    kmers: bool = Field(True, description="also fit a logistic regression on k-mer counts")
+    ensemble: list[str] = Field([], description="further methods whose predictions the predictor averages in")
+    scratch: bool = Field(True, description="also train the same network from scratch, to compare")
+    baselines: list[str] = Field(["kmer-regression"], description="methods to train beside it, to compare")
     precision: Precision = Field("fp32", description="arithmetic: fp32, or bf16 mixed precision")
     device: Device = machine("auto", "where to run")
 
@@ -358,6 +376,7 @@ class PredictSettings(StageSettings):
     genome: Path | None = Field(None, description="genome FASTA, for windows with coordinates")
     corpus: Path | None = Field(None, description="folder made by prepare, to predict per cell type")
     cell_types: list[str] = Field([], description="cell types to predict for (default: all of the corpus)")
+    format: PredictionFormat = Field("tsv", description="of the predictions; bed and bigwig need coordinates")
     device: Device = machine("auto", "where to run")
 
 
@@ -403,3 +422,13 @@ class DemoSettings(Settings):
     )
     seed: int = Field(0, ge=0, description="seed of everything")
     device: Device = machine("auto", "where to run")
+
+
+class BenchmarkSettings(StageSettings):
+    """Compare methods on tasks: each runs on the same rows, with several seeds, beside what others report."""
+
+    suite: Path = positional("YAML that lists tasks, methods and comparisons, see docs/benchmark.md")
+    data: Path | None = Field(None, description="folder that the suite's paths start from (default: the suite's own)")
+    only: list[str] = Field([], description="names of the tasks and methods to compute (default: all)")
+    keep_models: bool = Field(False, description="keep the fitted models too")
+    dry_run: bool = Field(False, description="list what there is to compute and stop")

@@ -14,21 +14,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
-from genebert.batches import RegionMatrix, neighbourhood, tiles
 from genebert.console import progress_bar, say
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.inputs.genome import Genome
 from genebert.inputs.vcf import MISMATCH, Record, VcfReader, VcfWriter, info_text
+from genebert.methods.base import Examples
+from genebert.methods.genebert import Place
 from genebert.predictor import Predictor
 from genebert.schema import EVIDENCE_STEPS, N, Variant, encode
 from genebert.settings import VariantsSettings
 from genebert.stage import StageRun, open_stage
 from genebert.tasks.labels import check_genome
-from genebert.tokens import sequence_tokens
 
 CHUNK = 128
 """Records scored at a time; memory does not grow with the number of variants."""
@@ -89,15 +88,10 @@ def variants(settings: VariantsSettings) -> Path:
         if run.finished:
             return run.out
         predictor = Predictor.open(settings.model, settings.device)
-        if len(predictor.classes) != 2:
-            raise UserError(
-                problem(
-                    settings.model,
-                    f"the model has the classes {', '.join(predictor.classes)}, and variants are scored by the "
-                    "log-odds of two",
-                    "Fine-tune on labels of two classes.",
-                )
-            )
+        if not predictor.target.is_binary:
+            predicted = ", ".join(predictor.target.names)
+            what = f"the model predicts {predicted}, and variants are scored by the log-odds of two classes"
+            raise UserError(problem(settings.model, what, "Fine-tune on labels of two classes."))
         corpus = predictor.need_corpus(settings.corpus)
         with Genome(settings.genome) as genome:
             if corpus is not None:
@@ -228,36 +222,21 @@ class Scorer:
         centres = starts + self.predictor.width // 2
         position = centres if self.corpus is None else self.corpus.line_positions(chroms, centres)
         result = np.empty((len(codes), len(indices)))
-        with torch.no_grad():
-            for begin in range(0, len(codes), CHUNK):
-                rows = slice(begin, begin + CHUNK)
-                result[rows] = self._batch(codes[rows], position[rows], indices)
+        for begin in range(0, len(codes), CHUNK):
+            rows = slice(begin, begin + CHUNK)
+            result[rows] = self._batch(codes[rows], position[rows], indices)
         return result
 
     def _batch(
         self, codes: NDArray[np.uint8], position: NDArray[np.int64], indices: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        model = self.predictor.model
-        device = next(model.parameters()).device
-        ids, segments = (torch.from_numpy(ids).to(device) for ids in sequence_tokens(codes, model.config.k))
-        encoded = model.genebert.sequence_encoder(ids, segments).pooled
-        columns = []
-        for matrix in self._matrices(codes, position, indices):
-            logits = model.classify(encoded, model.genebert.region_encoder(matrix.to(device))).double()
-            columns.append((logits[:, 1] - logits[:, 0]).cpu().numpy())
-        return np.stack(columns, axis=1)
-
-    def _matrices(
-        self, codes: NDArray[np.uint8], position: NDArray[np.int64], indices: NDArray[np.int64]
-    ) -> Iterator[RegionMatrix]:
-        """Yield the region matrices of windows in one cell type after another."""
-        columns = self.predictor.model.config.region_columns
+        ensemble, scanner = self.predictor.ensemble, self.predictor.scanner
         if self.corpus is None:
-            yield tiles(self.predictor.scanner, codes, columns)
-            return
-        own = self.predictor.scanner.scan(codes)
-        for index in indices:
-            yield neighbourhood(self.corpus, np.full(len(codes), index), position, own, columns, codes.shape[1])
+            found = [ensemble.predict(Examples(codes, scanner))]
+        else:
+            place = Place(self.corpus, position, scanner.scan(codes))
+            found = list(ensemble.predict_in_cell_types(codes, place, indices))
+        return np.stack([np.log(one[:, 1]) - np.log(one[:, 0]) for one in found], axis=1)
 
     def score(self, pairs: list[Pair]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return log-odds of the reference and of the alternate windows: float64, shape (n, cell types) each."""
@@ -344,7 +323,7 @@ def _finish(scored: int, scorer: Scorer, reader: VcfReader, run: StageRun) -> Pa
         "alleles_skipped": dict(sorted(reader.skipped.counts.items())),
         "ref_mismatches": reader.skipped.examples,
         "cell_types": scorer.cell_types,
-        "class": scorer.predictor.classes[1],
+        "class": scorer.predictor.target.names[1],
         "window_width": scorer.predictor.width,
     }
     out = run.finish(metrics)

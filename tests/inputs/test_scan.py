@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from genebert.errors import UserError
 from genebert.inputs.scan import Scanner, evidence_table, log_odds, parse_background
-from genebert.schema import Motif, N, encode
+from genebert.schema import Motif, N, encode, reverse_complement
 
 PSEUDOCOUNT = 0.01
 LETTERS = "ACGT"
@@ -185,11 +185,68 @@ def test_both_strands_count_alike(gc: float) -> None:
     assert scan(motifs, *sequences, gc=gc) == scan(motifs, *map(toys.reverse_complement, sequences), gc=gc)
 
 
+def naive_tiles(motif: Motif, letters: str, tiles: int) -> list[int]:
+    """Evidence of a motif in each tile, by looking at every site, whose centre is an exact fraction."""
+    scores = naive_scores(motif)
+    table = naive_evidence(scores)
+    found = [0] * tiles
+    for start in range(len(letters) - motif.width + 1):
+        place = (Fraction(start) + Fraction(motif.width, 2)) * tiles / len(letters)
+        site = letters[start : start + motif.width]
+        for strand in (site, toys.reverse_complement(site)):
+            evidence = 0 if "N" in site else table[sum(map(dict.__getitem__, scores, strand))]
+            for tile in range(tiles):
+                if tile <= place <= tile + 1:
+                    found[tile] = max(found[tile], evidence)
+    return found
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    width=st.integers(1, 5),
+    letters=st.lists(st.text("ACGTACGTN", min_size=30, max_size=30), min_size=1, max_size=3),
+    length=st.integers(1, 30),
+    tiles=st.integers(1, 9),
+    seed=st.integers(0, 1000),
+)
+def test_tiles_are_those_of_a_loop_over_sites(
+    width: int, letters: list[str], length: int, tiles: int, seed: int
+) -> None:
+    motif = toys.random_motif("m", width, np.random.default_rng(seed))
+    cut = [row[:length] for row in letters]
+    codes = np.stack([encode(row).codes for row in cut])
+    found = Scanner([motif], PSEUDOCOUNT).scan_tiles(codes, tiles)
+    assert found.shape == (len(cut), tiles, 1) and found.dtype == np.uint8
+    assert found[..., 0].tolist() == [naive_tiles(motif, row, tiles) for row in cut]
+
+
+@pytest.mark.parametrize(("length", "tiles"), [(60, 1), (60, 16), (61, 16), (97, 7), (40, 40)])
+def test_tiles_of_a_reverse_complement_are_the_same_in_reverse_order(length: int, tiles: int) -> None:
+    """A hit between two tiles once belonged to the right one, on either strand."""
+    generator = np.random.default_rng(0)
+    scanner = Scanner([toys.random_motif(f"m{width}", width, generator) for width in range(1, 12)], PSEUDOCOUNT)
+    codes = generator.integers(0, 5, size=(70, length), dtype=np.uint8)
+    found = scanner.scan_tiles(codes, tiles)
+    assert (scanner.scan_tiles(reverse_complement(codes), tiles) == found[:, ::-1]).all()
+    assert (found.max(axis=1) == scanner.scan(codes)).all()  # no hit belongs to no tile
+
+
+def test_tiles_by_hand() -> None:
+    """GAC begins at 3: its centre is 4.5, in the second of three tiles of 3, and where two of 4.5 meet."""
+    scanner = Scanner([toys.consensus_motif("m", "GAC", 0.9)])
+    perfect = scanner.scan(encode("GAC").codes[None])[0, 0]
+    for letters, tiles, holding in (("AAAGACAAA", 3, [1]), ("AAAGACAAA", 2, [0, 1]), ("AAAGACAAAAAA", 6, [2])):
+        found = scanner.scan_tiles(encode(letters).codes[None], tiles)[0, :, 0]
+        assert np.flatnonzero(found == perfect).tolist() == holding
+
+
 def test_scan_is_the_same_however_sequences_are_batched() -> None:
     generator = np.random.default_rng(4)
     scanner = Scanner([toys.random_motif(f"m{i}", 7 + i, generator) for i in range(3)], PSEUDOCOUNT)
     codes = generator.integers(0, 5, size=(700, 512), dtype=np.uint8)  # more than one block of the scanner
     assert (scanner.scan(codes) == np.concatenate([scanner.scan(codes[i : i + 1]) for i in range(700)])).all()
+    tiles = scanner.scan_tiles(codes, 5)
+    assert (tiles[600:] == scanner.scan_tiles(codes[600:], 5)).all()
 
 
 def test_scan_of_nothing() -> None:
@@ -197,6 +254,8 @@ def test_scan_of_nothing() -> None:
     assert Scanner([motif]).scan(np.zeros((0, 30), dtype=np.uint8)).shape == (0, 1)
     assert Scanner([motif]).scan(np.zeros((3, 0), dtype=np.uint8)).tolist() == [[0]] * 3
     assert Scanner([]).scan(np.zeros((3, 30), dtype=np.uint8)).shape == (3, 0)
+    assert Scanner([motif]).scan_tiles(np.zeros((0, 30), dtype=np.uint8), 4).shape == (0, 4, 1)
+    assert Scanner([motif]).scan_tiles(np.zeros((1, 3), dtype=np.uint8), 4).tolist() == [[[0]] * 4]
 
 
 @pytest.mark.parametrize("gc", [0.5, 0.3, 0.6])

@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -20,6 +21,7 @@ from transformers import (
 from transformers.models.bert.modeling_bert import BertLayer
 from transformers.models.swin.modeling_swin import SwinStage
 
+from genebert.batches import RegionMatrix
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.model.config import GeneBertConfig
@@ -32,8 +34,10 @@ from genebert.model.genebert import (
     GeneBertForSequenceClassification,
     GeneBertModel,
     PretrainingOutput,
+    own_evidence,
     save_model,
 )
+from genebert.model.heads import PositionReadout
 from genebert.objectives import pretraining_losses
 from genebert.settings import CONFIGS, load_preset
 
@@ -48,6 +52,20 @@ def model_with_extras(motifs: int) -> GeneBertForPreTraining:
     model.genebert.region_encoder.signal_mean.fill_(4)
     model.genebert.region_encoder.signal_std.fill_(2)
     return model
+
+
+def random_codes(rows: int = 3, length: int = 60) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 4, size=(rows, length), dtype=np.uint8))
+
+
+def classifier_of(**changes: Any) -> GeneBertForSequenceClassification:
+    torch.manual_seed(0)
+    model = GeneBertForSequenceClassification(small(num_labels=3, dropout=0.0, **changes))
+    if model.summary is not None:
+        generator = torch.Generator().manual_seed(0)
+        codes = torch.randint(0, 4, (50, 60), generator=generator, dtype=torch.uint8)
+        model.summary.fit(codes, torch.randint(0, 255, (50, 6), generator=generator, dtype=torch.uint8))
+    return model.eval()
 
 
 def run(model: nn.Module, batch: Any) -> PretrainingOutput:
@@ -244,13 +262,121 @@ def test_pretrained_encoders_load_into_a_classifier_and_through_the_auto_classes
     classifier = GeneBertForSequenceClassification.from_pretrained(tmp_path, num_labels=3).eval()
     for name, value in pretrained.genebert.state_dict().items():
         assert torch.equal(value, classifier.genebert.state_dict()[name]), name
-    logits = classifier(*random_tokens(3), random_matrix(6))
+    for name, module in (("centre", 0), ("scale", 1), ("knots", 0)):  # of the summary, to be fitted
+        assert (getattr(classifier.summary, name) == module).all(), name
+    logits = classifier(*random_tokens(3), random_matrix(6), random_codes())
     assert logits.shape == (3, 3)
     assert torch.isfinite(logits).all()
     assert isinstance(AutoConfig.from_pretrained(tmp_path), GeneBertConfig)
     assert isinstance(AutoModel.from_pretrained(tmp_path), GeneBertModel)
     assert isinstance(AutoModelForPreTraining.from_pretrained(tmp_path), GeneBertForPreTraining)
     assert isinstance(AutoModelForSequenceClassification.from_pretrained(tmp_path), GeneBertForSequenceClassification)
+
+
+def windows() -> tuple[torch.Tensor, torch.Tensor, RegionMatrix, torch.Tensor]:
+    return *random_tokens(3), random_matrix(6), random_codes()
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "oriented": {"oriented": True, "window_length": 60},
+    "sequence": {"modalities": "sequence"},
+    "motifs": {"modalities": "motifs"},
+    "no region states": {"region_states": False},
+    "no summary": {"summary": False},
+    "no encoders": {"encoders": False},
+    "motifs of the window alone": {"encoders": False, "modalities": "motifs"},
+    "linear probe": {"summary": False, "linear_head": True},
+}
+options = pytest.mark.parametrize("name", OPTIONS)
+
+
+@options
+def test_a_classifier_averages_its_branches(name: str) -> None:
+    changes = OPTIONS[name]
+    model = classifier_of(**changes)
+    ids, segments, matrix, codes = windows()
+    with torch.no_grad():
+        branches = model.branches(ids, segments, matrix, codes)
+        assert branches.shape == (3, changes.get("summary", True) + changes.get("encoders", True), 3)
+        assert torch.equal(model(ids, segments, matrix, codes), branches.mean(dim=1))
+        encoded = model.sequence_states(ids, segments)
+        again = model.combine(encoded, matrix, model.summary_logits(codes, matrix))
+        assert torch.equal(again, branches)
+        one = model(ids[1:2], segments[1:2], RegionMatrix(*(part[1:2] for part in vars(matrix).values())), codes[1:2])
+    assert torch.allclose(one, branches.mean(dim=1)[1:2], atol=1e-5)
+
+
+@options
+def test_exactly_what_a_classifier_reads_is_trained(name: str) -> None:
+    model = classifier_of(**OPTIONS[name]).train()
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    model.requires_grad_(True)
+    model(*windows()).square().sum().backward()
+    with_gradient = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert trained == with_gradient != set()
+
+
+@options
+def test_a_classifier_is_moved_by_exactly_what_it_reads(name: str) -> None:
+    model = classifier_of(**OPTIONS[name])
+    ids, segments, matrix, codes = windows()
+    evidence = matrix.evidence.clone()
+    neighbours, own = ~matrix.own, matrix.own
+    evidence[neighbours] = 255 - evidence[neighbours]
+    around = dataclasses.replace(matrix, evidence=evidence)
+    evidence = matrix.evidence.clone()
+    evidence[own] = 255 - evidence[own]
+    centre = dataclasses.replace(matrix, evidence=evidence)
+    changed = {
+        "tokens": (ids.flip(0), segments, matrix, codes),
+        "codes": (ids, segments, matrix, codes.flip(0)),
+        "neighbours": (ids, segments, around, codes),
+        "own motifs": (ids, segments, centre, codes),
+    }
+    with torch.no_grad():
+        plain = model(*windows())
+        moved = {what for what, inputs in changed.items() if not torch.equal(model(*inputs), plain)}
+    reads = {"all": {"tokens", "codes", "neighbours", "own motifs"}}
+    reads |= {
+        "oriented": reads["all"],
+        "sequence": {"tokens", "codes"},
+        "motifs": {"neighbours", "own motifs"},
+        "no region states": {"tokens", "codes", "own motifs"},
+        "no summary": {"tokens", "neighbours", "own motifs"},
+        "no encoders": {"codes", "own motifs"},
+        "motifs of the window alone": {"own motifs"},
+        "linear probe": {"tokens", "neighbours", "own motifs"},
+    }
+    assert moved == reads[name]
+
+
+@options
+def test_a_saved_classifier_computes_the_same(name: str, tmp_path: Path) -> None:
+    model = classifier_of(**OPTIONS[name])
+    save_model(model, tmp_path)
+    loaded = GeneBertForSequenceClassification.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        assert torch.allclose(loaded(*windows()), model(*windows()), atol=1e-6)
+
+
+def test_the_evidence_of_a_window_is_the_highest_of_its_own_columns() -> None:
+    matrix = random_matrix(6)
+    assert torch.equal(own_evidence(matrix), matrix.evidence[:, 3])
+    every = dataclasses.replace(matrix, own=torch.ones_like(matrix.own))
+    assert torch.equal(own_evidence(every), matrix.evidence.amax(dim=1))
+    assert own_evidence(matrix).dtype == torch.uint8
+
+
+def test_the_readout_of_positions_keeps_their_order() -> None:
+    torch.manual_seed(0)
+    readout = PositionReadout(16)
+    states = torch.randn(2, 10, 16)
+    found = readout(states).view(2, 10, PositionReadout.CHANNELS)
+    assert torch.allclose(readout(states.flip(1)).view_as(found), found.flip(1))
+    norm, narrow = readout.narrow
+    assert torch.allclose(found[1, 4], narrow(norm(states[1, 4])), atol=1e-6)
+    assert classifier_of().positions is None  # where windows have no direction, no place is like another's
 
 
 def test_without_a_stem_the_sequence_encoder_is_bert() -> None:

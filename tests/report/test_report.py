@@ -16,6 +16,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 from toys import consensus_motif, corpus_of, write_corpus
 
+from genebert import calibration
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.inspect import inspect
@@ -175,6 +176,8 @@ def predictions(classes: list[str], n: int = 90) -> tuple[pd.DataFrame, list[dic
             area = roc_auc_score(label, table[f"{method}: {classes[1]}"])
             results.append({"method": method, "metric": "AUROC", **value(float(area))})
         results.append({"method": method, "metric": "accuracy", **value(0.5 + 0.1 * i)})
+    for name in classes:
+        table[f"calibrated: {name}"] = table[f"{METHODS[0]}: {name}"]
     return table, results
 
 
@@ -182,17 +185,19 @@ def make_predictor(out: Path, corpus: Path, model: Path, classes: list[str]) -> 
     table, results = predictions(classes)
     curves = pd.DataFrame(
         [
-            {"step": step, "cross_entropy": 0.7, "valid_loss": loss, "method": method, "seed": seed}
+            {"step": step, "prediction": 0.7, "valid_prediction": loss, "method": method, "seed": seed}
             for method in METHODS[:2]
             for seed in (0, 1)
             for step, loss in ((10, np.nan), (20, 0.65))
         ]
     )
     metrics = {
-        "classes": classes,
+        "target": {"kind": "classes", "names": classes, "centre": 0.0, "scale": 1.0},
         "window_width": 100,
         "per_cell_type": len(classes) == 2,
         "rows": {"train": 200, "valid": 80, "test": len(table)},
+        "test_rows_sharing_32_bases": 7,
+        "calibration": {"temperature": 1.25, "error_before": 0.061, "error_after": 0.043},
         "results": results,
     }
 
@@ -629,11 +634,11 @@ def test_a_cell_type_with_one_class_has_no_auroc() -> None:
 
 def test_reliability_bins_hold_the_rows_in_order() -> None:
     score = np.linspace(0, 1, 20)
-    bins = compare.reliability((score > 0.5).astype(np.int64), score, bins=4)
+    bins = calibration.reliability((score > 0.5).astype(np.int64), score, bins=4)
     assert bins["n"].tolist() == [5, 5, 5, 5]
     assert bins["observed"].tolist() == [0, 0, 1, 1]
     assert ((bins["low"] <= bins["observed"]) & (bins["observed"] <= bins["high"])).all()
-    assert compare.wilson(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)  # Wilson (1927), 5 of 10
+    assert calibration.wilson(0.5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)  # Wilson (1927), 5 of 10
 
 
 def test_the_locus_is_the_densest_stretch_of_a_training_chromosome() -> None:

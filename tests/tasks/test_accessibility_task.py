@@ -11,9 +11,10 @@ from genebert.corpus.build import prepare
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.schema import SPLITS
-from genebert.settings import LabelsSettings
-from genebert.tasks.accessibility import accessibility_windows
+from genebert.tasks.accessibility import Accessibility
 from genebert.tasks.labels import labels
+
+TASK = Accessibility(out=Path("out"), corpus=Path("toy"), genome=Path("toy.fa"))
 
 
 def test_labels_are_the_corpus_accessibility_balanced_by_cell_type_and_split(toy: Corpus, toy_labels: Path) -> None:
@@ -32,7 +33,7 @@ def test_labels_are_the_corpus_accessibility_balanced_by_cell_type_and_split(toy
 def test_labels_divided_by_cell_types_alone_are_refused(toy_world: toys.World, tmp_path: Path) -> None:
     held_out = {"valid_chromosomes": [], "test_chromosomes": [], "test_cell_types": ["T"]}
     corpus = prepare(toy_world.settings(tmp_path / "corpus", **held_out))
-    chosen = LabelsSettings(out=tmp_path / "out", task="accessibility", corpus=corpus, genome=toy_world.genome)
+    chosen = Accessibility(out=tmp_path / "out", corpus=corpus, genome=toy_world.genome)
     with pytest.raises(UserError, match=r"test: the corpus holds no chromosome out.* by cell type alone are not") as e:
         labels(chosen)
     assert "--test-chromosomes" in str(e.value) and "--valid-chromosomes" in str(e.value)
@@ -52,8 +53,7 @@ def test_rows_keep_to_the_parts_of_regions_and_cell_types(seed: int) -> None:
     generator = np.random.default_rng(seed)
     names = generator.permutation([f"cell{i}" for i in range(4)]).tolist()
     corpus = toys.random_corpus(generator, valid_cell_types=names[:1], test_cell_types=names[1:2])
-    settings = LabelsSettings(out=Path("out"), task="accessibility", corpus=Path("toy"), genome=Path("toy.fa"))
-    table = accessibility_windows(settings, corpus)
+    table = TASK.table(corpus)
     allowed = {name: set(SPLITS) for name in names} | {names[0]: {"valid"}, names[1]: {"test"}}
     split_of = {(row.chrom, row.start): row.split for row in corpus.regions.itertuples()}
     for row in table.itertuples():
@@ -69,8 +69,7 @@ def test_a_region_of_no_split_is_in_no_row() -> None:
         test=["chr2"],
         test_cell_types=["b"],
     )
-    settings = LabelsSettings(out=Path("out"), task="accessibility", corpus=Path("toy"), genome=Path("toy.fa"))
-    table = accessibility_windows(settings, corpus)
+    table = TASK.table(corpus)
     assert corpus.regions["split"].tolist() == ["train", "train", "none", "none"] + ["test"] * 4
     train = table[table["split"] == "train"]
     # Of the two regions left, c has both, so that there is no negative; b is held out, and no training row is its.

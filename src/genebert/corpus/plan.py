@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from genebert.console import say
 from genebert.corpus import splits
 from genebert.corpus.block import Windows, base_counts, block_size, sketch_block
+from genebert.corpus.chromosomes import held_out_chromosomes
 from genebert.corpus.estimate import Estimate, estimate
 from genebert.corpus.regions import DROPPED, Rules, groups_of_chromosomes, peaks_of_chromosome, regions_of_chromosomes
 from genebert.corpus.signal import Accessibility, Place, Source
 from genebert.corpus.work import Arrays, Results, Work
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.archetypes import cluster_motifs, order_by_similarity
-from genebert.inputs.genome import Genome, match_chromosomes
+from genebert.inputs.genome import Genome
 from genebert.inputs.intervals import read_annotation
 from genebert.inputs.motifs import read_motifs
 from genebert.inputs.scan import Scanner, parse_background
@@ -93,7 +94,7 @@ def plan(settings: CorpusInputs, source: Source, genome: Genome, work: Work) -> 
     Raises:
         UserError: see `prepare`.
     """
-    valid, test = _held_out_chromosomes(settings, genome)
+    valid, test = held_out_chromosomes(settings.valid_chromosomes, settings.test_chromosomes, genome.lengths)
     gc = parse_background(settings.background)
     if settings.max_shared_kmers is not None:
         splits.check_installed()
@@ -260,30 +261,6 @@ def _read_blacklist(settings: CorpusInputs, genome: Genome) -> pd.DataFrame:
     if settings.blacklist is None:
         return pd.DataFrame({"chrom": [], "start": [], "end": []})
     return read_annotation(settings.blacklist, genome.lengths).table[["chrom", "start", "end"]]
-
-
-def _held_out_chromosomes(settings: CorpusInputs, genome: Genome) -> tuple[list[str], list[str]]:
-    asked = {
-        "--valid-chromosomes": settings.valid_chromosomes,
-        "--test-chromosomes": settings.test_chromosomes,
-    }
-    found = Problems("The splits cannot be made:")
-    mapped = {option: match_chromosomes(names, genome.lengths) for option, names in asked.items()}
-    for option, names in asked.items():
-        for name in names:
-            if name not in mapped[option]:
-                found.add(
-                    option,
-                    f"the genome has no chromosome {name!r}; it has {', '.join(list(genome.lengths)[:12])}",
-                    "Correct the name.",
-                )
-    valid, test = (
-        sorted({mapped[option][name] for name in names if name in mapped[option]}) for option, names in asked.items()
-    )
-    for name in sorted(set(valid) & set(test)):
-        found.add(name, "the chromosome is given for validation and for testing", "Name it once.")
-    found.raise_any()
-    return valid, test
 
 
 def check_splits(split: NDArray[np.uint8], settings: CorpusInputs) -> None:

@@ -451,7 +451,8 @@ def _read_any_rows(path: Path) -> pd.DataFrame:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV or TSV with a header as text, plus the 1-based `line` of each row.
+    """Read a CSV or TSV with a header as text, plus the 1-based `line` of each row; column names are in lower case, but
+    for what follows a colon (`label:K562`).
 
     Raises:
         UserError: it cannot be read, or rows differ in length.
@@ -462,7 +463,7 @@ def read_table(path: Path) -> pd.DataFrame:
         rows = list(csv.reader(lines, delimiter=delimiter))
     except csv.Error as error:
         raise UserError(problem(path, f"it is no CSV or TSV ({error})", "Correct it.")) from None
-    header = [name.strip().lstrip("#").lower() for name in rows[0]]
+    header = [_column_name(cell) for cell in rows[0]]
     found = Problems(f"The table {path} cannot be used:")
     if len(set(header)) != len(header):
         found.add("line 1", f"column names repeat: {', '.join(header)}", "Give every column its own name.")
@@ -479,3 +480,8 @@ def read_table(path: Path) -> pd.DataFrame:
     found.raise_any()
     table = pd.DataFrame([row for _, row in kept], columns=header, dtype=object)
     return table.assign(line=[number for number, _ in kept])
+
+
+def _column_name(cell: str) -> str:
+    kind, colon, name = cell.strip().lstrip("#").partition(":")
+    return kind.lower() + colon + name

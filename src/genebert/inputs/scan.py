@@ -148,45 +148,76 @@ class Scanner:
             uint8, shape (n, motifs): -log10 p of the best hit that lies wholly inside the sequence and covers
             no N, on either strand, in steps of 1/16, clipped at 255; 0 where there is no such hit.
         """
+        return self.scan_tiles(codes, 1)[:, 0]
+
+    def scan_tiles(self, codes: NDArray[np.uint8], tiles: int) -> NDArray[np.uint8]:
+        """Return the motif evidence of consecutive tiles of sequences of equal length.
+
+        A sequence is cut into tiles of equal length, and a hit belongs to the tile that holds its centre (to both where
+        it lies on their border), whichever tiles it covers else. So the reverse complement of a sequence has the same
+        evidence, its tiles in reverse order.
+
+        Args:
+            codes: base codes, uint8, shape (n, length).
+            tiles: number of tiles.
+
+        Returns:
+            uint8, shape (n, tiles, motifs): as `scan` returns it, of the best hit of each tile.
+        """
         n, length = codes.shape
-        evidence = np.zeros((n, len(self.motifs)), dtype=np.uint8)
+        evidence = np.zeros((n, tiles, len(self.motifs)), dtype=np.uint8)
         lanes = _lanes()
         step = lanes * max(1, _SCAN_BASES // max(1, lanes * length))
         for start in range(0, n if evidence.size and length else 0, step):
             block = codes[start : start + step]
             padded = np.full((-(-len(block) // lanes) * lanes, length), N, dtype=np.uint8)
             padded[: len(block)] = block
-            evidence[start : start + step] = self._evidence(self._best_scores(padded))[: len(block)]
+            evidence[start : start + step] = self._evidence(self._best_scores(padded, tiles))[: len(block)]
         return evidence
 
-    def _best_scores(self, codes: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the best score of each motif in each of n sequences, float32, shape (motifs, n).
+    def _best_scores(self, codes: NDArray[np.uint8], tiles: int) -> NDArray[np.float32]:
+        """Return the best score of each motif in each tile of n sequences, float32, shape (tiles, motifs, n).
 
         n is a multiple of the number of lanes, so that every sequence lies in one lane of lightmotif's layout,
         where scores of the same place in different lanes are neighbours in memory.
+
+        Args:
+            codes: base codes, uint8, shape (n, length).
+            tiles: number of tiles.
         """
         length, lanes = codes.shape[1], _lanes()
         striped = lightmotif.EncodedSequence(decode(codes.reshape(-1))).stripe()
         either = np.empty((len(codes) // lanes, length, lanes), dtype=np.float32)
-        best = np.full((len(self.motifs), len(codes)), SCORE_OF_N, dtype=np.float32)
+        best = np.full((tiles, len(self.motifs), len(codes)), SCORE_OF_N, dtype=np.float32)
         for i, motif in enumerate(self.motifs):
             places = length - motif.width + 1
-            if places > 0:
-                strands = [np.asarray(matrix.calculate(striped)).T for matrix in self._strands[i]]
-                np.maximum(strands[0].reshape(either.shape), strands[-1].reshape(either.shape), out=either)
-                best[i] = _maximum(either[:, :places]).T.reshape(-1)
+            if places <= 0:
+                continue
+            strands = [np.asarray(matrix.calculate(striped)).T for matrix in self._strands[i]]
+            np.maximum(strands[0].reshape(either.shape), strands[-1].reshape(either.shape), out=either)
+            for tile in range(tiles):
+                first, end = _hits_in(tile, tiles, length, motif.width)
+                if first < end:
+                    best[tile, i] = _maximum(either[:, first:end]).T.reshape(-1)
         return best
 
     def _evidence(self, best: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Return the evidence of scores: uint8, shape (n, tiles, motifs); best: shape (tiles, motifs, n)."""
         tables, starts = self._tables
         steps = np.maximum(best - self._lowest, 0).astype(np.int64)
-        return tables[starts + steps].T
+        return tables[starts + steps].transpose(2, 0, 1)
 
 
 @cache
 def _lanes() -> int:
     """Return the number of stretches that lightmotif scores side by side, which depends on the processor."""
     return len(np.asarray(lightmotif.stripe("N")))
+
+
+def _hits_in(tile: int, tiles: int, length: int, width: int) -> tuple[int, int]:
+    """Return where the hits begin whose centres lie in a tile: the first place, and the one after the last."""
+    left, right = (2 * length * edge - width * tiles for edge in (tile, tile + 1))  # of a place times 2 * tiles
+    return max(-(-left // (2 * tiles)), 0), min(right // (2 * tiles), length - width) + 1
 
 
 def _maximum(values: NDArray[np.float32]) -> NDArray[np.float32]:

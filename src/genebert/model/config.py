@@ -5,6 +5,8 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
 
+from genebert.settings import Modalities
+
 
 class GeneBertConfig(PretrainedConfig):
     """Sizes of the network.
@@ -23,7 +25,16 @@ class GeneBertConfig(PretrainedConfig):
         projection_dim: width of the space of SRM.
         region_decoder: with the mask token and the decoder of masked region modelling.
         signal_head: with the head that predicts a region's signal in a cell type.
-        num_labels: classes of a classifier (of the base class).
+        modalities: what a classifier reads: "both", "sequence", or "motifs" (the region matrix).
+        encoders: whether a classifier reads the states of the encoders; else the summary of the window alone.
+        region_states: whether it reads the states of the region encoder; else only the window's own motifs.
+        summary: whether it reads the summary (see `model.summary`).
+        word_lengths: of the k-mers that the summary counts.
+        oriented: whether its windows are aligned and have a direction (promoters, splice sites), so that positions and
+            strands are told apart.
+        window_length: length of its windows in bp; needed if they are oriented.
+        linear_head: whether its head over the encoders is linear.
+        num_labels: outputs of a classifier (of the base class).
     """
 
     model_type = "genebert"
@@ -47,6 +58,14 @@ class GeneBertConfig(PretrainedConfig):
         projection_dim: int = 128,
         region_decoder: bool = False,
         signal_head: bool = False,
+        modalities: Modalities = "both",
+        encoders: bool = True,
+        region_states: bool = True,
+        summary: bool = True,
+        word_lengths: Sequence[int] = (4, 5, 6),
+        oriented: bool = False,
+        window_length: int = 0,
+        linear_head: bool = False,
         **kwargs: Any,
     ) -> None:
         self.k = k
@@ -66,7 +85,25 @@ class GeneBertConfig(PretrainedConfig):
         self.projection_dim = projection_dim
         self.region_decoder = region_decoder
         self.signal_head = signal_head
+        self.modalities = modalities
+        self.encoders = encoders
+        self.region_states = region_states
+        self.summary = summary
+        self.word_lengths = list(word_lengths)
+        self.oriented = oriented
+        self.window_length = window_length
+        self.linear_head = linear_head
         super().__init__(**kwargs)
+
+    @property
+    def reads_sequence(self) -> bool:
+        """Whether a classifier reads the sequence."""
+        return self.modalities != "motifs"
+
+    @property
+    def reads_motifs(self) -> bool:
+        """Whether a classifier reads motifs."""
+        return self.modalities != "sequence"
 
     @property
     def patch_grid(self) -> tuple[int, int]:

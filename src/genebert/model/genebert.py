@@ -21,9 +21,17 @@ from transformers.utils import ModelOutput
 from genebert.batches import PretrainingBatch, RegionMatrix
 from genebert.errors import UserError, problem
 from genebert.model.config import GeneBertConfig
-from genebert.model.heads import AdjacencyHead, ClassificationHead, HiddenBaseHead, MatchingHead, RegionDecoder
+from genebert.model.heads import (
+    AdjacencyHead,
+    ClassificationHead,
+    HiddenBaseHead,
+    MatchingHead,
+    PositionReadout,
+    RegionDecoder,
+)
 from genebert.model.region_encoder import RegionEncoder
 from genebert.model.sequence_encoder import SequenceEncoder, SequenceOutput
+from genebert.model.summary import Summary, SummaryHead
 
 TASKS = ("mgm", "ngsp", "srm", "mrm", "rc", "accessibility")
 """The three tasks of the paper, then masked region modelling, reverse-complement consistency and accessibility."""
@@ -131,6 +139,10 @@ class GeneBertPreTrainedModel(PreTrainedModel):
             init.normal_(embeddings.patch_embeddings.projection.bias, std=0.02)
             if embeddings.mask_token is not None:
                 init.normal_(embeddings.mask_token, std=0.02)
+        elif isinstance(module, Summary):
+            init.zeros_(module.centre)
+            init.ones_(module.scale)
+            init.zeros_(module.knots)
         elif isinstance(module, HiddenBaseHead):
             init.zeros_(module.bias)
         elif isinstance(module, MatchingHead):
@@ -332,26 +344,121 @@ class GeneBertForPreTraining(GeneBertPreTrainedModel):
 
 
 class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
-    """Both encoders with a classifier over their concatenated pooled vectors."""
+    """Classes, labels or a number from windows: two branches, whose logits are averaged.
+
+    One branch reads the states of the encoders, the other the summary of the window (`model.summary`), as in wide and
+    deep learning (Cheng et al. 2016). Each is trained by itself too, so that neither leaves the work to the other.
+    """
 
     def __init__(self, config: GeneBertConfig) -> None:
         super().__init__(config)
         self.genebert = GeneBertModel(config)
-        self.classifier = ClassificationHead(self.genebert.width, config.hidden_size, config.num_labels, config.dropout)
+        labels, hidden = config.num_labels, config.hidden_size
+        reads_positions = config.encoders and config.oriented and config.reads_sequence
+        self.positions = PositionReadout(hidden) if reads_positions else None
+        self.classifier = (
+            ClassificationHead(self._states_width(config), hidden, labels, config.dropout, linear=config.linear_head)
+            if config.encoders
+            else None
+        )
+        self.summary = Summary(config) if config.summary else None
+        self.summary_classifier = (
+            SummaryHead(self.summary.width, self.SUMMARY_HIDDEN, labels, self.SUMMARY_DROPOUT) if self.summary else None
+        )
         self.post_init()
+        self._freeze_unused()
 
-    def forward(self, input_ids: torch.Tensor, segment_ids: torch.Tensor, matrix: RegionMatrix) -> torch.Tensor:
-        """Return class logits, shape (b, labels), of sequences and their region matrices.
+    SUMMARY_HIDDEN = 256
+    SUMMARY_DROPOUT = (0.6, 0.5)
+
+    def _states_width(self, config: GeneBertConfig) -> int:
+        width = self.genebert.sequence_width if config.reads_sequence else 0
+        if self.positions is not None:
+            width += PositionReadout.CHANNELS * (config.window_length - 2 * config.k + 5)
+        return width + (self.genebert.region_encoder.width if self.reads_region_states else 0)
+
+    @property
+    def reads_region_states(self) -> bool:
+        """Whether the region encoder is used."""
+        return bool(self.config.encoders and self.config.region_states and self.config.reads_motifs)
+
+    def _freeze_unused(self) -> None:
+        used = {"sequence_encoder": self.config.encoders and self.config.reads_sequence}
+        used["region_encoder"] = self.reads_region_states
+        for name, is_used in used.items():
+            if not is_used:
+                getattr(self.genebert, name).requires_grad_(False)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        segment_ids: torch.Tensor,
+        matrix: RegionMatrix | None = None,
+        codes: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return logits, shape (b, labels).
 
         States and attentions are to be had from `genebert`, the model without the classifier.
-        """
-        output = self.genebert(input_ids, segment_ids, matrix)
-        return self.classify(output.sequence, output.region)
 
-    def classify(self, sequence: torch.Tensor, region: torch.Tensor) -> torch.Tensor:
-        """Return class logits of pooled vectors: one sequence encoded once can be paired with many region matrices."""
-        logits: torch.Tensor = self.classifier(torch.cat([sequence, region], dim=-1))
+        Args:
+            input_ids, segment_ids: tokens and their segments, int64, shape (b, tokens).
+            matrix: region matrices; None if motifs are not read.
+            codes: base codes, uint8, shape (b, length); None if there is no summary.
+        """
+        return self.branches(input_ids, segment_ids, matrix, codes).mean(dim=1)
+
+    def branches(
+        self,
+        input_ids: torch.Tensor,
+        segment_ids: torch.Tensor,
+        matrix: RegionMatrix | None = None,
+        codes: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the logits of each branch, float32, shape (b, branches, labels); for the arguments see `forward`."""
+        sequence = self.sequence_states(input_ids, segment_ids)
+        return self.combine(sequence, matrix, self.summary_logits(codes, matrix))
+
+    def sequence_states(self, input_ids: torch.Tensor, segment_ids: torch.Tensor) -> torch.Tensor | None:
+        """Return what the classifier reads of the sequence encoder, shape (b, width), or None if it does not."""
+        if not (self.config.encoders and self.config.reads_sequence):
+            return None
+        encoded = self.genebert(input_ids, segment_ids)
+        pooled: torch.Tensor = encoded.sequence
+        if self.positions is None:
+            return pooled
+        return torch.cat([pooled, self.positions(encoded.last_hidden_state)], dim=1)
+
+    def summary_logits(self, codes: torch.Tensor | None, matrix: RegionMatrix | None) -> torch.Tensor | None:
+        """Return the logits of the summary, shape (b, labels), or None if there is none."""
+        if self.summary is None or self.summary_classifier is None:
+            return None
+        assert codes is not None
+        evidence = None if matrix is None else own_evidence(matrix)
+        logits: torch.Tensor = self.summary_classifier(self.summary(codes, evidence))
         return logits
+
+    def combine(
+        self, sequence: torch.Tensor | None, matrix: RegionMatrix | None, summary: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return the logits of each branch: a sequence encoded once can be paired with many region matrices.
+
+        Args:
+            sequence: as `sequence_states` returned it.
+            matrix: region matrices.
+            summary: as `summary_logits` returned it.
+        """
+        found = [] if summary is None else [summary.float()]
+        if self.classifier is not None:
+            states = [] if sequence is None else [sequence]
+            if self.reads_region_states:
+                states.append(self.genebert.region_encoder(matrix))
+            found.append(self.classifier(torch.cat(states, dim=-1)).float())
+        return torch.stack(found, dim=1)
+
+
+def own_evidence(matrix: RegionMatrix) -> torch.Tensor:
+    """Return the best evidence of each motif in the columns of the windows themselves: uint8, shape (b, motifs)."""
+    return (matrix.evidence * matrix.own[..., None]).amax(dim=1)
 
 
 def _joined(first: RegionMatrix, second: RegionMatrix) -> RegionMatrix:

@@ -115,6 +115,21 @@ class MatchingHead(nn.Module):
         return nn.functional.normalize(self.region(pooled).float(), dim=-1)
 
 
+class PositionReadout(nn.Module):
+    """A few numbers of each token, in order: where windows are aligned, it counts what is where."""
+
+    CHANNELS = 8
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.narrow = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, self.CHANNELS))
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Return vectors, shape (b, tokens * 8), of states, shape (b, tokens, hidden)."""
+        narrow: torch.Tensor = self.narrow(states)
+        return narrow.flatten(1)
+
+
 class RegionDecoder(nn.Module):
     """Reconstructs region matrices: a linear map from each last Swin state to the pixels that it covers.
 
@@ -143,13 +158,13 @@ class RegionDecoder(nn.Module):
 
 
 class ClassificationHead(nn.Module):
-    """Classes, or numbers, from both modalities: one hidden layer over the concatenated pooled vectors."""
+    """Classes, or numbers, from pooled vectors: one hidden layer, or none."""
 
-    def __init__(self, width: int, hidden: int, labels: int, dropout: float) -> None:
+    def __init__(self, width: int, hidden: int, labels: int, dropout: float, *, linear: bool = False) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            BatchNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, labels)
-        )
+        one = [nn.Linear(width, labels)]
+        two = [nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, labels)]
+        self.layers = nn.Sequential(BatchNorm(width), *(one if linear else two))
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """Return logits, shape (b, labels), of pooled vectors, shape (b, width)."""

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
@@ -80,28 +79,6 @@ def precision_recall(label: NDArray[np.int64], score: Numbers) -> Curve:
     """Return recall, precision and average precision; label: 0 or 1, score: both of shape (n,)."""
     precision, recall, _ = precision_recall_curve(label, score)
     return Curve(recall[::-1], precision[::-1], float(average_precision_score(label, score)))
-
-
-def reliability(label: NDArray[np.int64], score: Numbers, bins: int = 10) -> pd.DataFrame:
-    """Compare probabilities with what happened, in bins that hold equally many rows.
-
-    Returns:
-        DataFrame with predicted (mean probability), observed (fraction of the second class), low and high
-        (95% Wilson interval), n.
-    """
-    order = np.argsort(score, kind="stable")
-    rows = []
-    for part in np.array_split(order, min(bins, len(order))):
-        low, high = wilson(float(label[part].mean()), len(part))
-        rows.append((score[part].mean(), label[part].mean(), low, high, len(part)))
-    return pd.DataFrame(rows, columns=["predicted", "observed", "low", "high", "n"])
-
-
-def wilson(fraction: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Return the 95% Wilson interval of a fraction of n."""
-    centre = (fraction + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(fraction * (1 - fraction) / n + z**2 / (4 * n**2))
-    return min(float(centre - half), fraction), max(float(centre + half), fraction)
 
 
 def auroc_interval(label: NDArray[np.int64], score: Numbers) -> Estimate:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from genebert.calibration import reliability
 from genebert.metrics import Estimate
 from genebert.report.canvas import (
     BLACK,
@@ -33,7 +34,7 @@ from genebert.report.canvas import (
     symmetric,
     thousands,
 )
-from genebert.report.compare import Curve, Scores, precision_recall, reliability, roc
+from genebert.report.compare import Curve, Scores, precision_recall, roc
 from genebert.report.content import Panel
 from genebert.schema import SPLITS
 
@@ -349,6 +350,20 @@ def reliability_curves(label: NDArray[np.int64], scores: Scores) -> Panel:
         axes.legend(loc="upper center", bbox_to_anchor=(0.42, -0.24))
 
     return panel("Reliability: observed fraction against predicted probability for each method.", (THIRD, 2.75), draw)
+
+
+def scatter(title: str, true: NDArray[np.float64], predicted: NDArray[np.float64]) -> Panel:
+    """Draw predicted against true numbers; dashed, where they are equal."""
+
+    def draw(figure: Canvas) -> None:
+        axes = figure.subplots()
+        low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
+        axes.plot([low, high], [low, high], color=GREY, linestyle="--", linewidth=0.8)
+        axes.scatter(true, predicted, s=3, color=BLUE, alpha=0.4, linewidths=0, rasterized=True)
+        axes.set_title(shorten(title))
+        _square(axes, "True", "Predicted")
+
+    return panel(f"Predicted against true numbers of {title}.", (THIRD, THIRD), draw)
 
 
 def by_cell_type(methods: Mapping[str, Mapping[str, Estimate]]) -> Panel:

@@ -1,4 +1,4 @@
-"""Accessibility: is a region accessible in a cell type? The labels come from the corpus itself.
+"""Accessibility: is a region accessible in a cell type? The labels come from a corpus.
 
 A training cell type is asked about in every split, a held-out one in the regions of its own split only: rows for
 training hold neither held-out regions nor held-out cell types, and rows for testing that name a held-out cell type
@@ -8,34 +8,48 @@ The network sees the region's sequence, its motif evidence, and which other regi
 type, but never the region's own accessibility (see `batches.neighbourhood`).
 """
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from genebert.corpus.store import Corpus
 from genebert.schema import SPLITS
-from genebert.settings import LabelsSettings
+from genebert.tasks.base import LabelTable, Sources, Task
+from genebert.tasks.on_genome import sort_windows
 
 
-def accessibility_windows(settings: LabelsSettings, corpus: Corpus) -> pd.DataFrame:
-    """Return regions labelled by their accessibility in a cell type: as many accessible as not, per cell type and
-    split.
+class Accessibility(Task):
+    """Label regions of a corpus by their accessibility in a cell type, as many accessible as not.
 
-    Returns:
-        DataFrame with chrom, start, end (0-based, half-open), cell_type, label (1 accessible, 0 not), split.
+    Columns: chrom, start, end, cell_type, label (1 accessible, 0 not), split. Balanced per cell type and split.
     """
-    generator = np.random.default_rng(settings.seed)
-    tables = []
-    for index, cell_type in enumerate(corpus.cell_types):
-        accessible = np.zeros(len(corpus.regions), dtype=bool)
-        accessible[corpus.accessible(index)] = True
-        for split in _splits_of(corpus.cell_type_part[index]):
-            groups = [np.flatnonzero((corpus.split == split) & (accessible == label)) for label in (False, True)]
-            size = min(settings.per_cell_type, *map(len, groups))
-            for label, group in enumerate(groups):
-                chosen = np.sort(generator.choice(group, size, replace=False))
-                tables.append(corpus.regions.iloc[chosen].assign(cell_type=cell_type, label=label))
-    table = pd.concat(tables, ignore_index=True)[["chrom", "start", "end", "cell_type", "label", "split"]]
-    return table.sort_values(["chrom", "start", "cell_type"]).reset_index(drop=True)
+
+    genome: Path = Field(description="genome of the corpus: FASTA (plain or bgzip) or 2bit")
+    corpus: Path = Field(description="folder made by prepare")
+    per_cell_type: int = Field(400, ge=2, description="most windows of each label per cell type and split")
+
+    def windows(self, sources: Sources) -> LabelTable:
+        """Return regions labelled 1 (accessible) or 0 in a cell type, with their split."""
+        assert sources.corpus is not None, "--corpus is required"
+        return LabelTable(self.table(sources.corpus))
+
+    def table(self, corpus: Corpus) -> pd.DataFrame:
+        """Return the table of `windows`."""
+        generator = np.random.default_rng(self.seed)
+        tables = []
+        for index, cell_type in enumerate(corpus.cell_types):
+            accessible = np.zeros(len(corpus.regions), dtype=bool)
+            accessible[corpus.accessible(index)] = True
+            for split in _splits_of(corpus.cell_type_part[index]):
+                groups = [np.flatnonzero((corpus.split == split) & (accessible == label)) for label in (False, True)]
+                size = min(self.per_cell_type, *map(len, groups))
+                for label, group in enumerate(groups):
+                    chosen = np.sort(generator.choice(group, size, replace=False))
+                    tables.append(corpus.regions.iloc[chosen].assign(cell_type=cell_type, label=label))
+        table = pd.concat(tables, ignore_index=True)
+        return sort_windows(table[["chrom", "start", "end", "cell_type", "label", "split"]])
 
 
 def _splits_of(part: int) -> list[int]:

@@ -1,66 +1,110 @@
-"""The stage `labels`: annotation or a corpus becomes a table of labelled windows."""
+"""The stage `labels`: annotation, peaks, sequences or a corpus become a table of labelled windows."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from genebert.console import say
+from genebert.corpus.chromosomes import held_out_chromosomes
 from genebert.corpus.store import Corpus
 from genebert.errors import Problems
 from genebert.inputs.genome import Genome
 from genebert.schema import SPLITS, Split
-from genebert.settings import LabelsSettings
 from genebert.stage import open_stage
-from genebert.tasks.accessibility import accessibility_windows
-from genebert.tasks.base import LABELS_FILE
-from genebert.tasks.promoter import promoter_windows
+from genebert.target import CLASS, LABEL_PREFIX, label_names
+from genebert.tasks.base import Sources, Task
+from genebert.tasks.windows import COORDINATES, LABELS_FILE
 
 CHECKED_REGIONS = 64
+_FIRST = (*COORDINATES, "strand", "cell_type", "name", "sequence")
+"""Columns of labels.tsv before those of the target; the split comes last."""
 
 
-def labels(settings: LabelsSettings) -> Path:
-    """Make labels.tsv: labelled windows, split by the corpus' chromosomes.
+def labels(task: Task) -> Path:
+    """Make labels.tsv: labelled windows, divided into training, validation and test.
 
     Raises:
         UserError: an input cannot be used, or a split has no rows.
     """
-    corpus = Corpus.open(settings.corpus)
-    inputs = {"corpus": settings.corpus, "genome": settings.genome, "tss": settings.tss}
-    with open_stage("labels", settings, inputs) as run:
+    task.check_division()
+    corpus = Corpus.open(task.corpus) if task.corpus else None
+    with open_stage("labels", task, task.files()) as run:
         if run.finished:
             return run.out
-        with Genome(settings.genome) as genome:
-            check_genome(genome, corpus)
-            table = _windows(settings, corpus, genome)
-        _check_splits(table, corpus)
+        with _opened(task, corpus) as sources:
+            made = task.windows(sources)
+        table = made.table
+        if "split" not in table:
+            table = table.assign(split=task.split(table, sources))
+        _check_splits(table, sources)
+        table = table[sorted(table, key=_column_order)]
         table.to_csv(run.folder / LABELS_FILE, sep="\t", index=False)
-        counts = table.groupby(["split", "label"]).size()
         per_split = {split: int((table["split"] == split).sum()) for split in SPLITS}
-        per_label = {f"{split} {label}": int(n) for (split, label), n in counts.items()}
-        out = run.finish({"rows": len(table), "rows_per_split": per_split, "rows_per_split_and_label": per_label})
+        out = run.finish(
+            {
+                "rows": len(table),
+                "rows_per_split": per_split,
+                "rows_per_split_and_label": _count_labels(table),
+                "notes": made.notes,
+            }
+        )
+        for what, which in made.notes.items():
+            if which:
+                say(f"{what}: {which:,}" if isinstance(which, int) else f"{what}: {which}")
         say(f"{out}: {len(table):,} windows ({', '.join(f'{split} {n:,}' for split, n in per_split.items())})")
         return out
 
 
-def _windows(settings: LabelsSettings, corpus: Corpus, genome: Genome) -> pd.DataFrame:
-    if settings.task == "promoter":
-        return promoter_windows(settings, corpus, genome)
-    return accessibility_windows(settings, corpus)
+@contextmanager
+def _opened(task: Task, corpus: Corpus | None) -> Iterator[Sources]:
+    """Open the genome, and say which chromosomes are held out."""
+    with ExitStack() as stack:
+        genome = stack.enter_context(Genome(task.genome)) if task.genome else None
+        if corpus is not None:
+            if genome is not None:
+                check_genome(genome, corpus)
+            yield Sources(genome, corpus, corpus.valid_chromosomes, corpus.test_chromosomes)
+            return
+        asked = task.valid_chromosomes, task.test_chromosomes
+        lengths = genome.lengths if genome is not None else dict.fromkeys([*asked[0], *asked[1]], 0)
+        yield Sources(genome, None, *held_out_chromosomes(*asked, lengths))
 
 
-def _check_splits(table: pd.DataFrame, corpus: Corpus) -> None:
-    found = Problems(f"The labels cannot be divided by the chromosomes of {corpus.folder}:")
+def _column_order(name: str) -> int:
+    return _FIRST.index(name) if name in _FIRST else len(_FIRST) + (name == "split")
+
+
+def _count_labels(table: pd.DataFrame) -> dict[str, int]:
+    """Return for "split class", or "split label:NAME", how many rows have it."""
+    if CLASS in table:
+        sizes = table.groupby(["split", CLASS]).size()
+        return {f"{split} {label}": int(n) for (split, label), n in sizes.items()}
+    columns = [LABEL_PREFIX + name for name in label_names(table)]
+    positive = (table[columns].astype(str) == "1").groupby(table["split"]).sum()
+    return {f"{split} {column}": int(positive.loc[split, column]) for split in SPLITS for column in columns}
+
+
+def _check_splits(table: pd.DataFrame, sources: Sources) -> None:
+    found = Problems("The labels cannot be divided into training, validation and test:")
     for split in SPLITS:
         if not (table["split"] == split).any():
-            found.add(split, *_why_empty(split, corpus))
+            found.add(split, *_why_empty(split, sources))
     found.raise_any()
 
 
-def _why_empty(split: Split, corpus: Corpus) -> tuple[str, str]:
+def _why_empty(split: Split, sources: Sources) -> tuple[str, str]:
     """Return why a split has no rows, and a remedy."""
-    if split == "train" or getattr(corpus, f"{split}_chromosomes"):
-        return "no window lies on its chromosomes", "Prepare a corpus that holds other chromosomes out."
+    corpus, held_out = sources.corpus, {"valid": sources.valid_chromosomes, "test": sources.test_chromosomes}
+    if corpus is None and not any(held_out.values()):
+        return "it has no row", "Give other fractions, or rows of all three splits in the column `split`."
+    if split == "train" or held_out[split]:
+        remedy = "Prepare a corpus that holds other chromosomes out." if corpus else "Hold other chromosomes out."
+        return "no window lies on its chromosomes", remedy
+    if corpus is None:
+        return "no chromosome is held out for it", f"Give --{split}-chromosomes."
     what = "the corpus holds no chromosome out for it"
     if corpus.valid_cell_types or corpus.test_cell_types:
         what += ", and labels divided by cell type alone are not supported"

@@ -1,65 +1,92 @@
 """The section about a predictor."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from genebert.calibration import CALIBRATED, events
 from genebert.metrics import Estimate
 from genebert.report import figures, tables
 from genebert.report.canvas import HALF, THIRD
 from genebert.report.compare import Scores, auroc_by_cell_type, estimate, verdict
-from genebert.report.content import Figure, Panel, Prose, Section, Verdict, Verdicts
+from genebert.report.content import Figure, Prose, Section, Verdict, Verdicts
 from genebert.stage import Manifest
+from genebert.target import Target
 
 
 def predictor_section(manifest: Manifest, name: str) -> Section:
     """Describe a predictor: methods compared on the test rows, curves, cell types."""
-    metrics = manifest.metrics
+    metrics, target = manifest.metrics, Target.from_json(manifest.metrics["target"])
     methods = list(dict.fromkeys(row["method"] for row in metrics["results"]))
     predictions = read_predictions(manifest)
-    codes = {name: i for i, name in enumerate(metrics["classes"])}
-    label = predictions["label"].map(codes).to_numpy(np.int64)
-    chance = chance_levels(label)
+    truth = target.truth(predictions)
+    chance = chance_levels(truth) if target.kind == "classes" else {}
+    headline = [row for row in metrics["results"] if ":" not in row["metric"]]  # not those of single labels
     section = Section(
         f"Predictor {name}",
         [
-            _predictor_prose(metrics),
+            _predictor_prose(metrics, target),
             Verdicts(
                 [
-                    _method_verdict(metrics["results"], metric, methods, chance)
-                    for metric in dict.fromkeys(row["metric"] for row in metrics["results"])
+                    _method_verdict(headline, metric, methods, chance)
+                    for metric in dict.fromkeys(row["metric"] for row in headline)
                 ]
             ),
-            _method_dots(metrics, methods, chance),
+            _method_dots(metrics, headline, methods, chance),
             tables.methods(metrics),
         ],
     )
-    if len(metrics["classes"]) == 2:
-        section.blocks += _binary_figures(predictions, label, methods, metrics)
-    else:
-        section.blocks.append(_confusions(predictions, label, methods, metrics["classes"]))
-    section.blocks.append(_finetuning_curves(manifest, methods))
+    section.blocks += _figures_of(target, predictions, truth, methods, metrics)
+    section.blocks.append(_finetuning_curves(manifest, target, methods))
     return section
+
+
+def _figures_of(
+    target: Target, predictions: pd.DataFrame, truth: NDArray[Any], methods: Sequence[str], metrics: Mapping[str, Any]
+) -> list[Figure]:
+    if target.is_binary:
+        return _binary_figures(predictions, truth, methods, metrics)
+    if target.kind == "classes":
+        return [
+            _confusions(predictions, truth, methods, target.names),
+            _reliability(target, predictions, truth, metrics),
+        ]
+    if target.kind == "labels":
+        return [_reliability(target, predictions, truth, metrics)]
+    return [_scatters(predictions, truth[:, 0], methods)]
 
 
 def read_predictions(manifest: Manifest) -> pd.DataFrame:
     """Return the test rows with each method's probabilities; names are text even if they look numeric."""
-    words = {"label": str, "chrom": str, "cell_type": str, "split": str, "strand": str, "sequence": str}
-    return pd.read_csv(manifest.folder / "test_predictions.tsv", sep="\t", dtype=words, keep_default_na=False)
+    path = manifest.folder / "test_predictions.tsv"
+    words = {"label": str, "value": str, "chrom": str, "cell_type": str, "split": str, "strand": str, "sequence": str}
+    words |= {name: str for name in pd.read_csv(path, sep="\t", nrows=0) if str(name).startswith("label:")}
+    return pd.read_csv(path, sep="\t", dtype=words, keep_default_na=False)
 
 
-def _predictor_prose(metrics: Mapping[str, Any]) -> Prose:
+def _predictor_prose(metrics: Mapping[str, Any], target: Target) -> Prose:
     rows = metrics["rows"]
     neighbourhood = "accessible regions nearby in the row's cell type"
     columns = neighbourhood if metrics["per_cell_type"] else "tiles of the sequence itself"
     context = f"from the sequence and a region matrix whose columns are {columns}"
+    shared = metrics["test_rows_sharing_32_bases"]
+    calibration = metrics["calibration"]
+    calibrated = (
+        f" Log-odds are divided by a temperature of {calibration['temperature']:.2f}, chosen on the validation rows,"
+        f" which takes the calibration error of the test rows from {calibration['error_before']:.3f} to"
+        f" {calibration['error_after']:.3f}."
+        if calibration
+        else ""
+    )
+    kind = {"classes": "classes", "labels": "labels", "value": "a number:"}[target.kind]
     return Prose(
         f"{rows['train']:,} training, {rows['valid']:,} validation and {rows['test']:,} test windows of"
-        f" {metrics['window_width']:,} bp, classes {', '.join(metrics['classes'])}; predicted {context}. The"
-        " epoch was chosen on the validation rows; everything below is measured on the test rows."
+        f" {metrics['window_width']:,} bp, {kind} {', '.join(target.names)}; predicted {context}. The"
+        " epoch was chosen on the validation rows; everything below is measured on the test rows, of which"
+        f" {shared:,} share 32 bases or more with a training or validation row." + calibrated
     )
 
 
@@ -82,8 +109,12 @@ def _method_verdict(
     return verdict(metric, f"the {methods[0]} model", _of(results, metric, methods[0]), others)
 
 
-def _method_dots(metrics: Mapping[str, Any], methods: Sequence[str], chance: Mapping[str, float]) -> Figure:
-    results = metrics["results"]
+def _method_dots(
+    metrics: Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    methods: Sequence[str],
+    chance: Mapping[str, float],
+) -> Figure:
     colours = figures.colours_of(methods)
     panels = [
         figures.dots("", metric, {name: _of(results, metric, name) for name in methods}, chance.get(metric), colours)
@@ -96,7 +127,7 @@ def _method_dots(metrics: Mapping[str, Any], methods: Sequence[str], chance: Map
         caption=(
             f"Dots, mean over seeds; bars, 95% bootstrap interval over the n = {metrics['rows']['test']:,}"
             f" test rows. Seeds: {seeds}. Dashed: chance, which for accuracy is the share of the largest"
-            f" class, and for AUPRC that of class {metrics['classes'][-1]}. From scratch: the same network"
+            " class, and for AUPRC that of the last one. From scratch: the same network"
             " without pre-training. k-mer logistic regression: counts of short words of the same windows."
         ),
         columns=2,
@@ -106,24 +137,26 @@ def _method_dots(metrics: Mapping[str, Any], methods: Sequence[str], chance: Map
 def _binary_figures(
     predictions: pd.DataFrame, label: NDArray[np.int64], methods: Sequence[str], metrics: Mapping[str, Any]
 ) -> list[Figure]:
-    positive = metrics["classes"][1]
+    positive = metrics["target"]["names"][1]
     scores: Scores = {name: predictions[f"{name}: {positive}"].to_numpy(np.float64) for name in methods}
-    drawers: list[Callable[..., Panel]] = [
-        figures.roc_curves,
-        figures.precision_recall_curves,
-        figures.reliability_curves,
+    calibrated = {CALIBRATED: predictions[f"{CALIBRATED}: {positive}"].to_numpy(np.float64)}
+    panels = [
+        figures.roc_curves(label, scores),
+        figures.precision_recall_curves(label, scores),
+        figures.reliability_curves(label, {**scores, **calibrated}),
     ]
     said = [
         "Receiver operating characteristic, and its area.",
         "Precision against recall, and average precision; dashed, the share of the positive class.",
-        ("Reliability in ten bins of equally many rows, with 95% Wilson intervals; dashed, perfect calibration."),
+        "Reliability in ten bins of equally many rows, with 95% Wilson intervals; dashed, perfect calibration; "
+        "calibrated, what the predictor says.",
     ]
     caption = (
         f"Positive class: {positive}; n = {len(label):,} test rows, {label.sum():,} positive. Probabilities"
         " are averaged over seeds, so that with several seeds the areas can differ from the means in the"
         " table."
     )
-    found = [Figure("Ranking and calibration.", [draw(label, scores) for draw in drawers], said, caption, columns=3)]
+    found = [Figure("Ranking and calibration.", panels, said, caption, columns=3)]
     if metrics["per_cell_type"]:
         found += _cell_types(predictions["cell_type"].to_numpy(), label, scores)
     return found
@@ -169,10 +202,33 @@ def _confusions(
     )
 
 
-def _finetuning_curves(manifest: Manifest, methods: Sequence[str]) -> Figure:
+def _reliability(target: Target, predictions: pd.DataFrame, truth: NDArray[Any], metrics: Mapping[str, Any]) -> Figure:
+    """Draw how far the predictor's probabilities come true; of several classes, that of the predicted one."""
+    columns = [f"{CALIBRATED}: {name}" for name in target.names]
+    label, score = events(target, truth, predictions[columns].to_numpy(np.float64))
+    which = "of the predicted class" if target.kind == "classes" else "of all labels that are known"
+    return Figure(
+        "Calibration.",
+        [figures.reliability_curves(label, {CALIBRATED: score})],
+        caption=f"Probability {which} against how often it came true, in ten bins of equally many; bars, 95% Wilson"
+        " intervals; dashed, perfect calibration.",
+    )
+
+
+def _scatters(predictions: pd.DataFrame, true: NDArray[np.float64], methods: Sequence[str]) -> Figure:
+    panels = [figures.scatter(name, true, predictions[f"{name}: value"].to_numpy(np.float64)) for name in methods]
+    caption = f"n = {len(true):,} test rows; dashed, where both are equal. Predictions are averaged over seeds."
+    return Figure("Predicted against true numbers.", panels, caption=caption, columns=3)
+
+
+def _finetuning_curves(manifest: Manifest, target: Target, methods: Sequence[str]) -> Figure:
     table = pd.read_csv(manifest.folder / "curves.tsv", sep="\t")
     colours = figures.colours_of(methods)
-    classes = len(manifest.metrics["classes"])
+    ignorance = {
+        "classes": (float(np.log(len(target.names))), f"ignorance, ln {len(target.names)}"),
+        "labels": (float(np.log(2)), "ignorance, ln 2"),
+        "value": (1.0, "the mean of the training rows"),
+    }[target.kind]
     panels = []
     for name in methods:
         runs = [run for _, run in table[table["method"] == name].groupby("seed")]
@@ -182,10 +238,10 @@ def _finetuning_curves(manifest: Manifest, methods: Sequence[str]) -> Figure:
                     f"Training and validation loss of {name} by step.",
                     name,
                     runs,
-                    "cross_entropy",
-                    "valid_loss",
+                    "prediction",
+                    "valid_prediction",
                     colours[name],
-                    (float(np.log(classes)), f"ignorance, ln {classes}"),
+                    ignorance,
                     HALF,
                 )
             )
@@ -194,8 +250,8 @@ def _finetuning_curves(manifest: Manifest, methods: Sequence[str]) -> Figure:
         panels,
         caption=(
             "Light lines, training loss (means over 10 steps); dots, loss on all validation rows at the end"
-            " of each epoch, of which the lowest is kept; one line per seed. Dashed: the loss of a uniform"
-            " guess."
+            " of each epoch, of which the lowest is kept; one line per seed. Dashed: the loss of who knows"
+            " nothing."
         ),
         columns=2,
     )

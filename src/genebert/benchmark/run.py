@@ -1,0 +1,266 @@
+"""The verb `benchmark`: cells that are not there yet are computed, then everything that is there is measured."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock
+
+from genebert.benchmark.cells import RUNS, Cell, cells_of, open_scanner, read_task
+from genebert.benchmark.results import Row, facts_of, published_results, results_of
+from genebert.benchmark.suite import MethodEntry, Published, Suite, TaskEntry, read_published, read_suite
+from genebert.console import say, table
+from genebert.errors import Problems, ResumableError, UserError, problem
+from genebert.inputs.scan import Scanner
+from genebert.labelled import Labelled
+from genebert.methods import method_class
+from genebert.report.benchmark import benchmark_page
+from genebert.settings import BenchmarkSettings
+from genebert.stage import sha256_of, software_versions, write_json
+
+RESULTS, TABLE, PAGE = "results.json", "results.parquet", "benchmark.html"
+NOT_YET = "not computed yet"
+COLUMNS = (
+    "task",
+    "method",
+    "rows",
+    "measure",
+    "value",
+    "low",
+    "high",
+    "seeds",
+    "lowest_seed",
+    "highest_seed",
+    "n",
+    "source",
+    "citation",
+    "setting",
+    "parameters",
+)
+"""Of the table of results. Ours have no citation and parameters, those of others no interval and seeds. The setting
+is as others state it, and of an ensemble its members."""
+
+
+@dataclass
+class Results:
+    """What is known of a suite so far; every list holds rows of JSON values.
+
+    Attributes:
+        tasks: what each consists of.
+        results: measures of methods, ensembles and others.
+        comparisons: paired differences.
+        costs: what methods took.
+        missing: (task, method) without results, why, and whether that is a failure.
+    """
+
+    tasks: list[Row] = field(default_factory=list)
+    results: list[Row] = field(default_factory=list)
+    comparisons: list[Row] = field(default_factory=list)
+    costs: list[Row] = field(default_factory=list)
+    missing: list[Row] = field(default_factory=list)
+
+    def miss(self, task: TaskEntry, entry: MethodEntry, reason: str, *, failed: bool = True) -> None:
+        """Note that there are no results of a method on a task."""
+        self.missing.append({"task": task.name, "method": entry.name, "reason": reason, "failed": failed})
+
+    @property
+    def failures(self) -> list[Row]:
+        """What is missing and should not be."""
+        return [row for row in self.missing if row["failed"]]
+
+
+def benchmark(settings: BenchmarkSettings) -> Path:
+    """Compute what is missing of a suite, and measure all that is there.
+
+    Each cell (task, method, seed) has a folder under runs/, which appears when it is complete and is used again as
+    long as nothing that it depends on has changed. Writes results.json, results.parquet and benchmark.html.
+
+    Raises:
+        UserError: the suite or the folder cannot be used; or, after all else is done and written, something failed.
+    """
+    suite = read_suite(settings.suite, settings.data)
+    published = read_published(suite.published) if suite.published else []
+    chosen = _selection(suite, settings.only)
+    _check_folder(settings.out)
+    scanner = open_scanner(suite)
+    cells = cells_of(suite, scanner, settings.out)
+    to_do = [
+        cell
+        for cell in cells
+        if cell.task.name in chosen and cell.method.name in chosen and not cell.is_done(settings.keep_models)
+    ]
+    if settings.dry_run:
+        _show(cells, to_do)
+        return settings.out
+    say(f"{len(cells)} cells (task, method, seed), {len(to_do)} of them to be computed")
+    work = _Work(suite, cells, to_do, scanner, settings.keep_models)
+    for task in suite.tasks:
+        work.measure(task, published)
+    _write(settings, suite, work.results)
+    say(f"{settings.out / PAGE}: open it in a browser")
+    _raise_failures(work.results.failures)
+    return settings.out
+
+
+def _check_folder(out: Path) -> None:
+    """Check that a folder is new, empty or that of a benchmark.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    ours = (out / RUNS).is_dir() or (out / RESULTS).is_file()
+    if out.exists() and not ours and (not out.is_dir() or any(out.iterdir())):
+        what = "the output folder is in use and was not made by genebert benchmark"
+        raise UserError(problem(out, what, "Choose another --out, or remove it first."))
+
+
+def _selection(suite: Suite, only: Sequence[str]) -> set[str]:
+    """Return the names of the tasks and methods to compute: of either kind those that are asked for, or all.
+
+    Raises:
+        UserError: a name is neither that of a task nor that of a method.
+    """
+    kinds = [{entry.name for entry in entries} for entries in (suite.tasks, suite.methods)]
+    found = Problems("There is nothing of this name to compute:")
+    for name in only:
+        if not any(name in names for names in kinds):
+            found.add("--only", f"{name!r}", f"Choose among {', '.join(sorted(set().union(*kinds)))}.")
+    found.raise_any()
+    return set().union(*(names & set(only) or names for names in kinds))
+
+
+def _show(cells: Sequence[Cell], to_do: Sequence[Cell]) -> None:
+    rows = []
+    for key, own in _by_method(cells).items():
+        done = [cell for cell in own if cell.is_done()]
+        seconds = f"{mean(cell.cost()['seconds_to_fit'] for cell in done):,.0f}" if done else "unknown"
+        rows.append((*key, len(own), sum(cell in to_do for cell in own), seconds))
+    table("Cells", ("Task", "Method", "Seeds", "To be computed", "Seconds to fit one"), rows)
+
+
+def _by_method(cells: Sequence[Cell]) -> dict[tuple[str, str], list[Cell]]:
+    """Return (task, method) -> its cells, one per seed, in the order of the suite."""
+    found: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        found.setdefault((cell.task.name, cell.method.name), []).append(cell)
+    return found
+
+
+@dataclass
+class _Work:
+    """A benchmark at work.
+
+    Attributes:
+        suite: the suite.
+        cells: all of it.
+        to_do: those that are to be computed.
+        scanner: of the motif collection.
+        keep_models: whether fitted models are kept.
+        results: so far.
+    """
+
+    suite: Suite
+    cells: Sequence[Cell]
+    to_do: Sequence[Cell]
+    scanner: Scanner
+    keep_models: bool
+    results: Results = field(default_factory=Results)
+
+    def measure(self, task: TaskEntry, published: Sequence[Published]) -> None:
+        """Compute what is to be computed of a task, and measure what is there."""
+        try:
+            labelled = read_task(task, self.scanner, self.suite.seed)
+            facts, truth = facts_of(task, labelled)
+            runs = self._runs(task, labelled)
+            say(f"measuring {task.name}")
+            found, comparisons = results_of(self.suite, task, labelled.target, truth, runs)
+        except ResumableError:
+            raise
+        except UserError as error:
+            for entry in self.suite.methods_of(task):
+                self.results.miss(task, entry, str(error))
+            return
+        self.results.tasks.append(facts)
+        self.results.results += found + published_results(published, task, facts["measures"])
+        self.results.comparisons += comparisons
+
+    def _runs(self, task: TaskEntry, labelled: Labelled) -> dict[str, list[Any]]:
+        """Return method -> the predictions of each seed, of the methods all of whose seeds are there."""
+        found = {}
+        for (task_name, name), cells in _by_method(self.cells).items():
+            if task_name != task.name:
+                continue
+            if self._complete(cells, labelled):
+                found[name] = [cell.predictions() for cell in cells]
+                self.results.costs.append(_cost(cells, len(labelled.windows["test"])))
+        return found
+
+    def _complete(self, cells: Sequence[Cell], labelled: Labelled) -> bool:
+        """Compute the cells of a method on a task, as far as they are to be; tell whether all are there."""
+        task, entry = cells[0].task, cells[0].method
+        kind = method_class(entry.method)
+        if labelled.target.kind not in kind.kinds:
+            what = f"{kind.title} predicts {' or '.join(sorted(kind.kinds))}, and this is {labelled.target.kind}"
+            self.results.miss(task, entry, what, failed=False)
+            return False
+        try:
+            for cell in cells:
+                if cell in self.to_do:
+                    say(f"{self.to_do.index(cell) + 1} of {len(self.to_do)}: {cell.name}")
+                    cell.compute(labelled, keep_model=self.keep_models)
+                elif not cell.is_done():
+                    self.results.miss(task, entry, NOT_YET, failed=False)
+                    return False
+        except ResumableError:
+            raise
+        except UserError as error:
+            self.results.miss(task, entry, str(error))
+            return False
+        return True
+
+
+def _cost(cells: Sequence[Cell], rows: int) -> Row:
+    """Return what a method took on a task, on average over its seeds."""
+    every = [cell.cost() for cell in cells]
+    fit, predict = (mean(cost[name] for cost in every) for name in ("seconds_to_fit", "seconds_to_predict"))
+    return {
+        "task": cells[0].task.name,
+        "method": cells[0].method.name,
+        "seconds_to_fit": fit,
+        "seconds_to_predict": predict,
+        "sequences_per_second": rows / predict,
+        "machine": "; ".join(sorted({cost["machine"] for cost in every})),
+    }
+
+
+def _write(settings: BenchmarkSettings, suite: Suite, results: Results) -> None:
+    document = {
+        "title": suite.title,
+        "suite": {"path": str(settings.suite), "sha256": sha256_of(settings.suite)},
+        "software": software_versions(),
+        "ensembles": {one.name: one.of for one in suite.ensembles},
+        **asdict(results),
+    }
+    settings.out.mkdir(parents=True, exist_ok=True)
+    with FileLock(settings.out / ".lock"):  # another process may compute other cells of the suite
+        write_json(settings.out / RESULTS, document)
+        _write_table(settings.out / TABLE, results.results)
+        draft = settings.out / f".{PAGE}.draft"
+        draft.write_text(benchmark_page(document), encoding="utf-8")
+        draft.replace(settings.out / PAGE)
+
+
+def _write_table(path: Path, rows: Sequence[Row]) -> None:
+    made = pd.DataFrame(list(rows), columns=list(COLUMNS)).astype({"seeds": "Int64", "n": "Int64"})
+    draft = path.with_name(f".{path.name}.draft")
+    made.to_parquet(draft, index=False)
+    draft.replace(path)
+
+
+def _raise_failures(failures: Sequence[Row]) -> None:
+    found = Problems("Everything else is done, and this failed:")
+    found.extend(f"{row['task']}, {row['method']}: {row['reason']}" for row in failures)
+    found.raise_any()

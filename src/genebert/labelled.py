@@ -1,0 +1,194 @@
+"""Labelled tables as methods learn from them: windows by split, the target, and what they lie in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from genebert.corpus.store import Corpus
+from genebert.errors import Problems, UserError, problem
+from genebert.inputs.genome import Genome, match_chromosomes
+from genebert.inputs.scan import Scanner
+from genebert.methods.base import Examples
+from genebert.pretrained import check_motifs, context_of
+from genebert.schema import SPLITS, Split
+from genebert.target import CLASS, LABEL_PREFIX, VALUE, Target
+from genebert.tasks.labels import check_genome
+from genebert.tasks.windows import COORDINATES, Windows, read_windows
+
+
+@dataclass(frozen=True)
+class LabelledFiles:
+    """Where labels are.
+
+    Attributes:
+        labels: a table or a folder made by `genebert labels`; all rows, or the training rows.
+        valid, test: further tables, or None if `labels` says which rows are which.
+        genome: FASTA, for windows with coordinates.
+        corpus: folder made by `prepare`, for windows with a cell type.
+    """
+
+    labels: Path
+    valid: Path | None = None
+    test: Path | None = None
+    genome: Path | None = None
+    corpus: Path | None = None
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled windows by split.
+
+    Attributes:
+        windows: split -> windows.
+        target: what is to be predicted.
+        scanner: of the motif collection.
+        corpus: for windows with a cell type, else None.
+    """
+
+    windows: Mapping[Split, Windows]
+    target: Target
+    scanner: Scanner
+    corpus: Corpus | None = None
+
+    @cached_property
+    def _examples(self) -> dict[Split, Examples]:
+        return {}
+
+    def examples(self, split: Split) -> Examples:
+        """Return the windows of a split, with truth."""
+        if split not in self._examples:
+            windows = self.windows[split]
+            self._examples[split] = examples_of(windows, self.scanner, self.corpus, self.target)
+        return self._examples[split]
+
+
+def examples_of(windows: Windows, scanner: Scanner, corpus: Corpus | None, target: Target | None = None) -> Examples:
+    """Return windows as methods take them, with truth if the target is given.
+
+    Args:
+        windows: with a cell type each if there is a corpus.
+        scanner: of the motif collection.
+        corpus: that knows the cell types and what surrounds the windows.
+        target: what is to be predicted.
+    """
+    truth = None if target is None else target.truth(windows.table)
+    if corpus is None:
+        return Examples(windows.codes, scanner, truth)
+    cell_types = corpus.cell_type_indices(windows.table["cell_type"].tolist())
+    return Examples(windows.codes, scanner, truth, context_of(windows, corpus, cell_types), len(corpus.cell_types))
+
+
+def read_labelled(
+    files: LabelledFiles, scanner: Scanner, held_out: Mapping[str, Split] | None = None, remedy: str = ""
+) -> Labelled:
+    """Read labels.
+
+    Args:
+        files: where they are.
+        scanner: of the motif collection.
+        held_out: chromosome -> split ("valid" or "test") of windows with coordinates whose table does not say it.
+        remedy: what else to do about rows that are not divided.
+
+    Raises:
+        UserError: a file cannot be used, files do not belong together, or a split is empty; all problems of a kind are
+            listed.
+    """
+    genome = Genome(files.genome) if files.genome else None
+    try:
+        windows = _read_splits(files, genome, held_out, remedy)
+        corpus = _open_corpus(files, genome, windows["train"], scanner)
+    finally:
+        if genome:
+            genome.close()
+    every = pd.concat([one.table for one in windows.values()])
+    _check_splits(windows, files.labels)
+    target = Target.of(every, windows["train"].table)
+    _check_target(windows, target, files.labels)
+    return Labelled(windows, target, scanner, corpus)
+
+
+def _read_splits(
+    files: LabelledFiles, genome: Genome | None, held_out: Mapping[str, Split] | None, remedy: str
+) -> dict[Split, Windows]:
+    if (files.valid is None) != (files.test is None):
+        raise UserError(problem("--valid and --test", "only one of them is given", "Give both, or a column `split`."))
+    windows = read_windows(files.labels, genome, labelled=True)
+    if files.valid and files.test:
+        others: dict[Split, Path] = {"valid": files.valid, "test": files.test}
+        return {"train": windows, **{name: read_windows(path, genome, labelled=True) for name, path in others.items()}}
+    if "split" in windows.table:
+        split = windows.table["split"].to_numpy()
+    elif windows.on_genome and held_out is not None:
+        names = match_chromosomes(windows.table["chrom"], dict.fromkeys(held_out, 0))
+        split = np.array([held_out.get(names.get(chrom, chrom), "train") for chrom in windows.table["chrom"]])
+    else:
+        what = "the rows are not divided into training, validation and test"
+        how = remedy or "Add a column `split` (train, valid, test), or give --valid and --test."
+        raise UserError(problem(windows.path, what, how))
+    return {name: windows.rows(split == name) for name in SPLITS}
+
+
+def _open_corpus(files: LabelledFiles, genome: Genome | None, windows: Windows, scanner: Scanner) -> Corpus | None:
+    if not windows.per_cell_type:
+        return None
+    if files.corpus is None or not windows.located or genome is None:
+        what = "its rows name cell types, which needs coordinates, a genome and a corpus"
+        raise UserError(problem(windows.path, what, "Add --genome and --corpus, or remove the column `cell_type`."))
+    corpus = Corpus.open(files.corpus)
+    check_genome(genome, corpus)
+    check_motifs(scanner, corpus, "the motif collection to scan with")
+    return corpus
+
+
+def _check_splits(windows: Mapping[Split, Windows], path: Path) -> None:
+    found = Problems(f"The labels {path} cannot be learned from:")
+    columns = {split: _common_columns(one) for split, one in windows.items()}
+    for split, one in windows.items():
+        if not len(one):
+            found.add(split, "there is no row", "Give rows for training, validation and test.")
+        if columns[split] != columns["train"]:
+            what = f"its columns are {', '.join(columns[split])}, those of training {', '.join(columns['train'])}"
+            found.add(split, what, "Give all files the same columns.")
+    lengths = sorted({one.codes.shape[1] for one in windows.values() if len(one)})
+    if len(lengths) > 1:
+        found.add("windows", f"the longest ones of the splits differ: {lengths} bp", "Make them equally long.")
+    found.raise_any()
+
+
+def _common_columns(windows: Windows) -> list[str]:
+    """Return the columns that the windows of each split have to have: the target's, place and cell type."""
+    named = {CLASS, VALUE, "cell_type", *COORDINATES}
+    return sorted(name for name in windows.table if name in named or name.startswith(LABEL_PREFIX))
+
+
+def _check_target(windows: Mapping[Split, Windows], target: Target, path: Path) -> None:
+    found = Problems(f"The labels {path} cannot be learned from:")
+    for split, one in windows.items():
+        if target.kind == "classes":
+            _check_classes(split, set(one.table["label"]), set(windows["train"].table["label"]), found)
+        elif target.kind == "labels":
+            _check_labels(split, target, target.truth(one.table), found)
+        elif one.table[VALUE].astype(float).nunique() < 2:
+            found.add(split, f"all its values are {one.table[VALUE].iloc[0]}", "Give rows with different values.")
+    found.raise_any()
+
+
+def _check_classes(split: Split, labels: set[str], known: set[str], found: Problems) -> None:
+    if len(labels) == 1:
+        found.add(
+            split, f"all its rows have the label {next(iter(labels))}", "Give at least two classes in each split."
+        )
+    elif labels - known:
+        unknown = ", ".join(sorted(labels - known))
+        found.add(split, f"it has labels that no training row has: {unknown}", "Correct them, or add training rows.")
+
+
+def _check_labels(split: Split, target: Target, truth: NDArray[np.float64], found: Problems) -> None:
+    for name, column in zip(target.names, truth.T, strict=True):
+        if not ((column == 1).any() and (column == 0).any()):
+            found.add(split, f"label:{name} is not both 0 and 1 there", "Leave the column out, or add rows.")

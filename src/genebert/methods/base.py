@@ -1,0 +1,117 @@
+"""The interface of all methods, and what they learn from."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from genebert.batches import Context
+from genebert.inputs.scan import Scanner
+from genebert.settings import Device
+from genebert.target import Kind, Target
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Windows to learn from or to predict for.
+
+    Attributes:
+        codes: base codes, uint8, shape (n, length).
+        scanner: of the motif collection.
+        truth: as `Target.truth` gives it; None to predict only.
+        context: where the windows lie and in which cell type, or None for sequences by themselves.
+        cell_types: number of cell types that `context` counts with, else 0.
+    """
+
+    codes: NDArray[np.uint8]
+    scanner: Scanner
+    truth: NDArray[Any] | None = None
+    context: Context | None = None
+    cell_types: int = 0
+    _tiled: dict[int, NDArray[np.uint8]] = field(default_factory=dict, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def evidence(self) -> NDArray[np.uint8]:
+        """Motif evidence of the whole windows: uint8, shape (n, motifs); scanned once."""
+        return self.tiled(1)[:, 0]
+
+    def tiled(self, tiles: int) -> NDArray[np.uint8]:
+        """Return motif evidence tile by tile: uint8, shape (n, tiles, motifs); scanned once."""
+        if tiles not in self._tiled:
+            self._tiled[tiles] = self.scanner.scan_tiles(self.codes, tiles)
+        return self._tiled[tiles]
+
+    @property
+    def known_truth(self) -> NDArray[Any]:
+        """Truth, which is there."""
+        assert self.truth is not None
+        return self.truth
+
+    def rows(self, chosen: NDArray[Any]) -> Self:
+        """Return some of the windows; chosen: indices or bool, shape (n,)."""
+        context = self.context
+        if context is not None:
+            context = replace(context, cell_type=context.cell_type[chosen], position=context.position[chosen])
+        return replace(
+            self,
+            codes=self.codes[chosen],
+            truth=None if self.truth is None else self.truth[chosen],
+            context=context,
+            _tiled={tiles: evidence[chosen] for tiles, evidence in self._tiled.items()},
+        )
+
+
+class Fitted(ABC):
+    """A method with what it has learned."""
+
+    @abstractmethod
+    def predict(self, examples: Examples) -> NDArray[np.float64]:
+        """Return predictions: float64, shape (n, len(target.names)); see `Target`."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write into an empty folder; no pickle."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, target: Target, device: Device) -> Self:
+        """Read what `save` wrote; device: where networks are to run.
+
+        Raises:
+            UserError: a file is damaged.
+        """
+
+
+class Method(BaseModel, ABC):
+    """A way to predict a target from windows. The fields are its options, as a suite or a command line gives them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: ClassVar[str]
+    """In tables."""
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"classes", "labels", "value"})
+    """What it can predict."""
+    seeded: ClassVar[bool] = True
+    """Whether another seed gives another result."""
+    fitted: ClassVar[type[Fitted]]
+
+    @abstractmethod
+    def fit(self, train: Examples, valid: Examples, target: Target, seed: int, description: str = "") -> Fitted:
+        """Learn from the training rows; what is chosen (an epoch, a penalty) is chosen on the validation rows.
+
+        Args:
+            train, valid: both with truth.
+            target: what to predict.
+            seed: of everything random.
+            description: for the progress bar.
+
+        Raises:
+            UserError: an option cannot be used with these rows.
+        """

@@ -1,0 +1,324 @@
+"""GeneBERT, fine-tuned: both modalities, the whole network or part of it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from genebert.batches import RegionMatrix, WindowBatch, WindowData, neighbourhood
+from genebert.corpus.store import Corpus
+from genebert.errors import Problems, UserError, problem
+from genebert.methods.base import Examples, Fitted, Method
+from genebert.methods.networks import KeepBest, class_weights, evaluating, network_truth
+from genebert.model.config import GeneBertConfig
+from genebert.model.genebert import GeneBertForSequenceClassification, GeneBertModel, save_model
+from genebert.objectives import prediction_loss
+from genebert.pretrained import load_weights, read_scanner, same_scan
+from genebert.settings import Device, Modalities, Precision, load_preset, machine
+from genebert.target import Target
+from genebert.training import Learner, Schedule, enough_memory, pick_device
+from genebert.training import train as train_network
+
+Mode = Literal["full", "frozen", "lora", "linear-probe"]
+PREDICT_BATCH = 256
+LORA_RANK = 8
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where windows lie, and what they are made of.
+
+    Attributes:
+        corpus: whose accessible regions surround them.
+        position: places of the windows' centres, as `Corpus.line_positions` gives them, int64, shape (n,).
+        own: motif evidence of the windows themselves, uint8, shape (n, motifs).
+    """
+
+    corpus: Corpus
+    position: NDArray[np.int64]
+    own: NDArray[np.uint8]
+
+    def matrix(self, cell_type: int, columns: int, width: int) -> RegionMatrix:
+        """Return the region matrices of the windows, which are so many bp wide, in a cell type."""
+        where = np.full(len(self.position), cell_type)
+        return neighbourhood(self.corpus, where, self.position, self.own, columns, width)
+
+
+@dataclass(frozen=True)
+class FittedGeneBert(Fitted):
+    """A fine-tuned network.
+
+    Attributes:
+        model: in eval mode, on its device.
+        target: what it predicts.
+        curves: losses by step; None if it was loaded.
+    """
+
+    model: GeneBertForSequenceClassification
+    target: Target
+    curves: pd.DataFrame | None = None
+
+    def predict(self, examples: Examples) -> NDArray[np.float64]:
+        """Return predictions, float64, shape (n, len(target.names)), averaged over strands if windows have none."""
+        data = WindowData(**window_inputs(self.model.config, examples), batch_size=PREDICT_BATCH)
+        device = next(self.model.parameters()).device
+        found = []
+        with evaluating(self.model):
+            for batches in zip(*(data.in_order(reverse=reverse) for reverse in self._strands), strict=True):
+                logits = [branches_of(self.model, batch.to(device)).mean(dim=1) for batch in batches]
+                found.append(np.mean([self._predictions(one) for one in logits], axis=0))
+        return np.concatenate(found)
+
+    def predict_in_cell_types(
+        self, codes: NDArray[np.uint8], place: Place, cell_types: NDArray[np.int64]
+    ) -> Iterator[NDArray[np.float64]]:
+        """Yield predictions of the same windows in one cell type after another; each sequence is encoded once.
+
+        Args:
+            codes: base codes, uint8, shape (n, length).
+            place: of the windows.
+            cell_types: indices, int64, shape (c,).
+        """
+        model, device = self.model, next(self.model.parameters()).device
+        data = WindowData(codes, k=model.config.k, batch_size=len(codes))
+        with evaluating(model):
+            batches = [next(data.in_order(reverse=reverse)).to(device) for reverse in self._strands]
+            states = [model.sequence_states(batch.input_ids, batch.segment_ids) for batch in batches]
+        summary: torch.Tensor | None = None
+        for cell_type in cell_types:
+            with evaluating(model):  # not around the yield: the caller's code, too, would then run without gradients
+                matrix = place.matrix(cell_type, model.config.region_columns, codes.shape[1]).to(device)
+                summary = model.summary_logits(batches[0].codes, matrix) if summary is None else summary
+                logits = [model.combine(one, matrix, summary).mean(dim=1) for one in states]
+            yield np.mean([self._predictions(one) for one in logits], axis=0)
+
+    @property
+    def _strands(self) -> tuple[bool, ...]:
+        return (False,) if self.model.config.oriented else (False, True)
+
+    def _predictions(self, logits: torch.Tensor) -> NDArray[np.float64]:
+        return self.target.from_logits(logits.double().cpu().numpy())
+
+    def save(self, folder: Path) -> None:
+        """Write config.json and model.safetensors."""
+        save_model(self.model, folder)
+
+    @classmethod
+    def load(cls, folder: Path, target: Target, device: Device) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: a file is damaged.
+        """
+        return cls(load_weights(GeneBertForSequenceClassification, folder).to(pick_device(device)).eval(), target)
+
+
+class GeneBert(Method):
+    """Both modalities, fine-tuned from a pre-trained network or from scratch."""
+
+    title: ClassVar[str] = "GeneBERT"
+    fitted: ClassVar[type[Fitted]] = FittedGeneBert
+
+    model: Path | None = Field(None, description="folder made by pretrain; without it, a network from scratch")
+    preset: Literal["tiny", "small", "paper", "plus"] = Field("tiny", description="sizes of a network without --model")
+    initial: Literal["pre-trained", "random"] = Field(
+        "pre-trained", description="weights to begin with; random takes only the sizes and the normaliser of the model"
+    )
+    mode: Mode = Field(
+        "full",
+        description="what is trained: full: everything; lora: adapters of rank 8 in both encoders, and the heads; "
+        "frozen: the heads; linear-probe: a linear head over the encoders' states",
+    )
+    modalities: Modalities = Field("both", description="what is read: the sequence, the region matrix, or both")
+    encoders: bool = Field(True, description="read the states of the encoders")
+    region_states: bool = Field(True, description="read the states of the region encoder, not just the own motifs")
+    summary: bool = Field(True, description="read k-mer counts and the best evidence of each motif directly, too")
+    oriented: bool = Field(
+        False,
+        description="windows are aligned and have a direction (promoters, splice sites): positions and strands are "
+        "told apart; else predictions are averaged over both strands",
+    )
+    epochs: int = Field(8, ge=1, description="most passes over the training rows; the best on validation is kept")
+    patience: int = Field(3, ge=1, description="stop after so many passes that are no better on validation")
+    batch_size: int = Field(64, ge=2, description="rows per step")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW weight decay of linear and convolutional layers")
+    dropout: float = Field(0.1, ge=0, lt=1, description="dropout on hidden states and in the encoders' head")
+    class_weights: bool = Field(False, description="weigh classes by the inverse of their frequency in training")
+    precision: Precision = Field("fp32", description="arithmetic: fp32, or bf16 mixed precision")
+    device: Device = machine("auto", "where to run")
+
+    def fit(self, train: Examples, valid: Examples, target: Target, seed: int, description: str = "") -> FittedGeneBert:
+        """Learn from the training rows; the epoch is that with the lowest loss on the validation rows.
+
+        Raises:
+            UserError: the windows do not fit the network, or training diverged.
+        """
+        torch.manual_seed(seed)
+        model = self._network(train, target)
+        adapters = self._restrict(model)
+        data = WindowData(
+            **window_inputs(model.config, train),
+            truth=network_truth(target, train),
+            batch_size=self.batch_size,
+            seed=seed,
+            either_strand=not self.oriented,
+        )
+        keep = KeepBest(FittedGeneBert(model, target), target, valid, data.steps_per_epoch, self.patience)
+        steps = self.epochs * data.steps_per_epoch
+        schedule = Schedule(steps, self.learning_rate, weight_decay=self.weight_decay, seed=seed)
+        learner = Learner(model, self._losses(train, target), {"prediction": 1.0}, schedule)
+        with enough_memory("Lower --batch-size."):
+            curves = train_network(
+                learner,
+                data.batch,
+                description=description or self.title,
+                batch_size=data.batch_size,
+                extra=[keep],
+                device=self.device,
+                precision=self.precision,
+            )
+        keep.restore(model, self.learning_rate)
+        if adapters is not None:
+            model = adapters.merge_and_unload()
+        return FittedGeneBert(model.eval(), target, curves.merge(pd.DataFrame(keep.rows), on="step", how="outer"))
+
+    def _network(self, train: Examples, target: Target) -> GeneBertForSequenceClassification:
+        """Return the network to train: weights of the encoders as pre-trained, or random; the summary is fitted."""
+        config = self._config(train, target)
+        model = GeneBertForSequenceClassification(config)
+        evidence = evidence_of(config, train)
+        if config.encoders and self.model is not None:
+            self._take_over(model, load_weights(GeneBertModel, self.model), train)
+        elif model.reads_region_states and evidence is not None:
+            values = torch.from_numpy(evidence).flatten(0, 1).float()
+            model.genebert.region_encoder.evidence_mean.copy_(values.mean(dim=0))
+            model.genebert.region_encoder.evidence_std.copy_(values.std(dim=0).clamp(min=1.0))
+        if model.summary is not None:
+            own = None if evidence is None else torch.from_numpy(evidence.max(axis=1))
+            model.summary.fit(torch.from_numpy(train.codes), own)
+        return model
+
+    def _config(self, train: Examples, target: Target) -> GeneBertConfig:
+        """Return the sizes of the network.
+
+        Raises:
+            UserError: it cannot read windows of this length.
+        """
+        if self.model is not None:
+            config = GeneBertConfig.from_pretrained(self.model)
+        else:
+            config = GeneBertConfig(**load_preset(self.preset).model.model_dump())
+        length, needed = train.codes.shape[1], train.codes.shape[1] - 2 * config.k + 5
+        if self.model is None:
+            config.max_tokens = needed
+        found = Problems("The windows cannot be read by this network:")
+        if self.encoders and needed > config.max_tokens:
+            most = config.max_tokens + 2 * config.k - 5
+            found.add("windows", f"the longest has {length} bp, and the model reads at most {most} bp", "Shorten them.")
+        if not (self.encoders or self.summary or self.mode == "linear-probe"):
+            found.add("encoders, summary", "both are off, and nothing else is read", "Turn one on.")
+        least = max(2 * config.k, config.region_columns)
+        if length <= least:
+            found.add("windows", f"they have {length} bp", f"Give windows of more than {least} bp.")
+        found.raise_any()
+        config.motifs = len(train.scanner.motifs)
+        config.region_decoder = config.signal_head = False
+        probe = self.mode == "linear-probe"
+        config.modalities, config.oriented, config.linear_head = self.modalities, self.oriented, probe
+        config.encoders, config.region_states = self.encoders or probe, self.region_states
+        config.summary = self.summary and not probe
+        config.dropout = self.dropout
+        config.window_length = length
+        config.num_labels = len(target.names)
+        if target.kind != "value":
+            config.id2label = dict(enumerate(target.names))
+            config.label2id = {name: i for i, name in enumerate(target.names)}
+        return config
+
+    def _take_over(self, model: GeneBertForSequenceClassification, pretrained: GeneBertModel, train: Examples) -> None:
+        """Take over what was pre-trained of the encoders that are read; from scratch, only the normaliser.
+
+        Raises:
+            UserError: it was pre-trained with other motifs.
+        """
+        ours, theirs = model.genebert, pretrained
+        if model.config.reads_sequence and self.initial == "pre-trained":
+            ours.sequence_encoder.load_state_dict(theirs.sequence_encoder.state_dict())
+        if not model.reads_region_states:
+            return
+        assert self.model is not None
+        if not same_scan(read_scanner(self.model), train.scanner):
+            what = "its motif collection, or how it is scanned, is not the one that these rows are scanned with"
+            raise UserError(problem(self.model, what, "Use the same motifs, or leave region_states out."))
+        known = theirs.region_encoder.state_dict()
+        own = ours.region_encoder.state_dict()
+        wanted = [name for name in own if self.initial == "pre-trained" or name.endswith(("_mean", "_std"))]
+        ours.region_encoder.load_state_dict(own | {name: known[name] for name in wanted})
+
+    def _restrict(self, model: GeneBertForSequenceClassification) -> Any:
+        """Freeze what is not to be trained; return LoRA's adapters (Hu et al. 2022), or None."""
+        heads = [(name, one) for name, one in model.named_parameters() if not name.startswith("genebert.")]
+        adapters = None
+        adapted = [
+            name
+            for name, module in model.genebert.named_modules(prefix="genebert")
+            if isinstance(module, torch.nn.Linear) and module.weight.requires_grad  # of the encoders that are read
+        ]
+        if self.mode == "lora" and adapted:
+            from peft import LoraConfig, LoraModel
+
+            options = LoraConfig(r=LORA_RANK, lora_alpha=2 * LORA_RANK, target_modules=adapted)
+            adapters = LoraModel(model, options, "default")
+        elif self.mode != "full":
+            model.genebert.requires_grad_(False)
+        for _, parameter in heads:
+            parameter.requires_grad_(True)
+        return adapters
+
+    def _losses(self, train: Examples, target: Target) -> Callable[..., dict[str, torch.Tensor]]:
+        weights = class_weights(target, train) if self.class_weights else None
+
+        def losses(model: GeneBertForSequenceClassification, batch: WindowBatch) -> dict[str, torch.Tensor]:
+            """Half the loss of the mean of the branches, and half the mean of the branches' losses."""
+            assert batch.truth is not None
+            branches = branches_of(model, batch)
+            each = [branches.mean(dim=1), *branches.unbind(dim=1)]
+            parts = [prediction_loss(target.kind, logits, batch.truth, weights) for logits in each]
+            return {"prediction": (parts[0] + torch.stack(parts[1:]).mean()) / 2}
+
+        return losses
+
+
+def window_inputs(config: GeneBertConfig, examples: Examples) -> dict[str, Any]:
+    """Return the arguments of `WindowData` that make what a network reads of windows."""
+    return {
+        "codes": examples.codes,
+        "k": config.k,
+        "evidence": evidence_of(config, examples),
+        "context": examples.context if config.reads_motifs else None,
+        "columns": config.region_columns,
+    }
+
+
+def evidence_of(config: GeneBertConfig, examples: Examples) -> NDArray[np.uint8] | None:
+    """Return the motif evidence that a network reads of windows: uint8, shape (n, tiles, motifs), or None.
+
+    Without a cell type, the columns of a region matrix are tiles of the window; where the region encoder is not read,
+    the window is one tile.
+    """
+    if not config.reads_motifs:
+        return None
+    tiled = config.encoders and config.region_states and examples.context is None
+    return examples.tiled(config.region_columns if tiled else 1)
+
+
+def branches_of(model: GeneBertForSequenceClassification, batch: WindowBatch) -> torch.Tensor:
+    """Return the logits of each branch, shape (b, branches, outputs)."""
+    return model.branches(batch.input_ids, batch.segment_ids, batch.matrix, batch.codes)

@@ -1,0 +1,377 @@
+"""What networks that predict a target share: batches, early stopping, prediction on both strands, files.
+
+They are trained by the one loop, `genebert.training.train`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.callbacks import Callback
+from numpy.typing import NDArray
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional as F
+
+from genebert.batches import Tensors
+from genebert.errors import UserError, problem
+from genebert.methods.base import Examples, Fitted, Method
+from genebert.methods.saving import read_facts, reading, write_facts
+from genebert.objectives import prediction_loss
+from genebert.sampling import Shuffle, keys
+from genebert.schema import N, reverse_complement
+from genebert.settings import Device, machine
+from genebert.target import Target
+from genebert.training import Learner, Schedule, enough_memory, pick_device
+from genebert.training import train as train_network
+
+PREDICT_BATCH = 512
+_FILE = "network.safetensors"
+_STRANDS = 2
+"""What the strand of a training row is drawn for; see `sampling.keys`."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a network is built for.
+
+    Attributes:
+        length: of the windows, in bp.
+        cell_types: number of cell types, 0 if windows have none.
+        outputs: number of logits.
+        width: fraction of the published numbers of filters and units.
+    """
+
+    length: int
+    cell_types: int
+    outputs: int
+    width: float = 1.0
+
+    def scaled(self, published: int) -> int:
+        """Return how many filters or units take the place of the published number."""
+        return max(1, round(published * self.width))
+
+
+class SequenceNetwork(nn.Module):
+    """A network that reads the bases of windows, and the cell type beside what it has made of them.
+
+    Args:
+        size: what it is built for.
+    """
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.cell_types = size.cell_types
+        self.trunk = self.make_trunk(size).eval()
+        with torch.no_grad():
+            states = self.trunk(torch.zeros(1, N, size.length)).shape[1]
+        self.trunk.train()
+        self.head = self.make_head(states + size.cell_types, size)
+
+    def make_trunk(self, size: Size) -> nn.Module:
+        """Return what reads one-hot bases: (b, 4, length) -> (b, states)."""
+        raise NotImplementedError
+
+    def make_head(self, states: int, size: Size) -> nn.Module:
+        """Return what makes logits of the states, with the cell type among them: (b, states) -> (b, outputs)."""
+        raise NotImplementedError
+
+    def forward(self, codes: torch.Tensor, cell_type: torch.Tensor | None) -> torch.Tensor:
+        """Return logits, shape (b, outputs).
+
+        Args:
+            codes: base codes, uint8, shape (b, length); an N is no base.
+            cell_type: indices, int64, shape (b,); None for windows without one.
+        """
+        bases = F.one_hot(codes.long(), N + 1)[..., :N].transpose(1, 2).float()
+        states = self.trunk(bases)
+        if cell_type is not None:
+            states = torch.cat([states, F.one_hot(cell_type, self.cell_types).float()], dim=1)
+        logits: torch.Tensor = self.head(states)
+        return logits
+
+
+def convolution(inputs: int, filters: int, width: int) -> nn.Conv1d:
+    """Return a convolution that keeps the length (but for one place if its width is even), whatever the length."""
+    return nn.Conv1d(inputs, filters, width, padding=width // 2)
+
+
+def max_pool(width: int) -> nn.MaxPool1d:
+    """Return the maximum of every so many places; of the last ones too, if they are fewer: something is always left."""
+    return nn.MaxPool1d(width, ceil_mode=True)
+
+
+class BothDirections(nn.Module):
+    """An LSTM along the places, and another one back: (b, channels, places) -> (b, 2 * units, places)."""
+
+    def __init__(self, channels: int, units: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(channels, units, batch_first=True, bidirectional=True)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        along: torch.Tensor = self.lstm(states.transpose(1, 2))[0]
+        return along.transpose(1, 2)
+
+
+@dataclass
+class SequenceBatch(Tensors):
+    """Some windows.
+
+    Attributes:
+        codes: base codes, uint8, shape (b, length).
+        cell_type: indices, int64, shape (b,), or None.
+        truth: as a network learns it, shape (b,) or (b, outputs), or None.
+    """
+
+    codes: torch.Tensor
+    cell_type: torch.Tensor | None
+    truth: torch.Tensor | None
+
+
+class SequenceData:
+    """Makes batches of windows; a training batch depends on the seed and the step alone.
+
+    Args:
+        examples: the windows.
+        truth: as a network learns it, shape (n,) or (n, outputs), or None.
+        batch_size: rows per batch.
+        seed: of order and strands.
+        either_strand: read each window of a training batch on a random strand.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        truth: NDArray[Any] | None = None,
+        *,
+        batch_size: int = PREDICT_BATCH,
+        seed: int = 0,
+        either_strand: bool = False,
+    ) -> None:
+        self.codes = examples.codes
+        self.cell_type = None if examples.context is None else examples.context.cell_type
+        self.truth = truth
+        self.batch_size = min(batch_size, len(examples))
+        self.seed = seed
+        self.either_strand = either_strand
+        self._order = Shuffle(len(examples), seed)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of full batches in one pass."""
+        return len(self.codes) // self.batch_size
+
+    def batch(self, step: int) -> SequenceBatch:
+        """Return the training batch of one step, counted over all passes."""
+        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        reverse = keys(self.seed, _STRANDS, positions) % np.uint64(2) == 1
+        return self._collate(self._order(positions), reverse & self.either_strand)
+
+    def in_order(self, *, reverse: bool = False) -> Iterator[SequenceBatch]:
+        """Yield all windows in order, the last batch being what is left; `reverse`: the other strand of each."""
+        for start in range(0, len(self.codes), self.batch_size):
+            rows = np.arange(start, min(start + self.batch_size, len(self.codes)))
+            yield self._collate(rows, np.full(len(rows), reverse))
+
+    def _collate(self, rows: NDArray[np.int64], reverse: NDArray[np.bool_]) -> SequenceBatch:
+        codes = np.where(reverse[:, None], reverse_complement(self.codes[rows]), self.codes[rows])
+        others = [None if value is None else torch.from_numpy(value[rows]) for value in (self.cell_type, self.truth)]
+        return SequenceBatch(torch.from_numpy(codes), *others)
+
+
+@dataclass(frozen=True)
+class FittedNetwork(Fitted):
+    """A trained network.
+
+    Attributes:
+        network: on its device.
+        size: what it was built for.
+        oriented: whether strands are told apart; else predictions are averaged over both.
+        target: what it predicts.
+        curves: losses by step; None if it was loaded.
+    """
+
+    architecture: ClassVar[type[SequenceNetwork]]
+
+    network: SequenceNetwork
+    size: Size
+    oriented: bool
+    target: Target
+    curves: pd.DataFrame | None = None
+
+    def predict(self, examples: Examples) -> NDArray[np.float64]:
+        """See `Fitted`."""
+        data = SequenceData(examples)
+        with evaluating(self.network):
+            strands = [self._on_strand(data, reverse) for reverse in ((False,) if self.oriented else (False, True))]
+        return np.asarray(np.mean(strands, axis=0))
+
+    def _on_strand(self, data: SequenceData, reverse: bool) -> NDArray[np.float64]:
+        device = next(self.network.parameters()).device
+        batches = (batch.to(device) for batch in data.in_order(reverse=reverse))
+        logits = [self.network(batch.codes, batch.cell_type).double().cpu().numpy() for batch in batches]
+        return self.target.from_logits(np.concatenate(logits))
+
+    def save(self, folder: Path) -> None:
+        """See `Fitted`."""
+        save_file(self.network.state_dict(), folder / _FILE)
+        write_facts(folder, {"size": asdict(self.size), "oriented": self.oriented})
+
+    @classmethod
+    def load(cls, folder: Path, target: Target, device: Device) -> Self:
+        """See `Fitted`."""
+        place = pick_device(device)
+        with reading(folder):
+            facts = read_facts(folder)
+            size = Size(**facts["size"])
+            network = cls.architecture(size)
+            network.load_state_dict(load_file(folder / _FILE))
+            return cls(network.to(place).eval(), size, facts["oriented"], target)
+
+
+class NetworkMethod(Method):
+    """A network of the bases of windows; the epoch is chosen on the validation rows."""
+
+    fitted: ClassVar[type[FittedNetwork]]
+
+    oriented: bool = Field(
+        False,
+        description="windows are aligned and have a direction (promoters, splice sites): strands are told apart; "
+        "else a random one is read in training, and predictions are averaged over both",
+    )
+    width: float = Field(1.0, gt=0, le=1, description="fraction of the published numbers of filters and units")
+    epochs: int = Field(30, ge=1, description="most passes over the training rows")
+    patience: int = Field(5, ge=1, description="passes without a lower validation loss after which to stop")
+    batch_size: int = Field(64, ge=2, description="rows per step")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay of linear and convolutional layers")
+    class_weights: bool = Field(False, description="weigh classes by the inverse of their frequency in training")
+    device: Device = machine("auto", "where to run")
+
+    def fit(self, train: Examples, valid: Examples, target: Target, seed: int, description: str = "") -> Fitted:
+        """See `Method`.
+
+        Raises:
+            UserError: training diverged, or there are no classes to weigh.
+        """
+        torch.manual_seed(seed)
+        size = Size(train.codes.shape[1], train.cell_types, len(target.names), self.width)
+        network = self.fitted.architecture(size)
+        data = SequenceData(
+            train,
+            network_truth(target, train),
+            batch_size=self.batch_size,
+            seed=seed,
+            either_strand=not self.oriented,
+        )
+        fitted = self.fitted(network, size, self.oriented, target)
+        keep = KeepBest(fitted, target, valid, data.steps_per_epoch, self.patience)
+        steps = self.epochs * data.steps_per_epoch
+        schedule = Schedule(steps, self.learning_rate, weight_decay=self.weight_decay, seed=seed)
+        learner = Learner(network, self._losses(train, target), {"prediction": 1.0}, schedule)
+        with enough_memory("Choose a smaller batch_size."):
+            curves = train_network(
+                learner,
+                data.batch,
+                description=description or self.title,
+                batch_size=data.batch_size,
+                extra=[keep],
+                device=self.device,
+            )
+        keep.restore(network, self.learning_rate)
+        curves = curves.merge(pd.DataFrame(keep.rows), on="step", how="outer")
+        return self.fitted(network.eval(), size, self.oriented, target, curves)
+
+    def _losses(self, train: Examples, target: Target) -> Callable[..., dict[str, torch.Tensor]]:
+        weights = class_weights(target, train) if self.class_weights else None
+
+        def losses(network: nn.Module, batch: SequenceBatch) -> dict[str, torch.Tensor]:
+            logits = network(batch.codes, batch.cell_type)
+            assert batch.truth is not None
+            return {"prediction": prediction_loss(target.kind, logits, batch.truth, weights)}
+
+        return losses
+
+
+@dataclass
+class KeepBest(Callback):
+    """Keeps the weights of the epoch with the lowest validation loss, and stops when it has not fallen for a while.
+
+    Attributes:
+        fitted: predicts with the network that is trained.
+        target: what is predicted.
+        valid: the validation rows.
+        epoch_steps: steps per epoch.
+        patience: epochs without a lower loss after which training stops.
+        rows: validation losses by step.
+        weights: the best ones.
+    """
+
+    fitted: Fitted
+    target: Target
+    valid: Examples
+    epoch_steps: int
+    patience: int
+    rows: list[dict[str, float]] = field(default_factory=list)
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def restore(self, network: nn.Module, learning_rate: float) -> None:
+        """Put the best weights into a network.
+
+        Raises:
+            UserError: the validation loss was never a number.
+        """
+        if not self.weights:
+            what = f"with {learning_rate:g} the validation loss is no number"
+            raise UserError(problem("learning_rate", what, "Choose a lower one."))
+        network.load_state_dict(self.weights)
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Measure at the end of an epoch."""
+        if trainer.global_step % self.epoch_steps:
+            return
+        loss = self.target.loss(self.valid.known_truth, self.fitted.predict(self.valid))
+        losses = [row["valid_prediction"] for row in self.rows]
+        if loss < min(losses, default=float("inf")):
+            self.weights = {name: value.detach().clone() for name, value in module.model.state_dict().items()}
+        self.rows.append({"step": trainer.global_step, "valid_prediction": loss})
+        best = int(np.argmin([*losses, loss]))
+        trainer.should_stop = trainer.should_stop or len(losses) - best >= self.patience
+
+
+def network_truth(target: Target, examples: Examples) -> NDArray[Any]:
+    """Return truth as a network learns it: int64 classes, or float32, numbers in standard deviations."""
+    standardised = target.standardised(examples.known_truth)
+    return standardised if target.kind == "classes" else standardised.astype(np.float32)
+
+
+def class_weights(target: Target, train: Examples) -> torch.Tensor:
+    """Return weights of classes, float32, inverse to their frequency and 1 on average over rows.
+
+    Raises:
+        UserError: the target has no classes.
+    """
+    if target.kind != "classes":
+        what = "there are no classes to weigh, but labels or a number"
+        raise UserError(problem("class_weights", what, "Leave the option out."))
+    counts = np.bincount(train.known_truth, minlength=len(target.names))
+    return torch.from_numpy(len(train) / (len(counts) * counts)).float()
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Run a network in eval mode without gradients, and leave it in the mode that it was in."""
+    training = network.training
+    network.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        network.train(training)

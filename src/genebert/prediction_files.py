@@ -1,0 +1,218 @@
+"""Predictions on disk, chunk by chunk: TSV, Parquet, BED or bigWig."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyBigWig
+from numpy.typing import NDArray
+
+from genebert.errors import UserError, problem
+from genebert.settings import PredictionFormat
+from genebert.target import Target
+
+Numbers = NDArray[np.float64]
+STEM = "predictions"
+NO_CELL_TYPE = ""
+
+
+class PredictionFile(ABC):
+    """Takes predictions chunk by chunk.
+
+    Args:
+        folder: to write into.
+        target: what is predicted.
+        lengths: chromosome -> length in bp; empty for sequences without coordinates.
+    """
+
+    def __init__(self, folder: Path, target: Target, lengths: Mapping[str, int]) -> None:
+        self.folder = folder
+        self.target = target
+        self.lengths = lengths
+
+    @abstractmethod
+    def write(self, table: pd.DataFrame, predicted: Numbers) -> None:
+        """Add rows: windows as `Windows.table` has them, and their predictions, shape (n, names)."""
+
+    @abstractmethod
+    def close(self) -> list[Path]:
+        """Finish; return the files."""
+
+    def with_columns(self, table: pd.DataFrame, predicted: Numbers) -> pd.DataFrame:
+        """Return the windows with a column per class or label, `p(NAME)`, or the column `predicted`."""
+        titles = ["predicted"] if self.target.kind == "value" else [f"p({name})" for name in self.target.names]
+        return pd.concat([table.reset_index(drop=True), pd.DataFrame(predicted, columns=titles)], axis=1)
+
+    def intervals(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Return chrom, start, end of windows, without what lies beyond the ends of their chromosomes."""
+        ends = table["chrom"].map(self.lengths)
+        return table[["chrom"]].assign(start=table["start"].clip(lower=0), end=table["end"].clip(upper=ends))
+
+    def tracks(self) -> list[int]:
+        """Return which outputs are worth a track: of two classes the second alone, else all."""
+        return [1] if self.target.is_binary else list(range(len(self.target.names)))
+
+
+class TsvFile(PredictionFile):
+    """predictions.tsv: one row per window (and cell type), one column per class or label."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.path = self.folder / f"{STEM}.tsv"
+        self._handle = self.path.open("w")
+        self._begun = False
+
+    def write(self, table: pd.DataFrame, predicted: Numbers) -> None:
+        """Add rows."""
+        rows = self.with_columns(table, predicted)
+        rows.to_csv(self._handle, sep="\t", index=False, header=not self._begun, float_format="%.6g")
+        self._begun = True
+
+    def close(self) -> list[Path]:
+        """Finish."""
+        self._handle.close()
+        return [self.path]
+
+
+class ParquetFile(PredictionFile):
+    """predictions.parquet: the same columns as in TSV."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.path = self.folder / f"{STEM}.parquet"
+        self._writer: pq.ParquetWriter | None = None
+
+    def write(self, table: pd.DataFrame, predicted: Numbers) -> None:
+        """Add rows."""
+        rows = pa.Table.from_pandas(self.with_columns(table, predicted), preserve_index=False)
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self.path, rows.schema)
+        self._writer.write_table(rows)
+
+    def close(self) -> list[Path]:
+        """Finish."""
+        if self._writer is not None:
+            self._writer.close()
+        return [self.path]
+
+
+class BedFile(PredictionFile):
+    """predictions.bed: BED6, whose name is the class or label (and cell type) and whose score is 1000 times its
+    probability, and the prediction itself as column 7.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.path = self.folder / f"{STEM}.bed"
+        self._handle = self.path.open("w")
+
+    def write(self, table: pd.DataFrame, predicted: Numbers) -> None:
+        """Add rows."""
+        for index in self.tracks():
+            value, name = predicted[:, index], self.target.names[index]
+            score = np.zeros(len(value)) if self.target.kind == "value" else np.rint(1000 * value)
+            rows = self.intervals(table).assign(
+                name=table["cell_type"] + f": {name}" if "cell_type" in table else name,
+                score=score.astype(int),
+                strand=table.get("strand", "."),
+                value=value,
+            )
+            rows.to_csv(self._handle, sep="\t", index=False, header=False, float_format="%.6g")
+
+    def close(self) -> list[Path]:
+        """Finish."""
+        self._handle.close()
+        return [self.path]
+
+
+class BigWigFile(PredictionFile):
+    """predictions[.CLASS][.CELL_TYPE].bw: where windows overlap, the mean of those that cover a base."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._parts: dict[tuple[int, str], list[pd.DataFrame]] = {}
+
+    def write(self, table: pd.DataFrame, predicted: Numbers) -> None:
+        """Add rows; they are kept (24 bytes each) until the end, since bigWig has to be sorted."""
+        cell_types = table["cell_type"] if "cell_type" in table else pd.Series(NO_CELL_TYPE, index=table.index)
+        for cell_type in dict.fromkeys(cell_types):
+            chosen = (cell_types == cell_type).to_numpy()
+            for index in self.tracks():
+                rows = self.intervals(table[chosen]).assign(value=predicted[chosen, index])
+                self._parts.setdefault((index, str(cell_type)), []).append(rows)
+
+    def close(self) -> list[Path]:
+        """Sort and write.
+
+        Raises:
+            UserError: two cell types or classes would have the same file name.
+        """
+        paths = [self._path(*key) for key in self._parts]
+        if len(set(paths)) < len(paths):
+            names = ", ".join(sorted({path.name for path in paths if paths.count(path) > 1}))
+            what = f"names of classes or cell types differ only in letters that no file name can have: {names}"
+            raise UserError(problem("--format bigwig", what, "Use --format tsv or parquet."))
+        for path, parts in zip(paths, self._parts.values(), strict=True):
+            write_bigwig(path, pd.concat(parts), self.lengths)
+        return paths
+
+    def _path(self, index: int, cell_type: str) -> Path:
+        names = [] if len(self.tracks()) == 1 else [self.target.names[index]]
+        names += [cell_type] if cell_type else []
+        safe = ("".join(c if c.isalnum() or c in "-_" else "_" for c in name) for name in names)
+        return self.folder / ".".join([STEM, *safe, "bw"])
+
+
+def write_bigwig(path: Path, windows: pd.DataFrame, lengths: Mapping[str, int]) -> None:
+    """Write the mean value of the windows that cover each base.
+
+    Args:
+        path: to write.
+        windows: DataFrame with chrom, start, end (0-based, half-open), value.
+        lengths: chromosome -> length in bp.
+    """
+    by_chrom = dict(list(windows.groupby("chrom", sort=False)))
+    file = pyBigWig.open(str(path), "w")
+    file.addHeader([(chrom, int(length)) for chrom, length in lengths.items()])
+    for chrom in lengths:
+        if chrom in by_chrom:
+            rows = by_chrom[chrom]
+            starts, ends, values = mean_over(*(rows[name].to_numpy() for name in ("start", "end", "value")))
+            file.addEntries([chrom] * len(starts), starts.tolist(), ends=ends.tolist(), values=values.tolist())
+    file.close()
+
+
+def mean_over(
+    start: NDArray[np.int64], end: NDArray[np.int64], value: Numbers
+) -> tuple[NDArray[np.int64], NDArray[np.int64], Numbers]:
+    """Return where intervals cover a chromosome and the mean of those that do, as intervals that do not overlap.
+
+    Args:
+        start, end: 0-based, half-open, int64, shape (n,).
+        value: float64, shape (n,).
+
+    Returns:
+        starts, ends, means, ascending; bases that no interval covers are left out.
+    """
+    edges, where = np.unique(np.concatenate([start, end]), return_inverse=True)
+    sums, counts = np.zeros(len(edges)), np.zeros(len(edges), dtype=np.int64)
+    np.add.at(sums, where, np.concatenate([value, -value]))
+    np.add.at(counts, where, np.repeat([1, -1], len(value)))
+    total, cover = np.cumsum(sums)[:-1], np.cumsum(counts)[:-1]
+    covered = cover > 0
+    return edges[:-1][covered], edges[1:][covered], total[covered] / cover[covered]
+
+
+FILES: Mapping[PredictionFormat, Callable[..., PredictionFile]] = {
+    "tsv": TsvFile,
+    "parquet": ParquetFile,
+    "bed": BedFile,
+    "bigwig": BigWigFile,
+}
+ON_GENOME: frozenset[PredictionFormat] = frozenset({"bed", "bigwig"})
+"""Formats that need coordinates."""

@@ -1,0 +1,373 @@
+"""The page of a benchmark: what `genebert benchmark` found, ours and theirs, as one self-contained HTML page."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
+
+from genebert.report.build import render
+from genebert.report.canvas import BLUE, ORANGE, SKY, WIDE, minus, panel, shorten
+from genebert.report.content import (
+    Block,
+    Figure,
+    Panel,
+    Prose,
+    Section,
+    Standing,
+    Table,
+    Terms,
+    Tile,
+    Verdict,
+    Verdicts,
+)
+from genebert.report.tables import counted
+from genebert.schema import SPLITS
+
+ALL_ROWS, OURS = "all", "ours"
+NOTHING = "–"
+_PARTS = ("results", "comparisons", "costs", "missing")
+_ESTIMATE = ("value", "low", "high")
+_OF_LABEL = ": "
+"""In the name of a measure of one label, such as "AUROC: A549"."""
+LEAD = (
+    "Methods learn from the same training rows, choose on the same validation rows, and are measured on the same test"
+    " rows, which nothing was fitted or chosen on. Numbers of others are marked as theirs: they were not computed here."
+)
+TERMS = (
+    (
+        "Ours",
+        "Trained and measured here, on the rows of this suite. With several seeds: the mean of the measure over the"
+        " seeds; in brackets, the 95% percentile interval of that mean over 1,000 resamples of the test rows, which all"
+        " methods share. The interval tells how much the choice of test rows matters; how much the seed matters, the"
+        " range of seeds tells.",
+    ),
+    (
+        "Theirs",
+        "As the authors of the source report it for the test rows of the same name. Their code was not run here, and"
+        " their training, tuning and number of seeds are their own. There is no interval, and what an interval of ours"
+        " says holds for ours alone: a number of theirs inside of it is no sign of a tie, nor one outside of it proof.",
+    ),
+    (
+        "Ensemble",
+        "The mean of what its members predict, each of them the mean over its seeds. It is one run.",
+    ),
+    (
+        "Difference",
+        "Of two methods in each resample of the same rows. Where its 95% interval holds 0, the rows cannot tell them"
+        " apart. Many pairs are compared, and no interval is widened for that.",
+    ),
+    (
+        "Without shared 32-mers",
+        "Measured once more without the test rows that have 32 consecutive bases, on either strand, in common with a"
+        " training or validation row: copies, overlaps and young repeats, whose answer may have been learned by heart.",
+    ),
+    (
+        "Seconds",
+        "Wall-clock time on whatever machine computed it, one method at a time, motif scans included. Compare them"
+        " only if it was one machine.",
+    ),
+    (
+        "Measures",
+        "AUROC: probability that a random positive ranks above a random negative; 0.5 is chance. AUPRC: average"
+        " precision; the share of positives is chance. MCC: Matthews' correlation; 0 is chance. macro-F1: mean F1 of"
+        " the classes. Pearson, Spearman: correlation. Larger is better.",
+    ),
+)
+Row = Mapping[str, Any]
+
+
+def benchmark_page(found: Mapping[str, Any]) -> str:
+    """Return the HTML page of what is in results.json; whatever is not markup made here is escaped."""
+    sections = [_overview(found), *(_task_section(found, task) for task in found["tasks"])]
+    sections += [Section("How to read this page", [Terms(TERMS)]), _provenance(found)]
+    return render(found["title"], LEAD, _tiles(found), sections)
+
+
+def _tiles(found: Mapping[str, Any]) -> list[Tile]:
+    ours = {row["method"] for row in found["results"] if row["source"] == OURS}
+    theirs = sum(row["source"] != OURS for row in found["results"])
+    tests = sum(task["rows"]["test"] for task in found["tasks"])
+    return [
+        _tile(len(found["tasks"]), "task", f"{tests:,} test rows"),
+        _tile(len(ours - found["ensembles"].keys()), "method", counted(len(found["ensembles"]), "ensemble")),
+        _tile(theirs, "published number", "theirs, beside ours"),
+    ]
+
+
+def _tile(count: int, noun: str, note: str) -> Tile:
+    number, words = counted(count, noun).split(" ", 1)
+    return Tile(number, words, note)
+
+
+# ------------------------------------------------------------------------------------------------------ all tasks
+
+
+def _overview(found: Mapping[str, Any]) -> Section:
+    blocks: list[Block] = [_matrix(found)]
+    verdicts = [_verdict(row) for row in _headlines(found, "comparisons")]
+    if verdicts:
+        said = "Pairs that the suite names, on all test rows; 95% intervals of the difference in brackets."
+        blocks += [Prose(said), Verdicts(verdicts)]
+    if found["missing"]:
+        rows = [
+            [row["task"], row["method"], f"failed: {row['reason']}" if row["failed"] else row["reason"]]
+            for row in found["missing"]
+        ]
+        blocks.append(Table("What is not measured.", ["Task", "Method", "Why"], rows, text=3))
+    return Section("Overview", blocks)
+
+
+def _headlines(found: Mapping[str, Any], what: str) -> list[Row]:
+    """Return the rows of results or comparisons that are about all test rows and a task's headline measure."""
+    headline = {task["task"]: task["measure"] for task in found["tasks"]}
+    return [row for row in found[what] if row["rows"] == ALL_ROWS and row["measure"] == headline[row["task"]]]
+
+
+def _matrix(found: Mapping[str, Any]) -> Table:
+    """List the headline measure of all methods on all tasks, ours first."""
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for row in _headlines(found, "results"):
+        cells.setdefault((row["source"], row["method"]), {})[row["task"]] = _number(row["value"])
+    names = [task["task"] for task in found["tasks"]]
+    ordered = sorted(cells, key=lambda key: key[0] != OURS)
+    rows = [
+        [method, source, *(cells[source, method].get(name, NOTHING) for name in names)] for source, method in ordered
+    ]
+    measures = ", ".join(f"{task['task']}: {task['measure']}" for task in found["tasks"])
+    return Table("Headline measures.", ["Method", "Whose", *names], rows, text=2, note=f"All test rows. {measures}.")
+
+
+def _verdict(row: Row) -> Verdict:
+    standing: Standing = "level" if _is_level(row) else "above" if row["low"] > 0 else "below"
+    said = {"above": "is above", "level": "cannot be told from", "below": "is below"}[standing]
+    return Verdict(
+        standing, f"{row['task']}, {row['measure']}: {row['first']} {said} {row['second']} ({_signed(row)})."
+    )
+
+
+def _is_level(row: Row) -> bool:
+    return row["value"] is None or row["low"] <= 0 <= row["high"]
+
+
+# ------------------------------------------------------------------------------------------------------- one task
+
+
+def _task_section(found: Mapping[str, Any], task: Row) -> Section:
+    own = {what: [row for row in found[what] if row["task"] == task["task"]] for what in _PARTS}
+    blocks: list[Block] = [Prose(_consists_of(task)), _splits(task)]
+    ranked = _ranked(own["results"], task["measure"])
+    if ranked:
+        blocks += [_ranking(task, ranked, own["results"]), _headline_table(task, own["results"])]
+        blocks += _every_measure(own["results"])
+    if own["comparisons"]:
+        blocks += _differences(own["comparisons"])
+    if own["costs"]:
+        blocks.append(_costs(own["costs"]))
+    if own["missing"]:
+        blocks.append(Prose("Not measured: " + "; ".join(_why_missing(row) for row in own["missing"]) + "."))
+    return Section(task["task"], blocks)
+
+
+def _why_missing(row: Row) -> str:
+    return f"{row['method']} ({'failed: ' if row['failed'] else ''}{row['reason'].rstrip('.')})"
+
+
+def _consists_of(task: Row) -> str:
+    kind, names = task["target"]["kind"], task["target"]["names"]
+    what = {"classes": "one of the classes", "labels": "any of the labels", "value": "a number"}[kind]
+    listed = "" if kind == "value" else f" {', '.join(names)}"
+    shared = task["test_rows_that_share_32_bases"]
+    said = f"To be predicted: {what}{listed}, from {task['length']:,} bp."
+    if task["threshold"] == "valid":
+        said += f" Class {names[1]} is predicted from the probability on where MCC is highest on the validation rows."
+    return (
+        f"{said} Of {task['rows']['test']:,} test rows, {shared['with training']:,} share 32 bases with a training row,"
+        f" {shared['with validation']:,} with a validation row, and {shared['with either']:,} with either."
+    )
+
+
+def _splits(task: Row) -> Table:
+    if task["target"]["kind"] == "value":
+        names, shown = ["mean", "standard deviation"], "{:.3g}"
+    else:
+        names, shown = task["target"]["names"], "{:.1%}"
+    rows = [
+        [split, f"{task['rows'][split]:,}", *(shown.format(task["balance"][split][name]) for name in names)]
+        for split in SPLITS
+    ]
+    return Table("Rows.", ["Split", "Rows", *names], rows)
+
+
+def _ranked(results: Sequence[Row], measure: str) -> list[Row]:
+    """Return the results on all test rows of a measure, the best first."""
+    found = [
+        row for row in results if row["rows"] == ALL_ROWS and row["measure"] == measure and row["value"] is not None
+    ]
+    return sorted(found, key=lambda row: -row["value"])
+
+
+def _of_method(results: Sequence[Row], measure: str, *, shared: bool) -> dict[str, Row]:
+    """Return method -> our result, on all test rows or on those that share nothing."""
+    return {
+        row["method"]: row
+        for row in results
+        if row["source"] == OURS and row["measure"] == measure and (row["rows"] == ALL_ROWS) == shared
+    }
+
+
+def _ranking(task: Row, ranked: Sequence[Row], results: Sequence[Row]) -> Figure:
+    alone = _of_method(results, task["measure"], shared=False)
+    said = "Filled: ours, with 95% intervals."
+    if any(row["source"] != OURS for row in ranked):
+        said += " Open: theirs, as published, without an interval."
+    if alone:
+        rows = next(iter(alone.values()))["n"]
+        said += f" Pale: ours on the {rows:,} test rows that share no 32 bases with a training or validation row."
+    title = f"{task['measure']} on the {task['rows']['test']:,} test rows."
+    return Figure(title, [ranking(task["task"], task["measure"], ranked, alone)], caption=said)
+
+
+def ranking(task: str, measure: str, ranked: Sequence[Row], alone: Mapping[str, Row]) -> Panel:
+    """Draw results from best to worst.
+
+    Args:
+        task: its name.
+        measure: its name.
+        ranked: of all methods, ours and theirs.
+        alone: method -> our result on the test rows that share nothing, if there are others.
+    """
+
+    def draw(figure: Canvas) -> None:
+        axes = figure.subplots()
+        for place, row in enumerate(ranked):
+            if row["source"] != OURS:
+                axes.plot(row["value"], place, "D", color=ORANGE, markerfacecolor="white", label="theirs")
+                continue
+            axes.hlines(place, row["low"], row["high"], color=BLUE, linewidth=1.3)
+            axes.plot(row["value"], place, "o", color=BLUE, markersize=4.5, label="ours")
+            if (other := alone.get(row["method"])) and other["value"] is not None:
+                axes.hlines(place + 0.27, other["low"], other["high"], color=SKY, linewidth=0.8)
+                axes.plot(other["value"], place + 0.27, "o", color=SKY, markersize=2.4, label="ours, no shared 32-mer")
+        for edge in np.arange(0.5, len(ranked) - 1):
+            axes.axhline(edge, color="#eeeeee", linewidth=0.5, zorder=0)
+        axes.set_yticks(range(len(ranked)), [_label(row) for row in ranked])
+        axes.set_ylim(len(ranked) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.set_xlabel(measure)
+        handles, labels = axes.get_legend_handles_labels()
+        legend = dict(zip(labels, handles, strict=True))
+        axes.legend(legend.values(), legend.keys(), loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+
+    alt = f"Dots with 95% intervals: {measure} of {', '.join(_label(row) for row in ranked)} on {task}, best first."
+    return panel(alt, (WIDE, 0.8 + 0.2 * len(ranked)), draw)
+
+
+def _label(row: Row) -> str:
+    return shorten(row["method"]) if row["source"] == OURS else f"{shorten(row['method'])} (theirs)"
+
+
+def _headline_table(task: Row, results: Sequence[Row]) -> Table:
+    """List methods by the headline measure, then those that others report another measure of."""
+    measure = task["measure"]
+    alone = _of_method(results, measure, shared=False)
+    rows = []
+    for row in _ranked(results, measure):
+        cells = [row["method"], _whose(row), _interval(row) if row["source"] == OURS else _number(row["value"])]
+        cells.append(_seeds(row))
+        if alone:
+            cells.append(_interval(alone[row["method"]]) if row["source"] == OURS else NOTHING)
+        rows.append(cells)
+    header = ["Method", "Whose", f"{measure} [95% interval]", "Seeds: lowest to highest"]
+    header += ["Without shared 32-mers"] if alone else []
+    others = [
+        f"{row['method']} {row['measure']} {_number(row['value'])} ({_whose(row)})"
+        for row in results
+        if row["source"] != OURS and row["measure"] != measure
+    ]
+    note = ""
+    if any(row["source"] != OURS for row in results):
+        note = "Theirs are what the source reports; nothing of it was run here, and it has no interval."
+    if others:
+        note += f" Of other measures: {'; '.join(others)}."
+    return Table(f"Methods by {measure}, best first.", header, rows, text=2, note=note)
+
+
+def _whose(row: Row) -> str:
+    if row["source"] == OURS:
+        return f"{OURS}: {row['setting']}" if row.get("setting") else OURS
+    size = f"{row['parameters'] / 1e6:,.0f} million parameters" if row["parameters"] else ""
+    return "theirs: " + ", ".join(part for part in (row["citation"], row["setting"], size) if part)
+
+
+def _seeds(row: Row) -> str:
+    if row["source"] != OURS:
+        return NOTHING
+    if row["seeds"] == 1:
+        return "1"
+    return f"{row['seeds']}: {_number(row['lowest_seed'])} to {_number(row['highest_seed'])}"
+
+
+def _every_measure(results: Sequence[Row]) -> list[Table]:
+    """List all our measures, each set of rows by itself; those of single labels in tables of their own."""
+    ours = [row for row in results if row["source"] == OURS]
+    of_labels = [row for row in ours if _OF_LABEL in row["measure"]]
+    whole = [row for row in ours if _OF_LABEL not in row["measure"]]
+    return [*_by_rows("Our measures", whole, _interval), *_by_rows("Our measures of each label", of_labels, _interval)]
+
+
+def _differences(comparisons: Sequence[Row]) -> list[Table]:
+    named = [{**row, "method": f"{row['first']} − {row['second']}"} for row in comparisons]
+    return _by_rows("Differences", [row for row in named if _OF_LABEL not in row["measure"]], _signed)
+
+
+def _by_rows(title: str, rows: Sequence[Row], shown: Callable[[Row], str]) -> list[Table]:
+    """Return a table for each set of test rows: methods by measures."""
+    found: dict[tuple[str, int], dict[str, dict[str, str]]] = {}
+    for row in rows:
+        found.setdefault((row["rows"], row["n"]), {}).setdefault(row["method"], {})[row["measure"]] = shown(row)
+    measures = list(dict.fromkeys(row["measure"] for row in rows))
+    return [
+        Table(
+            f"{title}, {n:,} test rows{'' if which == ALL_ROWS else f' with {which}'}.",
+            ["Method", *measures],
+            [[method, *(cells[measure] for measure in measures)] for method, cells in methods.items()],
+        )
+        for (which, n), methods in found.items()
+    ]
+
+
+def _costs(costs: Sequence[Row]) -> Table:
+    rows = [
+        [row["method"], f"{row['seconds_to_fit']:,.1f}", f"{row['sequences_per_second']:,.0f}", row["machine"]]
+        for row in costs
+    ]
+    header = ["Method", "Seconds to fit", "Sequences per second", "Machine"]
+    return Table("Cost.", header, rows, note="Mean over seeds; prediction of the test rows.")
+
+
+def _interval(row: Row) -> str:
+    return NOTHING if row["value"] is None else "{} [{}, {}]".format(*(_number(row[name]) for name in _ESTIMATE))
+
+
+def _signed(row: Row) -> str:
+    return NOTHING if row["value"] is None else "{} [{}, {}]".format(*(_number(row[name], "+") for name in _ESTIMATE))
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    """Return a number with three decimals, or a dash; `sign` is "+" if a plus sign is to be shown."""
+    if value is None:
+        return NOTHING
+    return minus(f"{round(value, 3) + 0.0:{sign}.3f}")  # + 0.0: a negative zero becomes zero
+
+
+def _provenance(found: Mapping[str, Any]) -> Section:
+    rows = [["suite", found["suite"]["path"]], ["SHA-256 of the suite", found["suite"]["sha256"]]]
+    rows += [[name, version] for name, version in found["software"].items()]
+    said = (
+        "Each run is in a folder of its own under runs/, with a manifest that names its options, the checksums of its"
+        " data, its software and its seconds. results.json and results.parquet hold the numbers of this page."
+    )
+    return Section("Provenance", [Prose(said), Table("Suite and software.", ["What", "Value"], rows, text=2)])

@@ -1,0 +1,75 @@
+"""Sequences that share a stretch of 32 bases, on either strand: copies, overlaps and young repeats.
+
+A model may have seen the answer for a test sequence that shares such a stretch with a training sequence.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+from genebert.schema import N, reverse_complement
+
+LENGTH = 32
+"""In bases; so long a word fills 64 bits, and does not recur by chance."""
+_ROWS = 1 << 14  # looked at together
+
+
+def words(codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """Return the words of 32 bases in sequences, a word and its reverse complement being the same.
+
+    Args:
+        codes: base codes, uint8, shape (n, length); words that cover an N are left out.
+
+    Returns:
+        rows, int64, and words, uint64, both of shape (words in all,), ascending by row.
+    """
+    found = [_words(codes[start : start + _ROWS], start) for start in range(0, len(codes), _ROWS)]
+    rows, values = zip(*found, strict=True) if found else ((), ())
+    return np.concatenate([np.empty(0, np.int64), *rows]), np.concatenate([np.empty(0, np.uint64), *values])
+
+
+def _words(codes: NDArray[np.uint8], first_row: int) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    places = codes.shape[1] - LENGTH + 1
+    if places <= 0:
+        return np.empty(0, np.int64), np.empty(0, np.uint64)
+    whole = np.lib.stride_tricks.sliding_window_view(codes == N, LENGTH, axis=1).any(axis=2)
+    canonical = np.minimum(_packed(codes), _packed(reverse_complement(codes))[:, ::-1])
+    row, place = np.nonzero(~whole)
+    return row + first_row, canonical[row, place]
+
+
+def _packed(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Return each word as a number, two bits a base: uint64, shape (n, length - 31)."""
+    places = codes.shape[1] - LENGTH + 1
+    packed = np.zeros((len(codes), places), dtype=np.uint64)
+    for offset in range(LENGTH):
+        packed = (packed << np.uint64(2)) | (codes[:, offset : offset + places] & 3)
+    return packed
+
+
+def sharing(codes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return which sequences share a word with any of the others: bool, shape (n,); both are base codes."""
+    row, word = words(codes)
+    found = np.zeros(len(codes), dtype=bool)
+    found[row[np.isin(word, np.unique(words(others)[1]))]] = True
+    return found
+
+
+def groups(codes: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return a group number for each sequence: those that share a word, directly or through others, have one.
+
+    Args:
+        codes: base codes, uint8, shape (n, length).
+
+    Returns:
+        int64, shape (n,), numbered by first appearance.
+    """
+    row, word = words(codes)
+    unique, index = np.unique(word, return_inverse=True)
+    count = len(codes)
+    size = count + len(unique)
+    graph = sparse.coo_matrix((np.ones(len(row), dtype=np.int8), (row, count + index)), shape=(size, size))
+    label = connected_components(graph, directed=False)[1][:count]
+    _, first, inverse = np.unique(label, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse].astype(np.int64)

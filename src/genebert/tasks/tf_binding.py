@@ -1,0 +1,161 @@
+"""TF binding: windows around ChIP-seq peaks, per cell type, against unbound windows that are alike.
+
+Peaks of several cell types become sites: the summit with the best score (by its quantile within its cell type) is
+a site, summits less than half a window away belong to it, and so on with the rest (see `corpus.consensus`).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from genebert.corpus.consensus import best_windows
+from genebert.errors import Problems, UserError, problem
+from genebert.inputs.accessibility import PEAK_SUFFIXES, find_files, overlapping
+from genebert.inputs.genome import Genome, match_chromosomes
+from genebert.inputs.intervals import read_annotation, read_bed
+from genebert.target import LABEL_PREFIX
+from genebert.tasks.base import LabelTable, Note, Sources, Task
+from genebert.tasks.on_genome import matched_windows, sort_windows, usable
+
+_SHOWN = 12
+_COORDINATES = ["chrom", "start", "end"]
+
+
+class TfBinding(Task):
+    """Label windows around the peaks of a TF (1) and unbound windows (0), in one or several cell types.
+
+    Columns: chrom, start, end, split, and label for one file of peaks, or label:CELLTYPE for each of several: 1 if the
+    cell type has a summit in the window, 0 if it has no peak there, and empty if only the flank of a peak is there, or
+    if it has no peak on the whole chromosome (unless --chromosomes names it). Negatives have no peak in any cell type.
+    """
+
+    genome: Path = Field(description="genome: FASTA (plain or bgzip) or 2bit")
+    peaks: list[Path] = Field(
+        description="narrowPeak or BED files of one TF (gzip allowed), or folders of them: one per cell type, whose "
+        "file name up to the first suffix names the cell type"
+    )
+    accessible: list[Path] = Field(
+        [],
+        description="narrowPeak or BED of accessible regions, one for all cell types or one each: negatives are drawn "
+        "from them (default: from the whole genome); both ways they are matched in GC content",
+    )
+    blacklist: Path | None = Field(None, description="BED of intervals to leave out (gzip allowed)")
+    width: int = Field(200, ge=20, description="width of a window in bp, around the summit (else the peak's middle)")
+    ratio: float = Field(1.0, gt=0, description="negatives per site")
+    chromosomes: list[str] = Field(
+        [],
+        description="chromosomes to use at all, on which all cell types were looked at (default: those with a peak, "
+        "since a source may lack some)",
+    )
+
+    def windows(self, sources: Sources) -> LabelTable:
+        """Return sites labelled by the cell types that have a peak there, and windows that none has; see the class."""
+        genome, generator = sources.need_genome(), np.random.default_rng(self.seed)
+        notes: dict[str, Note] = {}
+        peaks = self._read_peaks(genome, notes)
+        cell_types = sorted(set(peaks["cell_type"]))
+        peaks = peaks[peaks["chrom"].isin(self._chromosomes(peaks, genome, notes))]
+        blacklist = [read_annotation(path, genome.lengths).table for path in [self.blacklist] if path]
+        sites = self._sites(peaks, blacklist, genome, notes)
+        avoid = pd.concat([table[_COORDINATES] for table in (peaks, sites, *blacklist)], ignore_index=True)
+        pool = self._accessible_windows(genome) if self.accessible else None
+        unbound = matched_windows(genome, sites, avoid, generator, ratio=self.ratio, pool=pool)
+        wanted = int((self.ratio * sites.groupby("chrom").size()).round().sum())
+        notes["negatives wanting, for lack of windows"] = wanted - len(unbound)
+        windows = pd.concat([sites, unbound], ignore_index=True)
+        if len(cell_types) == 1:
+            windows["label"] = np.repeat([1, 0], [len(sites), len(unbound)])
+        for name in cell_types if len(cell_types) > 1 else []:
+            windows[LABEL_PREFIX + name] = self._labels(windows, peaks[peaks["cell_type"] == name])
+        return LabelTable(sort_windows(windows), notes)
+
+    def _read_peaks(self, genome: Genome, notes: dict[str, Note]) -> pd.DataFrame:
+        """Return chrom, start, end, summit, score and cell_type of all peaks."""
+        tables = []
+        for cell_type, path in find_files(self.peaks, PEAK_SUFFIXES, "--peaks").items():
+            intervals = read_bed(path, genome.lengths, skip_unknown=True)
+            tables.append(_with_summits(intervals.table, notes).assign(cell_type=cell_type))
+            _count(notes, "peaks left out, on chromosomes that the genome lacks", sum(intervals.skipped.values()))
+        return pd.concat(tables, ignore_index=True)
+
+    def _chromosomes(self, peaks: pd.DataFrame, genome: Genome, notes: dict[str, Note]) -> list[str]:
+        """Return the chromosomes to use, and note the others."""
+        known = match_chromosomes(self.chromosomes, genome.lengths)
+        found = Problems("The chromosomes cannot be used:")
+        for name in self.chromosomes:
+            if name not in known:
+                found.add("--chromosomes", f"the genome has no chromosome {name!r}", "Correct the name.")
+        found.raise_any()
+        used = set(known.values()) or set(peaks["chrom"])
+        others = [name for name in genome.lengths if name not in used]
+        listed = ", ".join(others[:_SHOWN]) + (f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else "")
+        notes[f"chromosomes left out, {'not named' if self.chromosomes else 'without a peak'}"] = listed
+        return [name for name in genome.lengths if name in used]
+
+    def _sites(
+        self, peaks: pd.DataFrame, blacklist: Sequence[pd.DataFrame], genome: Genome, notes: dict[str, Note]
+    ) -> pd.DataFrame:
+        """Return the windows of sites: chrom, start, end."""
+        sites = self._around(_consensus_summits(peaks, self.width // 2))
+        kept = usable(sites, genome)
+        for intervals in blacklist:
+            kept &= ~overlapping(sites, intervals)
+        notes["sites left out, near an end, on unknown sequence or blacklisted"] = int((~kept).sum())
+        if not kept.any():
+            raise UserError(problem("--peaks", "no peak can be used", "Check the genome, --chromosomes, --blacklist."))
+        return sites[kept].reset_index(drop=True)
+
+    def _around(self, summits: pd.DataFrame) -> pd.DataFrame:
+        start = summits["summit"] - self.width // 2
+        return pd.DataFrame({"chrom": summits["chrom"], "start": start, "end": start + self.width})
+
+    def _labels(self, windows: pd.DataFrame, peaks: pd.DataFrame) -> pd.Series:
+        """Return what windows are in a cell type with some peaks: 1, 0 or NA, Int64; see the class."""
+        bound = overlapping(windows, peaks.assign(start=peaks["summit"], end=peaks["summit"] + 1)[_COORDINATES])
+        label = pd.Series(bound.astype(int), dtype="Int64")
+        label[~bound & overlapping(windows, peaks[_COORDINATES])] = pd.NA
+        if not self.chromosomes:
+            label[~windows["chrom"].isin(peaks["chrom"])] = pd.NA
+        return label
+
+    def _accessible_windows(self, genome: Genome) -> pd.DataFrame:
+        files = find_files(self.accessible, PEAK_SUFFIXES, "--accessible")
+        tables = [read_bed(path, genome.lengths, skip_unknown=True).table for path in files.values()]
+        windows = self._around(pd.concat([_with_summits(table, {}) for table in tables], ignore_index=True))
+        return windows[usable(windows, genome)]
+
+
+def _with_summits(table: pd.DataFrame, notes: dict[str, Note]) -> pd.DataFrame:
+    """Return chrom, start, end, summit (0-based; the middle where none is given) and score of the rows of a file."""
+    middle = (table["start"] + table["end"]) // 2
+    given = table["summit"] if "summit" in table else pd.Series(-1, index=table.index)
+    offset = pd.to_numeric(given, errors="coerce").fillna(-1).astype(np.int64)
+    inside = (offset >= 0) & (offset < table["end"] - table["start"])
+    _count(notes, "summits outside their peak, whose middle is taken", int(((offset >= 0) & ~inside).sum()))
+    summit = (table["start"] + offset).where(inside, middle)
+    ranked_by = next((table[name] for name in ("signal", "score") if name in table), pd.Series(0.0, index=table.index))
+    return table[_COORDINATES].assign(summit=summit, score=pd.to_numeric(ranked_by, errors="coerce").fillna(0.0))
+
+
+def _count(notes: dict[str, Note], what: str, number: int) -> None:
+    notes[what] = int(notes.get(what, 0)) + number
+
+
+def _consensus_summits(peaks: pd.DataFrame, distance: int) -> pd.DataFrame:
+    """Return chrom and summit of sites, any two of which are `distance` bp apart or more."""
+    tables = [pd.DataFrame({"chrom": np.empty(0, dtype=object), "summit": np.empty(0, dtype=np.int64)})]
+    for chrom, rows in peaks.groupby("chrom", sort=True):
+        everywhere = np.ones(len(rows), dtype=bool)
+        summits = best_windows(
+            rows["summit"].to_numpy(np.int64),
+            rows["score"].to_numpy(np.float64),
+            pd.factorize(rows["cell_type"], sort=True)[0].astype(np.int64),
+            ~everywhere,
+            everywhere,
+            distance,
+        )
+        tables.append(pd.DataFrame({"chrom": chrom, "summit": summits}))
+    return pd.concat(tables, ignore_index=True)

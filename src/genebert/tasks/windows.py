@@ -1,0 +1,234 @@
+"""Windows to learn from or to predict for, from CSV, TSV, BED or FASTA, as base codes with what they are labelled."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pysam
+from numpy.typing import NDArray
+
+from genebert.errors import Problems, UserError, problem
+from genebert.inputs.genome import Genome
+from genebert.inputs.intervals import check_intervals, read_bed, read_table, read_text
+from genebert.schema import SPLITS, N, encode
+from genebert.target import check_target
+from genebert.tasks.on_genome import oriented_codes
+
+COORDINATES = ("chrom", "start", "end")
+LABELS_FILE = "labels.tsv"
+_STRANDS = {"+", "-", "."}
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of equal length; shorter ones are filled with N on the right.
+
+    Attributes:
+        table: DataFrame, n rows; chrom, start, end, or sequence_id and where it is known chrom; where given strand,
+            cell_type, split and the target's columns (see `genebert.target`).
+        codes: base codes, uint8, shape (n, length); of the minus strand where `strand` says so.
+        path: the file they came from.
+        ambiguous: number of IUPAC letters that were read as N.
+    """
+
+    table: pd.DataFrame
+    codes: NDArray[np.uint8]
+    path: Path
+    ambiguous: int = 0
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def on_genome(self) -> bool:
+        """Whether it is known on which chromosome each window lies."""
+        return "chrom" in self.table
+
+    @property
+    def located(self) -> bool:
+        """Whether it is known where on its chromosome each window lies."""
+        return set(COORDINATES) <= set(self.table)
+
+    @property
+    def per_cell_type(self) -> bool:
+        """Whether the windows name a cell type each."""
+        return "cell_type" in self.table
+
+    def rows(self, chosen: NDArray[np.bool_]) -> "Windows":
+        """Return some of the windows; chosen: bool, shape (n,)."""
+        return replace(self, table=self.table[chosen].reset_index(drop=True), codes=self.codes[chosen])
+
+
+def read_windows(path: Path, genome: Genome | None, *, labelled: bool, width: int | None = None) -> Windows:
+    """Read windows.
+
+    Args:
+        path: CSV or TSV with a header (see `windows_of`), a folder made by `genebert labels`, and without labels also
+            BED or FASTA. Coordinates are 0-based, half-open.
+        genome: needed for coordinates.
+        labelled: whether target columns are needed.
+        width: windows on the genome are widened or narrowed to it around their centre; if None, they have to be of one
+            width.
+
+    Raises:
+        UserError: the file cannot be used; all problems are listed.
+    """
+    if path.is_dir():
+        path = path / LABELS_FILE
+    kind = _kind(path, labelled)
+    if kind == "fasta":
+        records = read_fasta(path)
+        codes, ambiguous = encode_all(records["sequence"], [f"record {name}" for name in records["sequence_id"]], path)
+        return Windows(records[["sequence_id"]], codes, path, ambiguous)
+    if kind == "bed":
+        found = read_bed(path, _need(genome, path).lengths)
+        return _from_genome(found.table, _need(genome, path), path, width)
+    return windows_of(read_table(path), path, genome, labelled=labelled, width=width)
+
+
+def _kind(path: Path, labelled: bool) -> str:
+    first = next(line for line in read_text(path).splitlines() if line.strip())
+    if first.startswith(">") and not labelled:
+        return "fasta"
+    words = first.replace(",", "\t").lower().lstrip("#").split("\t")
+    header = "sequence" in words or set(COORDINATES) <= set(words)
+    return "table" if header or labelled else "bed"
+
+
+def windows_of(
+    table: pd.DataFrame, path: Path, genome: Genome | None, *, labelled: bool, width: int | None = None
+) -> Windows:
+    """Return the windows that a table of texts describes.
+
+    Args:
+        table: `line`; `sequence`, or chrom, start, end; optionally strand, cell_type, split, and target columns (see
+            `genebert.target`). Where there are sequences, they are taken as they are, and of their coordinates only
+            the chromosome is kept.
+        path: the file that the table is from, for errors.
+        genome, labelled, width: as for `read_windows`.
+
+    Raises:
+        UserError: the table cannot be used; all problems are listed with their lines.
+    """
+    _check_columns(table, path, labelled)
+    if "sequence" in table:
+        return _from_sequences(table, path)
+    checked = check_intervals(table, path, _need(genome, path).lengths)
+    return _from_genome(checked.table, _need(genome, path), path, width)
+
+
+def _need(genome: Genome | None, path: Path) -> Genome:
+    if genome is None:
+        raise UserError(problem(path, "its windows are coordinates, and no genome is given", "Add --genome FASTA."))
+    return genome
+
+
+def _check_columns(table: pd.DataFrame, path: Path, labelled: bool) -> None:
+    found = Problems(f"The table {path} cannot be used:")
+    if "sequence" not in table and not set(COORDINATES) <= set(table):
+        found.add(
+            "line 1",
+            f"the header is {', '.join(table.columns.drop('line'))}",
+            "Name a column `sequence`, or columns `chrom`, `start` and `end`.",
+        )
+    if labelled:
+        check_target(table, found)
+    _check_values(table, "strand", _STRANDS, found)
+    _check_values(table, "split", set(SPLITS), found)
+    if "cell_type" in table:
+        for line in table["line"][table["cell_type"].str.strip() == ""]:
+            found.add(f"line {line}", "cell_type is empty", "Fill it in, or remove the line.")
+    found.raise_any()
+
+
+def _check_values(table: pd.DataFrame, name: str, allowed: set[str], found: Problems) -> None:
+    if name not in table:
+        return
+    for line, value in table.loc[~table[name].isin(allowed), ["line", name]].itertuples(index=False):
+        found.add(f"line {line}", f"{name} is {value!r}", f"Use one of {' '.join(sorted(allowed))}.")
+
+
+def _from_sequences(table: pd.DataFrame, path: Path) -> Windows:
+    number = table["line"].astype(str)
+    codes, ambiguous = encode_all(table["sequence"].str.strip(), ("line " + number).tolist(), path)
+    unused = [name for name in ("sequence", "line", "start", "end") if name in table]
+    named = table.drop(columns=unused).assign(sequence_id="line_" + number)
+    return Windows(named, codes, path, ambiguous)
+
+
+def read_fasta(path: Path) -> pd.DataFrame:
+    """Return the records of a FASTA, plain or gzip: DataFrame with sequence_id and sequence.
+
+    Raises:
+        UserError: it cannot be read, or holds no record.
+    """
+    try:
+        with pysam.FastxFile(str(path)) as records:
+            named = [(record.name, record.sequence or "") for record in records]
+    except (OSError, ValueError) as error:
+        raise UserError(problem(path, f"the FASTA cannot be read ({error})", "Check the file.")) from None
+    if not named:
+        raise UserError(problem(path, "the FASTA holds no sequence", "Give a file with at least one record."))
+    return pd.DataFrame(named, columns=["sequence_id", "sequence"])
+
+
+def encode_all(sequences: pd.Series, where: Sequence[str], path: Path) -> tuple[NDArray[np.uint8], int]:
+    """Turn sequences into base codes.
+
+    Args:
+        sequences: letters, n of them.
+        where: place of each in its file, for errors.
+        path: the file, for errors.
+
+    Returns:
+        uint8, shape (n, length of the longest), filled with N on the right; how many IUPAC letters were read as N.
+
+    Raises:
+        UserError: a sequence is empty, or a letter is no nucleotide.
+    """
+    lengths = sequences.str.len().to_numpy(np.int64)
+    encoded = encode("".join(sequences))  # at once: a loop over a million sequences takes half a minute
+    if encoded.invalid or not lengths.all():
+        _raise_unreadable(sequences, where, path)
+    codes = np.full((len(lengths), int(lengths.max())), N, dtype=np.uint8)
+    codes[np.arange(codes.shape[1]) < lengths[:, None]] = encoded.codes
+    return codes, encoded.ambiguous
+
+
+def _raise_unreadable(sequences: pd.Series, where: Sequence[str], path: Path) -> None:
+    found = Problems(f"The sequences of {path} cannot be used:")
+    for place, sequence in zip(where, sequences, strict=True):
+        if not sequence:
+            found.add(place, "the sequence is empty", "Fill it in, or remove it.")
+        invalid = encode(sequence).invalid
+        if invalid:
+            found.add(place, f"letter {invalid[1]!r} at position {invalid[0] + 1} is no nucleotide", "Use ACGTN.")
+    found.raise_any()
+
+
+def _from_genome(table: pd.DataFrame, genome: Genome, path: Path, width: int | None) -> Windows:
+    table = of_one_width(table, path, width)
+    before = genome.ambiguous
+    codes = oriented_codes(genome, table)
+    unused = [name for name in ("line", "name", "score") if name in table]
+    return Windows(table.drop(columns=unused), codes, path, genome.ambiguous - before)
+
+
+def of_one_width(table: pd.DataFrame, path: Path, width: int | None) -> pd.DataFrame:
+    """Return windows on the genome, resized around their centre if a width is given.
+
+    Raises:
+        UserError: no width is given, and they differ in theirs.
+    """
+    if width is not None:
+        start = (table["start"] + table["end"]) // 2 - width // 2
+        return table.assign(start=start, end=start + width)
+    widths = table["end"] - table["start"]
+    first = widths.iloc[0]
+    found = Problems(f"The windows of {path} cannot be used:")
+    for line, other in zip(table["line"][widths != first], widths[widths != first], strict=True):
+        found.add(f"line {line}", f"it has {other} bp, and the first has {first} bp", "Make them equally wide.")
+    found.raise_any()
+    return table

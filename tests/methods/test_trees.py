@@ -1,0 +1,57 @@
+import builtins
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from genebert.errors import UserError
+from genebert.methods.motif_trees import MotifTrees
+from genebert.methods.position_trees import PositionTrees
+
+SMALL = {"learning_rate": 0.3, "least_rows": 5}
+
+
+def test_there_are_as_many_trees_as_the_validation_rows_like(task: Callable[..., Any]) -> None:
+    toy = task("classes")
+    noisy = toy.valid.rows(np.arange(40))
+    noisy.truth[:10] = 1 - noisy.truth[:10]
+    losses = []
+    for trees in range(1, 13):
+        fitted = PositionTrees(kmers=0, trees=trees, patience=trees, **SMALL).fit(toy.train, noisy, toy.target, 0)
+        losses.append(toy.target.loss(noisy.truth, fitted.predict(noisy)))
+    chosen = PositionTrees(kmers=0, trees=12, patience=12, **SMALL).fit(toy.train, noisy, toy.target, 0)
+    assert chosen.ensembles[0].num_trees() == int(np.argmin(losses)) + 1 < 12
+    assert toy.target.loss(noisy.truth, chosen.predict(noisy)) == pytest.approx(min(losses))
+
+
+def test_patience_ends_the_search(task: Callable[..., Any]) -> None:
+    toy = task("classes")
+    wrong = replace(toy.valid, truth=1 - toy.valid.truth)
+    fitted = PositionTrees(kmers=0, trees=50, patience=3, **SMALL).fit(toy.train, wrong, toy.target, 0)
+    assert fitted.ensembles[0].num_trees() == 1
+
+
+def test_motifs_can_be_left_out(task: Callable[..., Any]) -> None:
+    toy = task("classes")
+    columns = [
+        MotifTrees(motifs=motifs, kmers=k).features.of(toy.test).shape[1] for motifs, k in ((1, 0), (0, 4), (1, 4))
+    ]
+    assert columns == [2, 136, 138]
+    with pytest.raises(ValueError, match="without motifs and k-mers there is nothing to see"):
+        MotifTrees(motifs=False, kmers=0)
+
+
+def test_a_missing_library_of_the_system_is_named(task: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = task("classes")
+    load = builtins.__import__
+
+    def fail(name: str, *others: Any, **more: Any) -> Any:
+        if name == "lightgbm":
+            raise OSError("libgomp.so.1: cannot open shared object file")
+        return load(name, *others, **more)
+
+    monkeypatch.setattr(builtins, "__import__", fail)
+    with pytest.raises(UserError, match=r"LightGBM: it cannot be loaded \(libgomp.so.1.*Install libgomp1"):
+        MotifTrees().fit(toy.train, toy.valid, toy.target, 0)

@@ -1,0 +1,116 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from toys import World, read_fasta, reverse_complement
+
+from genebert.errors import UserError
+from genebert.inputs.genome import Genome
+from genebert.schema import decode
+from genebert.tasks.windows import read_windows
+
+
+@pytest.fixture
+def genome(toy_world: World) -> Iterator[Genome]:
+    with Genome(toy_world.genome) as opened:
+        yield opened
+
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes text to a file."""
+
+    def text_file(text: str, name: str = "labels.csv") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return text_file
+
+
+TARGETS = {
+    "classes": ("label", ["a", "b"]),
+    "value": ("value", ["-1.5", "2e3"]),
+    "labels": ("label:K562,label:A549", ["1,0", ",1"]),
+}
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_every_kind_of_target_is_read_with_its_columns_as_they_are_written(kind: str, write: Write) -> None:
+    columns, values = TARGETS[kind]
+    windows = read_windows(write(f"Sequence,{columns}\nACGT,{values[0]}\nAC,{values[1]}\n"), None, labelled=True)
+    assert [name for name in windows.table if name != "sequence_id"] == columns.split(",")
+    assert [",".join(row) for row in windows.table[columns.split(",")].to_numpy()] == values
+    assert [decode(row) for row in windows.codes] == ["ACGT", "ACNN"]
+
+
+BAD = {
+    "no target": ("sequence\nACGT\n", "line 1: the header tells no kind of target"),
+    "two targets": ("sequence,label,value\nACGT,1,1\n", "line 1: the header tells more than one kind of target"),
+    "not a number": ("sequence,value\nACGT,1\nACGT,high\n", "line 3: value is 'high'"),
+    "not 0 or 1": ("sequence,label:a\nACGT,2\n", "line 2: label:a is '2'"),
+    "no windows": ("start,label\n1,1\n", "line 1: the header is start, label"),
+    "strand": ("chrom,start,end,strand,label\nchr1,0,9,x,1\n", "line 2: strand is 'x'"),
+    "letters": ("sequence,label\nACGT,1\nAC!T,1\n,1\n", "line 3: letter '!' at position 3"),
+    "empty sequence": ("sequence,label\nACGT,1\nAC!T,1\n,1\n", "line 4: the sequence is empty"),
+    "widths": ("chrom,start,end,label\nchr1,0,9,1\nchr1,0,8,1\n", "line 3: it has 8 bp, and the first has 9 bp"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_wrong_is_named_with_its_line(case: str, write: Write, genome: Genome) -> None:
+    text, message = BAD[case]
+    with pytest.raises(UserError) as error:
+        read_windows(write(text), genome, labelled=True)
+    assert message in str(error.value)
+
+
+def test_windows_on_the_genome_are_its_letters_on_their_strand_also_beyond_an_end(
+    write: Write, genome: Genome, toy_world: World
+) -> None:
+    path = write("chrom,start,end,strand,label\nchr2,100,110,+,1\n1,50,60,-,0\nchr3,19995,20000,.,1\n")
+    windows = read_windows(path, genome, labelled=True, width=10)
+    letters = read_fasta(toy_world.genome)
+    ends = letters["chr3"][19992:] + "NN"
+    assert [decode(row) for row in windows.codes] == [
+        letters["chr2"][100:110],
+        reverse_complement(letters["chr1"][50:60]),
+        ends,
+    ]
+    assert windows.located and windows.on_genome and list(windows.table["chrom"]) == ["chr2", "chr1", "chr3"]
+
+
+def test_of_the_coordinates_of_sequences_the_chromosome_is_kept(write: Write) -> None:
+    """So that a test can still find out that a sequence comes from a training chromosome."""
+    path = write("chrom,start,end,strand,sequence,label\nchr7,1,5,-,ACGG,1\n")
+    windows = read_windows(path, None, labelled=True)
+    assert windows.on_genome and not windows.located
+    assert list(windows.table["chrom"]) == ["chr7"] and decode(windows.codes[0]) == "ACGG"
+
+
+def test_ambiguous_letters_are_read_as_n_and_counted(write: Write) -> None:
+    windows = read_windows(write("sequence,label\nARGY,1\nACGT,0\n"), None, labelled=True)
+    assert [decode(row) for row in windows.codes] == ["ANGN", "ACGT"] and windows.ambiguous == 2
+
+
+def test_fasta_and_bed_are_read_where_no_labels_are_needed(write: Write, genome: Genome) -> None:
+    fasta = read_windows(write(">one\nACGT\n>two\nAC\n", "w.fa"), None, labelled=False)
+    assert list(fasta.table["sequence_id"]) == ["one", "two"] and fasta.codes.shape == (2, 4)
+    bed = read_windows(write("chr1\t5\t9\nchr1\t7\t11\n", "w.bed"), genome, labelled=False)
+    assert bed.located and bed.codes.shape == (2, 4)
+    with pytest.raises(UserError, match="Add --genome"):
+        read_windows(write("chr1\t5\t9\n", "w.bed"), None, labelled=False)
+
+
+def test_many_sequences_are_encoded_as_one_by_one(write: Write) -> None:
+    generator = np.random.default_rng(0)
+    letters = ["".join(generator.choice(list("ACGTN"), size)) for size in generator.integers(1, 30, 200)]
+    path = write(pd.DataFrame({"sequence": letters, "value": 1.0}).to_csv(index=False))
+    windows = read_windows(path, None, labelled=True)
+    longest = max(map(len, letters))
+    assert [decode(row) for row in windows.codes] == [one.ljust(longest, "N") for one in letters]

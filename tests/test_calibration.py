@@ -1,0 +1,127 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import expit, logit, softmax
+from scipy.stats import binomtest
+
+from genebert.calibration import (
+    apply_temperature,
+    calibration_error,
+    events,
+    fit_temperature,
+    reliability,
+    wilson,
+)
+from genebert.target import Target
+
+TWO = Target("classes", ("no", "yes"))
+FOUR = Target("classes", ("a", "b", "c", "d"))
+LABELS = Target("labels", ("a", "b", "c"))
+NUMBER = Target("value", ("value",), 5.0, 2.0)
+CALIBRATED = [TWO, FOUR, LABELS]
+
+
+def rows_of(target: Target, temperature: float, n: int = 4000, seed: int = 0) -> tuple[Any, Any]:
+    """Truth, and predictions whose log-odds are so many times as large as those that it was drawn with."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(size=(n, len(target.names))) * 1.5
+    if target.kind == "labels":
+        truth = (generator.random(logits.shape) < expit(logits)).astype(float)
+        return np.where(generator.random(logits.shape) < 0.2, np.nan, truth), expit(logits * temperature)
+    truth = (softmax(logits, axis=1).cumsum(axis=1) < generator.random((n, 1))).sum(axis=1)
+    return truth, softmax(logits * temperature, axis=1)
+
+
+@pytest.mark.parametrize("target", CALIBRATED)
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+def test_the_temperature_that_predictions_were_made_with_is_found(target: Target, temperature: float) -> None:
+    truth, predicted = rows_of(target, temperature)
+    found = fit_temperature(target, truth, predicted)
+    assert found == pytest.approx(temperature, rel=0.1)
+    others = [found, 1.0, *np.geomspace(0.1, 10, 200)]
+    losses = [target.loss(truth, apply_temperature(target, predicted, other)) for other in others]
+    assert losses[0] <= min(losses) + 1e-9
+    if temperature != 1:
+        after = calibration_error(target, truth, apply_temperature(target, predicted, found))
+        assert after < calibration_error(target, truth, predicted) / 2
+
+
+@pytest.mark.parametrize("target", CALIBRATED)
+@given(temperature=st.floats(0.05, 20), seed=st.integers(0, 100))
+def test_log_odds_are_divided_and_nothing_changes_places(target: Target, temperature: float, seed: int) -> None:
+    _, predicted = rows_of(target, 1.0, n=20, seed=seed)
+    found = apply_temperature(target, predicted, temperature)
+    if target.kind == "labels":
+        np.testing.assert_allclose(found, expit(logit(predicted) / temperature), atol=1e-9)
+        assert ((found > 0.5) == (predicted > 0.5)).all()
+    else:
+        np.testing.assert_allclose(found, softmax(np.log(predicted) / temperature, axis=1), atol=1e-9)
+        assert (found.argmax(axis=1) == predicted.argmax(axis=1)).all()
+    if target.is_binary:
+        order = predicted[:, 1].argsort()
+        assert (np.diff(found[order, 1]) >= 0).all()
+
+
+@pytest.mark.parametrize("target", CALIBRATED)
+@pytest.mark.parametrize("temperature", [0.05, 20.0])
+def test_certainty_stays_a_number(target: Target, temperature: float) -> None:
+    predicted = np.eye(len(target.names))
+    found = apply_temperature(target, predicted, temperature)
+    assert np.isfinite(found).all() and (found.argmax(axis=1) == np.arange(len(found))).all()
+    truth = np.arange(len(found)) if target.kind == "classes" else 1 - predicted
+    assert np.isfinite(fit_temperature(target, truth, predicted))
+
+
+def test_numbers_are_not_calibrated() -> None:
+    truth, predicted = np.array([[1.0], [9.0]]), np.array([[2.0], [3.0]])
+    assert fit_temperature(NUMBER, truth, predicted) == 1
+    assert apply_temperature(NUMBER, predicted, 2.0) is predicted
+    assert apply_temperature(TWO, predicted, 1.0) is predicted
+
+
+def test_what_comes_true_by_hand() -> None:
+    two = events(TWO, np.array([1, 0]), np.array([[0.4, 0.6], [0.3, 0.7]]))
+    assert [part.tolist() for part in two] == [[1, 0], [0.6, 0.7]]
+    four = events(FOUR, np.array([2, 1]), np.array([[0.1, 0.2, 0.6, 0.1], [0.7, 0.1, 0.1, 0.1]]))
+    assert [part.tolist() for part in four] == [[1, 0], [0.6, 0.7]]
+    truth = np.array([[1, np.nan, 0], [np.nan, np.nan, 1]])
+    labels = events(LABELS, truth, np.arange(6).reshape(2, 3) / 10)
+    assert [part.tolist() for part in labels] == [[1, 0, 1], [0, 0.2, 0.5]]
+
+
+def test_bins_hold_equally_many_rows_in_the_order_of_their_probability() -> None:
+    generator = np.random.default_rng(0)
+    score, label = generator.random(103), generator.integers(0, 2, 103)
+    bins = reliability(label, score)
+    assert bins["n"].tolist() == [11] * 3 + [10] * 7
+    by_hand = np.array_split(sorted(zip(score, label, strict=True)), 10)
+    np.testing.assert_allclose(bins[["predicted", "observed"]], [part.mean(axis=0) for part in by_hand])
+    for row in bins.itertuples():
+        exact = binomtest(round(row.observed * row.n), row.n).proportion_ci(method="wilson")
+        assert (row.low, row.high) == pytest.approx((exact.low, exact.high), abs=1e-4)
+    assert reliability(label[:3], score[:3])["n"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_an_interval_holds_its_fraction(fraction: float) -> None:
+    low, high = wilson(fraction, 7)
+    assert low <= fraction <= high and high - low < 0.5
+
+
+def test_calibration_error_by_hand() -> None:
+    score = np.array([0.1] * 10 + [0.8] * 10)
+    predicted = np.stack([1 - score, score], axis=1)
+    label = np.array([0] * 9 + [1] + [1] * 8 + [0] * 2)
+    bins = np.abs(score[::2] - label.reshape(10, 2).mean(axis=1))
+    assert calibration_error(TWO, label, predicted) == pytest.approx(bins.mean())
+    assert calibration_error(TWO, (score > 0.5).astype(int), np.eye(2)[(score > 0.5).astype(int)]) == 0
+    assert calibration_error(TWO, np.array([1]), np.array([[0.75, 0.25]])) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("target", CALIBRATED)
+def test_predictions_that_are_right_on_average_have_little_error(target: Target) -> None:
+    truth, predicted = rows_of(target, 1.0)
+    assert calibration_error(target, truth, predicted) < 0.03
