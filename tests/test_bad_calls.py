@@ -134,7 +134,8 @@ def test_a_learning_rate_that_diverges(call: Call, toy_model: Path, toy_sequence
         "--learning-rate",
         "1e30",
         "--no-scratch",
-        "--no-kmers",
+        "--baselines",
+        "",
     ]
     check_refused(call(*words, "--epochs", 1, "--device", "cpu"), tmp_path, "--learning-rate", "Choose a lower one")
 

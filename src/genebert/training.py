@@ -204,14 +204,28 @@ class Curves(Callback):
         step = trainer.global_step
         last = step == module.schedule.steps
         if step % LOG_STEPS == 0 or last:
-            here = self.pending[-1].device  # those of a resumed run come from a file
-            means = torch.stack([losses.to(here) for losses in self.pending]).double().mean(dim=0).tolist()
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
-            self._check(step, dict(zip(self.names, means, strict=True)), module.schedule.learning_rate)
-            self._add(trainer, step, {"learning_rate": rate, **dict(zip(self.names, means, strict=True))})
-            self.pending.clear()
+            self._record(trainer, module)
         if self.validate and (step % self.validate_steps == 0 or last):
             self._add(trainer, step, {f"valid_{name}": value for name, value in self.validate().items()})
+
+    def on_train_end(self, trainer: Any, module: Any) -> None:
+        """Record the last steps of a training that was stopped before its end.
+
+        Raises:
+            UserError: a loss is no number.
+        """
+        if self.pending:
+            self._record(trainer, module)
+
+    def _record(self, trainer: Any, module: Any) -> None:
+        """Add the means of the losses since the last record."""
+        here = self.pending[-1].device  # those of a resumed run come from a file
+        means = torch.stack([losses.to(here) for losses in self.pending]).double().mean(dim=0).tolist()
+        losses = dict(zip(self.names, means, strict=True))
+        self._check(trainer.global_step, losses, module.schedule.learning_rate)
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self._add(trainer, trainer.global_step, {"learning_rate": rate, **losses})
+        self.pending.clear()
 
     @staticmethod
     def _check(step: int, losses: dict[str, float], rate: float) -> None:

@@ -218,11 +218,13 @@ class GeneBert(Method):
         length, needed = train.codes.shape[1], train.codes.shape[1] - 2 * config.k + 5
         if self.model is None:
             config.max_tokens = needed
+        probe = self.mode == "linear-probe"
+        encoders = self.encoders or probe
         found = Problems("The windows cannot be read by this network:")
-        if self.encoders and needed > config.max_tokens:
+        if encoders and needed > config.max_tokens:
             most = config.max_tokens + 2 * config.k - 5
             found.add("windows", f"the longest has {length} bp, and the model reads at most {most} bp", "Shorten them.")
-        if not (self.encoders or self.summary or self.mode == "linear-probe"):
+        if not (encoders or self.summary):
             found.add("encoders, summary", "both are off, and nothing else is read", "Turn one on.")
         least = max(2 * config.k, config.region_columns)
         if length <= least:
@@ -230,9 +232,8 @@ class GeneBert(Method):
         found.raise_any()
         config.motifs = len(train.scanner.motifs)
         config.region_decoder = config.signal_head = False
-        probe = self.mode == "linear-probe"
         config.modalities, config.oriented, config.linear_head = self.modalities, self.oriented, probe
-        config.encoders, config.region_states = self.encoders or probe, self.region_states
+        config.encoders, config.region_states = encoders, self.region_states
         config.summary = self.summary and not probe
         config.dropout = self.dropout
         config.window_length = length

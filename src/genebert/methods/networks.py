@@ -330,7 +330,7 @@ class KeepBest(Callback):
         """
         if not self.weights:
             what = f"with {learning_rate:g} the validation loss is no number"
-            raise UserError(problem("learning_rate", what, "Choose a lower one."))
+            raise UserError(problem("--learning-rate", what, "Choose a lower one."))
         network.load_state_dict(self.weights)
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
