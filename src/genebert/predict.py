@@ -1,7 +1,7 @@
 """The stages `predict` and `evaluate`: a predictor on new windows."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,11 @@ from genebert.predictor import Predictor
 from genebert.settings import EvaluateSettings, PredictSettings
 from genebert.stage import open_stage
 from genebert.tasks.labels import check_genome
-from genebert.tasks.windows import Windows, read_windows
+from genebert.tasks.windows import Windows, read_windows, window_chunks
 
 CHUNK = 1 << 14
-"""Windows predicted at a time, so that memory for motif evidence does not grow with their number."""
+"""Rows predicted at a time, so that memory for bases and motif evidence does not grow with their number."""
+NEEDS_PLACE = "the model predicts per cell type, which needs windows with coordinates"
 
 
 def predict(settings: PredictSettings) -> Path:
@@ -40,22 +41,69 @@ def predict(settings: PredictSettings) -> Path:
             return run.out
         predictor = Predictor.open(settings.model, settings.device)
         corpus = predictor.need_corpus(settings.corpus)
-        windows = _open_windows(settings.windows, settings.genome, predictor, corpus, labelled=False)
-        if settings.format in ON_GENOME and not windows.located:
-            what = f"{settings.format} needs coordinates, and {settings.windows} has sequences"
-            raise UserError(problem("--format", what, "Use tsv or parquet, or give BED and --genome."))
-        windows = _for_cell_types(windows, corpus, settings.cell_types)
-        file = FILES[settings.format](run.folder, predictor.target, _lengths(settings.genome))
-        began = time.monotonic()
-        for chunk, predicted in _predicted(windows, predictor, corpus):
-            file.write(chunk.table, predicted)
-        seconds = time.monotonic() - began
-        names = [path.name for path in file.close()]
-        metrics = {"rows": len(windows), "target": predictor.target.to_json(), "files": names}
-        out = run.finish(metrics)
-        speed = len(windows) / max(seconds, 1e-9)
-        say(f"{out / names[0]}: {len(windows):,} rows, {speed:,.0f} a second")
+        _check_cell_types(settings, corpus)
+        rows, seconds, names = _predict_all(settings, predictor, corpus, run.folder)
+        out = run.finish({"rows": rows, "target": predictor.target.to_json(), "files": names})
+        say(f"{out / names[0]}: {rows:,} rows, {rows / max(seconds, 1e-9):,.0f} a second")
         return out
+
+
+def _predict_all(
+    settings: PredictSettings, predictor: Predictor, corpus: Corpus | None, folder: Path
+) -> tuple[int, float, list[str]]:
+    """Predict chunk by chunk; return the number of rows, the seconds that it took, and the names of the files."""
+    genome = Genome(settings.genome) if settings.genome else None
+    chosen = settings.cell_types or (corpus.cell_types if corpus is not None else [])
+    rows, began = 0, time.monotonic()
+    try:
+        if corpus is not None and genome is not None:
+            check_genome(genome, corpus)
+        lengths = dict(genome.lengths) if genome else {}
+        size = max(1, CHUNK // max(1, len(chosen)))
+        with FILES[settings.format](folder, predictor.target, lengths) as file, progress_bar() as progress:
+            task = progress.add_task("predicting", total=None, note="")
+            for windows in window_chunks(settings.windows, genome, width=predictor.width, rows=size):
+                _check_place(windows, settings, corpus)
+                windows = _for_cell_types(windows, corpus, chosen)
+                file.write(windows.table, predictor.predict(windows, corpus))
+                rows += len(windows)
+                progress.update(task, completed=rows, note=f"{rows / (time.monotonic() - began):,.0f} a second")
+            return rows, time.monotonic() - began, [path.name for path in file.close()]
+    finally:
+        if genome:
+            genome.close()
+
+
+def _check_cell_types(settings: PredictSettings, corpus: Corpus | None) -> None:
+    if not settings.cell_types:
+        return
+    if corpus is None:
+        what = "it has no use here: the model knows no cell types"
+        raise UserError(problem("--cell-types", what, "Leave it out."))
+    corpus.cell_type_indices(settings.cell_types)
+
+
+def _check_place(windows: Windows, settings: PredictSettings, corpus: Corpus | None) -> None:
+    """Check that windows have coordinates, if these are needed, and no cell type, if the user names some."""
+    if windows.per_cell_type and settings.cell_types:
+        what = f"it has no use here: the rows of {windows.path} name theirs"
+        raise UserError(problem("--cell-types", what, "Leave it out."))
+    if windows.located:
+        return
+    if corpus is not None:
+        raise UserError(problem(windows.path, NEEDS_PLACE, "Give BED, or chrom, start, end."))
+    if settings.format in ON_GENOME:
+        what = f"{settings.format} needs coordinates, and {settings.windows} has sequences"
+        raise UserError(problem("--format", what, "Use tsv or parquet, or give BED and --genome."))
+
+
+def _for_cell_types(windows: Windows, corpus: Corpus | None, names: list[str]) -> Windows:
+    """Repeat windows without a cell type for each of the named ones."""
+    if corpus is None or windows.per_cell_type:
+        return windows
+    rows = np.repeat(np.arange(len(windows)), len(names))
+    table = windows.table.iloc[rows].reset_index(drop=True).assign(cell_type=names * len(windows))
+    return Windows(table, windows.codes[rows], windows.path)
 
 
 def evaluate(settings: EvaluateSettings) -> Path:
@@ -72,7 +120,7 @@ def evaluate(settings: EvaluateSettings) -> Path:
             return run.out
         predictor = Predictor.open(settings.model, settings.device)
         corpus = predictor.need_corpus(settings.corpus)
-        windows = _open_windows(settings.labels, settings.genome, predictor, corpus, labelled=True)
+        windows = _read_labelled(settings, predictor, corpus)
         if "split" in windows.table:
             windows = windows.rows((windows.table["split"] == "test").to_numpy())
         _check_unseen(windows, predictor)
@@ -80,17 +128,14 @@ def evaluate(settings: EvaluateSettings) -> Path:
         if corpus is not None and not windows.per_cell_type:
             what = "the model predicts per cell type, and the rows name none"
             raise UserError(problem(windows.path, what, "Add a column `cell_type`."))
-        file = TsvFile(run.folder, predictor.target, {})
         found = []
-        for chunk, predicted in _predicted(windows, predictor, corpus):
-            file.write(chunk.table, predicted)
-            found.append(predicted)
-        file.close()
+        with TsvFile(run.folder, predictor.target, {}) as file:
+            for chunk, predicted in _predicted(windows, predictor, corpus):
+                file.write(chunk.table, predicted)
+                found.append(predicted)
         ensemble = predictor.ensemble
         measures = ensemble.target.measures(truth, [np.concatenate(found)], [ensemble.threshold])
-        defined = {
-            name: one for name, one in measures.items() if np.isfinite(one.value)
-        }  # where a label has two answers
+        defined = {name: one for name, one in measures.items() if np.isfinite(one.value)}  # a label may have one answer
         results = [{"method": PRETRAINED, "metric": name, **one.to_json()} for name, one in defined.items()]
         out = run.finish({"rows": len(windows), "target": predictor.target.to_json(), "results": results})
         for row in results:
@@ -112,49 +157,19 @@ def _predicted(
             progress.advance(task, len(chunk))
 
 
-def _lengths(genome: Path | None) -> Mapping[str, int]:
-    """Return the lengths of a genome's chromosomes, none without a genome."""
-    if genome is None:
-        return {}
-    with Genome(genome) as opened:
-        return dict(opened.lengths)
-
-
-def _open_windows(
-    path: Path, genome_path: Path | None, predictor: Predictor, corpus: Corpus | None, *, labelled: bool
-) -> Windows:
-    genome = Genome(genome_path) if genome_path else None
+def _read_labelled(settings: EvaluateSettings, predictor: Predictor, corpus: Corpus | None) -> Windows:
+    genome = Genome(settings.genome) if settings.genome else None
     try:
-        windows = read_windows(path, genome, labelled=labelled, width=predictor.width)
+        windows = read_windows(settings.labels, genome, labelled=True, width=predictor.width)
         if corpus is not None and genome is not None:
             check_genome(genome, corpus)
     finally:
         if genome:
             genome.close()
     if corpus is not None and not windows.located:
-        raise UserError(
-            problem(
-                path,
-                "the model predicts per cell type, which needs windows with coordinates",
-                "Give BED, or chrom, start, end.",
-            )
-        )
+        raise UserError(problem(windows.path, NEEDS_PLACE, "Give chrom, start, end."))
     predictor.check_width(windows)
     return windows
-
-
-def _for_cell_types(windows: Windows, corpus: Corpus | None, names: list[str]) -> Windows:
-    """Repeat windows without a cell type for each of the named ones (all of the corpus by default)."""
-    if names and (corpus is None or windows.per_cell_type):
-        reason = "the model knows no cell types" if corpus is None else f"the rows of {windows.path} name theirs"
-        raise UserError(problem("--cell-types", f"it has no use here: {reason}", "Leave it out."))
-    if corpus is None or windows.per_cell_type:
-        return windows
-    chosen = names or corpus.cell_types
-    corpus.cell_type_indices(chosen)
-    rows = np.repeat(np.arange(len(windows)), len(chosen))
-    table = windows.table.iloc[rows].reset_index(drop=True).assign(cell_type=chosen * len(windows))
-    return Windows(table, windows.codes[rows], windows.path)
 
 
 def _check_unseen(windows: Windows, predictor: Predictor) -> None:

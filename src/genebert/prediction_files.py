@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,16 @@ class PredictionFile(ABC):
     def close(self) -> list[Path]:
         """Finish; return the files."""
 
+    @abstractmethod
+    def release(self) -> None:
+        """Let go of files and memory."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
     def with_columns(self, table: pd.DataFrame, predicted: Numbers) -> pd.DataFrame:
         """Return the windows with a column per class or label, `p(NAME)`, or the column `predicted`."""
         titles = ["predicted"] if self.target.kind == "value" else [f"p({name})" for name in self.target.names]
@@ -75,8 +85,12 @@ class TsvFile(PredictionFile):
 
     def close(self) -> list[Path]:
         """Finish."""
-        self._handle.close()
+        self.release()
         return [self.path]
+
+    def release(self) -> None:
+        """Close the file."""
+        self._handle.close()
 
 
 class ParquetFile(PredictionFile):
@@ -96,9 +110,14 @@ class ParquetFile(PredictionFile):
 
     def close(self) -> list[Path]:
         """Finish."""
+        self.release()
+        return [self.path]
+
+    def release(self) -> None:
+        """Close the file."""
         if self._writer is not None:
             self._writer.close()
-        return [self.path]
+            self._writer = None
 
 
 class BedFile(PredictionFile):
@@ -126,8 +145,12 @@ class BedFile(PredictionFile):
 
     def close(self) -> list[Path]:
         """Finish."""
-        self._handle.close()
+        self.release()
         return [self.path]
+
+    def release(self) -> None:
+        """Close the file."""
+        self._handle.close()
 
 
 class BigWigFile(PredictionFile):
@@ -160,6 +183,10 @@ class BigWigFile(PredictionFile):
         for path, parts in zip(paths, self._parts.values(), strict=True):
             write_bigwig(path, pd.concat(parts), self.lengths)
         return paths
+
+    def release(self) -> None:
+        """Let go of the rows."""
+        self._parts.clear()
 
     def _path(self, index: int, cell_type: str) -> Path:
         names = [] if len(self.tracks()) == 1 else [self.target.names[index]]

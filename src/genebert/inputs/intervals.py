@@ -267,7 +267,7 @@ def open_text(path: Path) -> IO[str]:
     Raises:
         UserError: it cannot be read.
     """
-    with _readable(path):
+    with readable(path):
         return io.TextIOWrapper(_open_bytes(path), encoding="utf-8-sig")
 
 
@@ -278,7 +278,7 @@ def _open_bytes(path: Path) -> IO[bytes]:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """Say in a `UserError` why a text file cannot be read."""
     try:
         yield
@@ -298,7 +298,7 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: it cannot be read, is truncated, is empty, or is no text.
     """
-    with open_text(path) as handle, _readable(path):
+    with open_text(path) as handle, readable(path):
         text = handle.read()
     if not text.strip():
         raise UserError(problem(path, "the file is empty", "Give a file with at least one record."))
@@ -340,7 +340,7 @@ def _read_plain_rows(path: Path, without: Sequence[str]) -> pd.DataFrame | None:
 
 def _first_row(path: Path) -> tuple[int, list[str]] | None:
     """Return how many lines are before the first row, and its cells; None if there is no row."""
-    with open_text(path) as handle, _readable(path):
+    with open_text(path) as handle, readable(path):
         for before, text in enumerate(handle):
             if _is_row(text):
                 return before, text.rstrip("\n").split("\t")
@@ -376,7 +376,7 @@ def _parse(path: Path, before: int, names: Sequence[str], kept: Sequence[str]) -
         others.append(row.number)
         return "error" if _is_row(row.text) else "skip"
 
-    with _readable(path), _open_bytes(path) as handle:
+    with readable(path), _open_bytes(path) as handle:
         table = pyarrow.csv.read_csv(
             _CheckedText(handle),
             pyarrow.csv.ReadOptions(use_threads=False, skip_rows=before, column_names=names),

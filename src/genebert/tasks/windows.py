@@ -1,7 +1,8 @@
 """Windows to learn from or to predict for, from CSV, TSV, BED or FASTA, as base codes with what they are labelled."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import Genome
-from genebert.inputs.intervals import check_intervals, read_bed, read_table, read_text
+from genebert.inputs.intervals import check_intervals, open_text, read_bed, read_table, readable
 from genebert.schema import SPLITS, N, encode
 from genebert.target import check_target
 from genebert.tasks.on_genome import oriented_codes
@@ -19,6 +20,7 @@ from genebert.tasks.on_genome import oriented_codes
 COORDINATES = ("chrom", "start", "end")
 LABELS_FILE = "labels.tsv"
 _STRANDS = {"+", "-", "."}
+_RECORD = ("sequence_id", "sequence")
 
 
 @dataclass(frozen=True)
@@ -79,20 +81,74 @@ def read_windows(path: Path, genome: Genome | None, *, labelled: bool, width: in
         path = path / LABELS_FILE
     kind = _kind(path, labelled)
     if kind == "fasta":
-        records = read_fasta(path)
-        codes, ambiguous = encode_all(records["sequence"], [f"record {name}" for name in records["sequence_id"]], path)
-        return Windows(records[["sequence_id"]], codes, path, ambiguous)
+        return _from_records(read_fasta(path), path)
     if kind == "bed":
         found = read_bed(path, _need(genome, path).lengths)
         return _from_genome(found.table, _need(genome, path), path, width)
     return windows_of(read_table(path), path, genome, labelled=labelled, width=width)
 
 
+def window_chunks(path: Path, genome: Genome | None, *, width: int, rows: int) -> Iterator[Windows]:
+    """Yield windows to predict for, some at a time; their files are those that `read_windows` takes without labels.
+
+    Records of a FASTA are read chunk by chunk. Coordinates are read and checked whole, their bases chunk by chunk.
+
+    Args:
+        path, genome: see `read_windows`.
+        width: length of every chunk's base codes: windows on the genome are widened or narrowed to it around their
+            centre, shorter sequences are filled with N on the right.
+        rows: most windows of a chunk.
+
+    Raises:
+        UserError: the file cannot be used; a sequence is longer than `width`, or, at the end, all are shorter.
+    """
+    if path.is_dir():
+        path = path / LABELS_FILE
+    longest = 0
+    for windows in _chunks(path, genome, width, rows):
+        length = windows.codes.shape[1]
+        longest = max(longest, length)
+        if longest > width:
+            break
+        filled = np.pad(windows.codes, ((0, 0), (0, width - length)), constant_values=N)
+        yield replace(windows, codes=filled)
+    if longest != width:
+        what = f"its longest window has {longest} bp, and the model was fine-tuned on windows of {width} bp"
+        raise UserError(problem(path, what, f"Give windows of {width} bp."))
+
+
+def _chunks(path: Path, genome: Genome | None, width: int, rows: int) -> Iterator[Windows]:
+    kind = _kind(path, labelled=False)
+    if kind == "fasta":
+        records = _records(path)
+        while chunk := list(islice(records, rows)):
+            yield _from_records(pd.DataFrame(chunk, columns=list(_RECORD)), path)
+        return
+    table = read_bed(path, _need(genome, path).lengths).table if kind == "bed" else read_table(path)
+    if kind == "table" and "sequence" not in table:
+        _check_columns(table, path, labelled=False)
+        table, kind = check_intervals(table, path, _need(genome, path).lengths).table, "bed"
+    for start in range(0, len(table), rows):
+        part = table.iloc[start : start + rows].reset_index(drop=True)
+        if kind == "bed":
+            yield _from_genome(part, _need(genome, path), path, width)
+        else:
+            yield windows_of(part, path, genome, labelled=False)
+
+
+def _from_records(records: pd.DataFrame, path: Path) -> Windows:
+    codes, ambiguous = encode_all(records["sequence"], [f"record {name}" for name in records["sequence_id"]], path)
+    return Windows(records[["sequence_id"]], codes, path, ambiguous)
+
+
 def _kind(path: Path, labelled: bool) -> str:
-    first = next(line for line in read_text(path).splitlines() if line.strip())
+    with open_text(path) as handle, readable(path):
+        first = next((line for line in handle if line.strip()), "")
+    if not first:
+        raise UserError(problem(path, "the file is empty", "Give a file with at least one record."))
     if first.startswith(">") and not labelled:
         return "fasta"
-    words = first.replace(",", "\t").lower().lstrip("#").split("\t")
+    words = first.strip().replace(",", "\t").lower().lstrip("#").split("\t")
     header = "sequence" in words or set(COORDINATES) <= set(words)
     return "table" if header or labelled else "bed"
 
@@ -164,14 +220,20 @@ def read_fasta(path: Path) -> pd.DataFrame:
     Raises:
         UserError: it cannot be read, or holds no record.
     """
-    try:
-        with pysam.FastxFile(str(path)) as records:
-            named = [(record.name, record.sequence or "") for record in records]
-    except (OSError, ValueError) as error:
-        raise UserError(problem(path, f"the FASTA cannot be read ({error})", "Check the file.")) from None
+    named = list(_records(path))
     if not named:
         raise UserError(problem(path, "the FASTA holds no sequence", "Give a file with at least one record."))
-    return pd.DataFrame(named, columns=["sequence_id", "sequence"])
+    return pd.DataFrame(named, columns=list(_RECORD))
+
+
+def _records(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the name and the sequence of each record of a FASTA."""
+    try:
+        with pysam.FastxFile(str(path)) as records:
+            for record in records:
+                yield record.name, record.sequence or ""
+    except (OSError, ValueError) as error:
+        raise UserError(problem(path, f"the FASTA cannot be read ({error})", "Check the file.")) from None
 
 
 def encode_all(sequences: pd.Series, where: Sequence[str], path: Path) -> tuple[NDArray[np.uint8], int]:
