@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from genebert import shared_words
-from genebert.schema import encode
+from genebert.schema import N, encode
 from genebert.shared_words import LENGTH, groups, sharing, words
 
 
@@ -113,7 +113,7 @@ def test_it_does_not_matter_how_many_rows_are_looked_at_together(
 
 
 def test_sequences_that_are_too_short_or_unknown_share_nothing() -> None:
-    short = codes_of("A" * 31, "A" * 31)
+    short = codes_of("A" * 31, "C" * 31)
     unknown = codes_of("N" * 40, "N" * 40)
     for codes in (short, unknown):
         assert not sharing(codes, codes).any()
@@ -126,3 +126,9 @@ def test_nothing_shares_nothing() -> None:
     assert sharing(nothing, one).shape == (0,)
     assert sharing(one, nothing).tolist() == [False]
     assert groups(nothing).shape == (0,) and groups(nothing).dtype == np.int64
+
+
+def test_equal_sequences_go_together_however_short() -> None:
+    short = np.full((3, 40), N, dtype=np.uint8)
+    short[0, :5], short[1, :5], short[2, :5] = [0, 1, 2, 3, 3], [0, 0, 1, 2, 3], [0, 1, 2, 3, 0]  # ACGTT, AACGT, ACGTA
+    assert groups(short).tolist() == [0, 0, 1]  # AACGT is the reverse complement of ACGTT

@@ -82,6 +82,8 @@ def _check_methods(settings: FinetuneSettings) -> None:
         for key in getattr(settings, option):
             if key not in known:
                 found.add(f"--{option}", f"{key!r} is no method", f"Choose of {', '.join(known)}.")
+        if len(set(getattr(settings, option))) < len(getattr(settings, option)):
+            found.add(f"--{option}", "it names a method twice", "Name each once.")
     found.raise_any()
 
 
@@ -120,6 +122,9 @@ def _check_kinds(settings: FinetuneSettings, labelled: Labelled) -> None:
         found.add("--threshold valid", "there are not two classes to choose it for", "Leave it out.")
     if settings.class_weights and labelled.target.kind != "classes":
         found.add("--class-weights", "there are no classes to weigh", "Leave it out.")
+    if labelled.corpus is not None and (not settings.region_states or settings.modalities == "sequence"):
+        what = "the rows name cell types, and only the region encoder's states tell one from another"
+        found.add("--no-region-states, --modalities sequence", what, "Leave them out.")
     if settings.ensemble and labelled.corpus is not None:
         what = "the rows name cell types, about which only GeneBERT knows more than their names"
         found.add("--ensemble", what, "Leave it out; --seeds averages networks.")
@@ -246,7 +251,9 @@ def _thresholds(valid: Sequence[NDArray[np.float64]], labelled: Labelled, settin
 def _measured(trained: Trained, labelled: Labelled, settings: FinetuneSettings) -> list[dict[str, Any]]:
     """Return rows {"method", "metric", "value", "low", "high", "seeds"} of the test rows."""
     thresholds = _thresholds(trained.valid, labelled, settings)
-    found = labelled.target.measures(labelled.examples("test").known_truth, trained.test, thresholds)
+    found = labelled.target.measures(
+        labelled.examples("test").known_truth, trained.test, thresholds, labelled.test_regions
+    )
     return [{"method": trained.title, "metric": name, **estimate.to_json()} for name, estimate in found.items()]
 
 

@@ -56,6 +56,11 @@ class Labelled:
     corpus: Corpus | None = None
 
     @cached_property
+    def test_regions(self) -> NDArray[np.int64]:
+        """The region that each test row belongs to; see `Windows.regions`."""
+        return self.windows["test"].regions()
+
+    @cached_property
     def _examples(self) -> dict[Split, Examples]:
         return {}
 

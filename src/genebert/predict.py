@@ -134,7 +134,7 @@ def evaluate(settings: EvaluateSettings) -> Path:
                 file.write(chunk.table, predicted)
                 found.append(predicted)
         ensemble = predictor.ensemble
-        measures = ensemble.target.measures(truth, [np.concatenate(found)], [ensemble.threshold])
+        measures = ensemble.target.measures(truth, [np.concatenate(found)], [ensemble.threshold], windows.regions())
         defined = {name: one for name, one in measures.items() if np.isfinite(one.value)}  # a label may have one answer
         results = [{"method": PRETRAINED, "metric": name, **one.to_json()} for name, one in defined.items()]
         out = run.finish({"rows": len(windows), "target": predictor.target.to_json(), "results": results})

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from genebert.schema import N, reverse_complement
+from genebert.schema import N, decode, reverse_complement
 
 LENGTH = 32
 """In bases; so long a word fills 64 bits, and does not recur by chance."""
@@ -59,6 +59,8 @@ def sharing(codes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.b
 def groups(codes: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return a group number for each sequence: those that share a word, directly or through others, have one.
 
+    So have those that are equal as a whole, on either strand, however short they are.
+
     Args:
         codes: base codes, uint8, shape (n, length).
 
@@ -68,8 +70,17 @@ def groups(codes: NDArray[np.uint8]) -> NDArray[np.int64]:
     row, word = words(codes)
     unique, index = np.unique(word, return_inverse=True)
     count = len(codes)
-    size = count + len(unique)
+    whole = np.unique(_names(codes), return_inverse=True)[1]
+    row, index = np.concatenate([row, np.arange(count)]), np.concatenate([index, len(unique) + whole])
+    size = count + len(unique) + count
     graph = sparse.coo_matrix((np.ones(len(row), dtype=np.int8), (row, count + index)), shape=(size, size))
     label = connected_components(graph, directed=False)[1][:count]
     _, first, inverse = np.unique(label, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse].astype(np.int64)
+
+
+def _names(codes: NDArray[np.uint8]) -> list[str]:
+    """Return what tells a sequence from all that are not equal to it, on either strand; of one of N alone, its row."""
+    strands = zip(codes, reverse_complement(codes), strict=True)
+    either = (min(decode(row).strip("N"), decode(other).strip("N")) for row, other in strands)
+    return [name or str(row) for row, name in enumerate(either)]

@@ -187,6 +187,8 @@ def label_names(table: pd.DataFrame) -> list[str]:
 def best_threshold(truth: NDArray[np.int64], probability: Numbers) -> float:
     """Return the probability from which on the second class is to be predicted so that MCC is highest.
 
+    It lies halfway between the lowest probability that is to be predicted so and the next lower one.
+
     Args:
         truth: 0 or 1, of validation rows, shape (n,).
         probability: of the second class, shape (n,).
@@ -198,7 +200,8 @@ def best_threshold(truth: NDArray[np.int64], probability: Numbers) -> float:
     actual, rows = float(truth.sum()), len(truth)
     scale = np.sqrt(actual * (rows - actual) * guessed * (rows - guessed))
     scores = np.divide(right * rows - guessed * actual, scale, out=np.zeros(len(limits)), where=scale > 0)
-    return float(limits[scores.argmax()])
+    best = int(scores.argmax())
+    return float((limits[best] + limits[best - 1]) / 2 if best else limits[0] / 2)
 
 
 def check_target(table: pd.DataFrame, found: Problems) -> None:

@@ -20,7 +20,6 @@ from genebert.benchmark.results import (
     measured,
     published_results,
     results_of,
-    threshold,
 )
 from genebert.benchmark.suite import EnsembleEntry, MethodEntry, Published, Suite, TaskEntry
 from genebert.errors import UserError
@@ -29,7 +28,7 @@ from genebert.labelled import Labelled
 from genebert.metrics import mcc
 from genebert.report.benchmark import ALL_ROWS
 from genebert.schema import decode
-from genebert.target import Target
+from genebert.target import Target, best_threshold
 from genebert.tasks.windows import Windows
 
 BINARY = Target("classes", ("no", "yes"))
@@ -47,10 +46,10 @@ def test_thresholds_are_as_good_as_any() -> None:
         truth = np.append(generator.integers(0, 2, 30), [0, 1])
         score = np.round(np.clip(generator.normal(0.3 + 0.2 * truth, 0.2), 0, 1), 1)
         every = [mcc(truth, (score >= limit).astype(int)) for limit in np.linspace(-0.05, 1.05, 23)]
-        found = threshold(truth, score)
+        found = best_threshold(truth, score)
         assert mcc(truth, (score >= found).astype(int)) == pytest.approx(max(every))
         assert found not in score  # it lies between two of them, so that rounding changes nothing
-    assert threshold(np.array([0, 1]), np.zeros(2)) == 0  # nothing tells them apart
+    assert best_threshold(np.array([0, 1]), np.zeros(2)) == 0  # nothing tells them apart
 
 
 def test_members_of_an_ensemble_count_the_same_whatever_their_seeds() -> None:
@@ -93,7 +92,7 @@ def toy() -> tuple[Truth, dict[str, list[Numbers]]]:
         name: [binary(1 / (1 + np.exp(-generator.normal(gap * (truth - 0.5), 1)))) for _ in range(seeds)]
         for name, gap, seeds in (("good", 3, 3), ("bad", 0.5, 1))
     }
-    return Truth(truth, truth, generator.random(120) < 0.2), runs
+    return Truth(truth, truth, generator.random(120) < 0.2, np.arange(120)), runs
 
 
 def test_measures_are_those_of_scikit_learn_averaged_over_seeds(toy: tuple[Truth, dict[str, list[Numbers]]]) -> None:
@@ -151,13 +150,17 @@ def test_numbers_and_labels_are_measured_too() -> None:
     truth = generator.normal(size=(60, 1))
     guess = truth + generator.normal(size=(60, 1))
     none = np.zeros(60, dtype=bool)
-    found, _ = results(Target("value", ("value",)), Truth(truth, truth, none), {"a": [guess], "flat": [0 * guess]})
+    found, _ = results(
+        Target("value", ("value",)), Truth(truth, truth, none, np.arange(60)), {"a": [guess], "flat": [0 * guess]}
+    )
     assert value(found, method="a", measure="Pearson")["value"] == pytest.approx(pearsonr(truth[:, 0], guess[:, 0])[0])
     assert value(found, method="flat", measure="Pearson")["value"] == 0  # it is not defined
     known = np.where(generator.random((60, 2)) < 0.2, np.nan, (truth > 0).astype(float))
     shared = np.arange(60) < 5
     found, _ = results(
-        Target("labels", ("x", "y")), Truth(known, known, shared), {"a": [np.tile(1 / (1 + np.exp(-guess)), 2)]}
+        Target("labels", ("x", "y")),
+        Truth(known, known, shared, np.arange(60)),
+        {"a": [np.tile(1 / (1 + np.exp(-guess)), 2)]},
     )
     each = [metrics.roc_auc_score(known[rows, i], guess[rows, 0]) for i, rows in enumerate(np.isfinite(known).T)]
     assert value(found, measure="AUROC", rows=ALL_ROWS)["value"] == pytest.approx(np.mean(each))
@@ -168,13 +171,13 @@ def test_numbers_and_labels_are_measured_too() -> None:
 def test_rows_without_shared_ones_are_left_out_where_they_cannot_be_measured() -> None:
     truth = np.array([0, 0, 1, 1])
     for shared, sets in (([0, 0, 0, 0], 1), ([1, 0, 0, 0], 2), ([1, 1, 0, 0], 1), ([1, 1, 1, 1], 1)):
-        assert len(Truth(truth, truth, np.array(shared, dtype=bool)).sets(BINARY)) == sets
+        assert len(Truth(truth, truth, np.array(shared, dtype=bool), np.arange(len(truth))).sets(BINARY)) == sets
 
 
 def test_all_methods_share_the_resamples() -> None:
     truth = np.random.default_rng(3).integers(0, 2, 50)
     score = binary(np.random.default_rng(4).random(50))
-    found = measured(BINARY, truth, {"a": [score], "b": [score, score]}, {"a": [0.5], "b": [0.5, 0.5]})
+    found = measured(BINARY, truth, np.arange(50), {"a": [score], "b": [score, score]}, {"a": [0.5], "b": [0.5, 0.5]})
     assert found["b"]["AUROC"].shape == (1001, 2)
     np.testing.assert_array_equal(found["a"]["AUROC"][:, 0], found["b"]["AUROC"][:, 1])
 

@@ -105,3 +105,10 @@ def test_what_is_wrong_is_named_with_its_line(case: str, tmp_path: Path) -> None
     with pytest.raises(UserError) as error:
         read_exons(path, LENGTHS)
     assert message in str(error.value) and "genes.gtf" in str(error.value)
+
+
+def test_start_sites_of_all_kinds_of_transcripts_count(tmp_path: Path) -> None:
+    path = tmp_path / "ncbi.gff3"
+    rows = [("gene", 1, 90), ("mRNA", 11, 40), ("transcript", 51, 60), ("lnc_RNA", 71, 90), ("miRNA", 75, 80)]
+    path.write_text("".join(f"chr1\tx\t{kind}\t{a}\t{b}\t.\t+\t.\tID={kind}\n" for kind, a, b in rows))
+    assert read_start_sites(path, {"chr1": 1000})["site"].tolist() == [10, 50, 70]

@@ -9,7 +9,7 @@ from toys import World, read_fasta, reverse_complement
 from genebert.errors import UserError
 from genebert.inputs.genome import Genome
 from genebert.schema import decode
-from genebert.tasks.windows import read_windows
+from genebert.tasks.windows import Windows, overlapping_groups, read_windows
 
 
 @pytest.fixture
@@ -114,3 +114,20 @@ def test_many_sequences_are_encoded_as_one_by_one(write: Write) -> None:
     windows = read_windows(path, None, labelled=True)
     longest = max(map(len, letters))
     assert [decode(row) for row in windows.codes] == [one.ljust(longest, "N") for one in letters]
+
+
+def test_windows_that_overlap_lie_in_one_region() -> None:
+    table = pd.DataFrame(
+        {"chrom": ["chr2", "chr1", "chr1", "chr1", "chr1"], "start": [5, 90, 0, 100, 50], "end": [9, 120, 60, 130, 90]}
+    )
+    found = overlapping_groups(table)
+    assert found[2] == found[4]  # 0..60 and 50..90
+    assert found[1] == found[3] != found[4]  # 90..120 and 100..130; 90 only abuts on 50..90
+    assert found[0] not in found[1:]
+
+
+def test_sequences_that_share_32_bases_lie_in_one_region() -> None:
+    codes = np.random.default_rng(0).integers(0, 4, size=(4, 60), dtype=np.uint8)
+    codes[2, 10:45] = codes[0, 20:55]
+    found = Windows(pd.DataFrame({"sequence_id": range(4)}), codes, Path("x.fa")).regions()
+    assert found[0] == found[2] and len(set(found)) == 3

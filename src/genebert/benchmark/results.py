@@ -15,7 +15,7 @@ from genebert.report.benchmark import ALL_ROWS, OURS
 from genebert.resampling import estimate, weight_blocks
 from genebert.schema import SPLITS
 from genebert.shared_words import sharing
-from genebert.target import HALF, Target
+from genebert.target import HALF, Target, best_threshold
 
 THEIRS, NOT_SHARED = "theirs", "no shared 32-mer"
 HEADLINES = {"classes": "MCC", "labels": "AUROC", "value": "Pearson"}
@@ -32,11 +32,13 @@ class Truth:
     Attributes:
         valid, test: see `Target`.
         shared: which test rows share 32 bases with a training or validation row, on either strand, bool, shape (n,).
+        region: the region that each test row belongs to, int64, shape (n,); see `Windows.regions`.
     """
 
     valid: NDArray[Any]
     test: NDArray[Any]
     shared: NDArray[np.bool_]
+    region: NDArray[np.int64]
 
     def sets(self, target: Target) -> dict[str, NDArray[np.bool_]]:
         """Return which test rows to measure on: all, and without the shared ones if there are any and the rest will do.
@@ -84,7 +86,7 @@ def facts_of(task: TaskEntry, labelled: Labelled) -> tuple[Row, Truth]:
             "with either": int(either.sum()),
         },
     }
-    return facts, Truth(truth["valid"], truth["test"], either)
+    return facts, Truth(truth["valid"], truth["test"], either, labelled.test_regions)
 
 
 def _names(target: Target, truth: NDArray[Any]) -> list[str]:
@@ -126,38 +128,24 @@ def with_ensembles(
     return {**runs, **{one.name: [average([runs[name] for name in one.of])] for one in whole}}
 
 
-def threshold(truth: NDArray[np.int64], score: Numbers) -> float:
-    """Return the probability from which on to predict the second class so that MCC is highest.
-
-    Args:
-        truth: 0 or 1, shape (n,), both among them.
-        score: probability of the second class, shape (n,).
-    """
-    order = np.argsort(-score, kind="stable")
-    ranked = np.append(score[order], 0.0)
-    right = np.cumsum(truth[order]).astype(np.float64)
-    guessed = np.arange(1, len(truth) + 1)
-    n, actual = len(truth), truth.sum()
-    spread = np.sqrt(guessed * (n - guessed) * float(actual * (n - actual)))
-    mcc = np.divide(right * n - guessed * actual, spread, out=np.zeros(n), where=spread > 0)
-    mcc[ranked[:-1] == ranked[1:]] = -1  # no threshold lies between equal ones
-    best = int(mcc.argmax())
-    return float(ranked[best : best + 2].mean())
-
-
 def measured(
-    target: Target, truth: NDArray[Any], runs: Mapping[str, Sequence[Numbers]], limits: Mapping[str, Sequence[float]]
+    target: Target,
+    truth: NDArray[Any],
+    region: NDArray[np.int64],
+    runs: Mapping[str, Sequence[Numbers]],
+    limits: Mapping[str, Sequence[float]],
 ) -> Measured:
     """Measure methods in the same resamples of the same rows.
 
     Args:
         target: what is predicted.
         truth: see `Target`.
+        region: the region that each row belongs to; the rows of one are drawn together.
         runs: method -> the predictions of each seed.
         limits: method -> the threshold of each seed.
     """
     blocks: dict[str, list[list[dict[str, Numbers]]]] = {name: [] for name in runs}
-    for weights in weight_blocks(np.arange(len(truth))):
+    for weights in weight_blocks(region):
         for name, own in runs.items():
             pairs = zip(own, limits[name], strict=True)
             blocks[name].append([target.values(weights, truth, run, limit) for run, limit in pairs])
@@ -187,14 +175,14 @@ def results_of(
     """
     every = with_ensembles(runs, suite.ensembles)
     limits = {
-        name: [threshold(truth.valid, run["valid"][:, 1]) if task.threshold == "valid" else HALF for run in own]
+        name: [best_threshold(truth.valid, run["valid"][:, 1]) if task.threshold == "valid" else HALF for run in own]
         for name, own in every.items()
     }
     members = {one.name: f"mean of {', '.join(one.of)}" for one in suite.ensembles}
     results, comparisons = [], []
     for which, chosen in truth.sets(target).items():
         predicted = {name: [run["test"][chosen] for run in own] for name, own in every.items()}
-        found = measured(target, truth.test[chosen], predicted, limits)
+        found = measured(target, truth.test[chosen], truth.region[chosen], predicted, limits)
         keys = {"task": task.name, "rows": which, "n": int(chosen.sum())}
         for name, values in found.items():
             results += _results({**keys, "method": name, "setting": members.get(name)}, values)

@@ -10,8 +10,10 @@ from genebert.errors import Problems, UserError, problem
 from genebert.inputs.intervals import check_intervals, read_text
 
 _COLUMNS = 9
-_TRANSCRIPTS = ("transcript", "mRNA", "gene")
-"""The first of these features that a file has tells where transcripts begin."""
+_TRANSCRIPTS = ("transcript", "primary_transcript", "mRNA", "lnc_RNA", "lincRNA", "ncRNA", "antisense_RNA")
+"""Features whose 5' end is where transcription begins; not of RNAs that are cut out of longer ones, as miRNA."""
+_GENE = "gene"
+"""Tells it where a file has none of these."""
 _TRANSCRIPT_ID = r"(?:^|;)\s*(?:transcript_id[ =]|Parent=)\"?([^\";]+)"
 """In the last column of an exon: transcript_id "X" in GTF, Parent=X or transcript_id=X in GFF3."""
 SHORTEST_INTRON = 4
@@ -31,8 +33,9 @@ def read_start_sites(path: Path, lengths: Mapping[str, int]) -> pd.DataFrame:
     Raises:
         UserError: the file cannot be read, lines are malformed (all are listed), or it has no transcripts.
     """
-    rows = _read_features(path, lengths, _TRANSCRIPTS)
-    rows = rows[rows["feature"] == next(name for name in _TRANSCRIPTS if (rows["feature"] == name).any())]
+    rows = _read_features(path, lengths, (*_TRANSCRIPTS, _GENE))
+    is_gene = rows["feature"] == _GENE
+    rows = rows if is_gene.all() else rows[~is_gene]
     site = np.where(rows["strand"] == "+", rows["start"], rows["end"] - 1)
     return rows[["chrom", "strand"]].assign(site=site).drop_duplicates(ignore_index=True)[["chrom", "site", "strand"]]
 

@@ -14,6 +14,7 @@ from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import Genome
 from genebert.inputs.intervals import check_intervals, open_text, read_bed, read_table, readable
 from genebert.schema import SPLITS, N, encode
+from genebert.shared_words import groups
 from genebert.target import check_target
 from genebert.tasks.on_genome import oriented_codes
 
@@ -58,9 +59,31 @@ class Windows:
         """Whether the windows name a cell type each."""
         return "cell_type" in self.table
 
+    def regions(self) -> NDArray[np.int64]:
+        """Return the region that each window belongs to, int64, shape (n,), for intervals of measures.
+
+        Windows that overlap, directly or through others, lie in one region; of sequences, those that share 32 bases.
+        """
+        return overlapping_groups(self.table) if self.located else groups(self.codes)
+
     def rows(self, chosen: NDArray[np.bool_]) -> "Windows":
         """Return some of the windows; chosen: bool, shape (n,)."""
         return replace(self, table=self.table[chosen].reset_index(drop=True), codes=self.codes[chosen])
+
+
+def overlapping_groups(table: pd.DataFrame) -> NDArray[np.int64]:
+    """Return a number for each interval: those that overlap, directly or through others, have the same one.
+
+    Args:
+        table: chrom, start, end (0-based, half-open).
+    """
+    order = np.lexsort((table["start"], table["chrom"]))
+    ranked = table.iloc[order]
+    reach = ranked.groupby("chrom", sort=False)["end"].cummax().shift(fill_value=-1).to_numpy()
+    new = (ranked["start"].to_numpy() >= reach) | (ranked["chrom"] != ranked["chrom"].shift()).to_numpy()
+    found = np.empty(len(table), dtype=np.int64)
+    found[order] = np.cumsum(new)
+    return found
 
 
 def read_windows(path: Path, genome: Genome | None, *, labelled: bool, width: int | None = None) -> Windows:

@@ -128,7 +128,7 @@ def _method_dots(
             f"Dots, mean over seeds; bars, 95% bootstrap interval over the n = {metrics['rows']['test']:,}"
             f" test rows. Seeds: {seeds}. Dashed: chance, which for accuracy is the share of the largest"
             " class, and for AUPRC that of the last one. From scratch: the same network"
-            " without pre-training. k-mer logistic regression: counts of short words of the same windows."
+            " without pre-training. k-mer regression: on counts of short words of the same windows."
         ),
         columns=2,
     )
