@@ -125,8 +125,8 @@ def _method_dots(
         "Methods compared on the test rows.",
         panels,
         caption=(
-            f"Dots, mean over seeds; bars, 95% bootstrap interval over the n = {metrics['rows']['test']:,}"
-            f" test rows. Seeds: {seeds}. Dashed: chance, which for accuracy is the share of the largest"
+            "Dots, mean over seeds; bars, 95% bootstrap interval over the regions of the"
+            f" n = {metrics['rows']['test']:,} test rows. Seeds: {seeds}. Dashed: chance, which for accuracy is the share of the largest"
             " class, and for AUPRC that of the last one. From scratch: the same network"
             " without pre-training. k-mer regression: on counts of short words of the same windows."
         ),
