@@ -126,7 +126,8 @@ def _method_dots(
         panels,
         caption=(
             "Dots, mean over seeds; bars, 95% bootstrap interval over the regions of the"
-            f" n = {metrics['rows']['test']:,} test rows. Seeds: {seeds}. Dashed: chance, which for accuracy is the share of the largest"
+            f" n = {metrics['rows']['test']:,} test rows. Seeds: {seeds}."
+            " Dashed: chance, which for accuracy is the share of the largest"
             " class, and for AUPRC that of the last one. From scratch: the same network"
             " without pre-training. k-mer regression: on counts of short words of the same windows."
         ),
