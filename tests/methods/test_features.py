@@ -18,14 +18,14 @@ CODES = np.random.default_rng(0).integers(0, 4, size=(5, 30), dtype=np.uint8)
 SEQUENCES = ["AATAAGATTCCGGA", "ANTAATTNACGTAC"]
 
 
-def gapped_words(letters: str, length: int, informative: int) -> Counter[str]:
-    """Gapped k-mers on either strand, each named by the smaller of itself and its reverse complement."""
+def gapped_words(letters: str, length: int, informative: int, both_strands: bool) -> Counter[str]:
+    """Gapped k-mers; on both strands, each is named by the smaller of itself and its reverse complement."""
     found: Counter[str] = Counter()
     for start in range(len(letters) - length + 1):
         for pattern in combinations(range(length), informative):
             word = "".join(letters[start + i] if i in pattern else "-" for i in range(length))
             if "N" not in word:
-                found[min(word, reverse_letters(word))] += 1
+                found[min(word, reverse_letters(word)) if both_strands else word] += 1
     return found
 
 
@@ -38,12 +38,15 @@ def test_kmer_counts_by_hand() -> None:
     kmers = ["".join(pair) for pair in product(VOCABULARY_BASES, repeat=2)]
     named = [{kmer: int(n) for kmer, n in zip(kmers, row, strict=True) if n} for row in counts]
     assert named == [{"AA": 2, "AT": 1, "TA": 1}, {"TA": 1, "AA": 1}]
+    both = kmer_counts(codes_of("AATAA", "TTATT"), 2, both_strands=True).toarray()
+    assert sorted(both[0][both[0] > 0]) == [1, 1, 2] and (both[0] == both[1]).all()  # AT, TA and AA, which is TT
 
 
+@pytest.mark.parametrize("both_strands", [False, True])
 @pytest.mark.parametrize(("length", "informative"), [(1, 1), (4, 4), (4, 2), (5, 3), (6, 5)])
-def test_gapped_kmers_are_those_that_brute_force_counts(length: int, informative: int) -> None:
-    counts = gapped_kmer_counts(codes_of(*SEQUENCES), length, informative).toarray()
-    expected = [gapped_words(letters, length, informative) for letters in SEQUENCES]
+def test_gapped_kmers_are_those_that_brute_force_counts(length: int, informative: int, both_strands: bool) -> None:
+    counts = gapped_kmer_counts(codes_of(*SEQUENCES), length, informative, both_strands=both_strands).toarray()
+    expected = [gapped_words(letters, length, informative, both_strands) for letters in SEQUENCES]
     for row, words in zip(counts, expected, strict=True):
         assert sorted(row[row > 0]) == sorted(words.values())
     shared = sum(expected[0][word] * expected[1][word] for word in expected[0])
@@ -53,6 +56,7 @@ def test_gapped_kmers_are_those_that_brute_force_counts(length: int, informative
 def test_kmers_of_both_strands_are_as_many_as_known() -> None:
     assert [gapped_kmer_counts(CODES, k, k).shape[1] for k in (1, 2, 3, 4)] == [2, 10, 32, 136]
     assert gapped_kmer_counts(CODES, 7, 5).shape[1] == comb(7, 5) * 4**5 // 2
+    assert gapped_kmer_counts(CODES, 7, 5, both_strands=False).shape[1] == comb(7, 5) * 4**5
 
 
 def test_both_strands_have_the_same_gapped_kmers() -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,16 @@ from genebert.methods.one_vs_rest import joined_logits, questions
 from genebert.target import Target
 
 
+@pytest.mark.parametrize("oriented", [False, True])
 @pytest.mark.parametrize("classes", [2, 3])
-def test_kmer_regression_is_that_of_sklearn(task: Callable[..., Any], classes: int) -> None:
+def test_kmer_regression_is_that_of_sklearn(task: Callable[..., Any], classes: int, oriented: bool) -> None:
     toy = task("classes", classes)
+    count = partial(kmer_counts, k=4) if oriented else partial(gapped_kmer_counts, length=4, informative=4)
     reference = make_pipeline(MaxAbsScaler(), LogisticRegression(C=0.1, max_iter=2000))
-    reference.fit(kmer_counts(toy.train.codes, 4), toy.train.truth)
-    fitted = KmerRegression(lengths=(4,), strengths=(0.1,)).fit(toy.train, toy.valid, toy.target, 0)
-    expected = reference.predict_proba(kmer_counts(toy.test.codes, 4))
+    reference.fit(count(toy.train.codes), toy.train.truth)
+    method = KmerRegression(lengths=(4,), strengths=(0.1,), oriented=oriented)
+    expected = reference.predict_proba(count(toy.test.codes))
+    fitted = method.fit(toy.train, toy.valid, toy.target, 0)
     np.testing.assert_allclose(fitted.predict(toy.test), expected, atol=1e-10)
 
 

@@ -42,9 +42,9 @@ def small(key: str, **options: Any) -> Method:
     return kind(**options)
 
 
-def briefly(key: str) -> Method:
+def briefly(key: str, **options: Any) -> Method:
     """The method with nothing to choose on the validation rows."""
-    return small(key, **NOTHING_TO_CHOOSE.get(key, {"epochs": 1}))
+    return small(key, **NOTHING_TO_CHOOSE.get(key, {"epochs": 1}), **options)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,11 @@ def fit(task: Callable[..., Any]) -> Callable[..., Fitted]:
 
 def without_truth(examples: Examples) -> Examples:
     return replace(examples, truth=None)
+
+
+def strands_are_alike(fitted: Fitted, examples: Examples) -> bool:
+    other = Examples(reverse_complement(examples.codes), examples.scanner)
+    return np.allclose(fitted.predict(other), fitted.predict(examples))
 
 
 @pytest.mark.parametrize("key", method_keys())
@@ -172,10 +177,22 @@ def test_the_cell_type_is_seen(key: str, cell_type_task: Any) -> None:
 def test_strands_are_alike_to_what_does_not_tell_them_apart(
     key: str, task: Callable[..., Any], fit: Callable[..., Fitted]
 ) -> None:
-    toy, fitted = task("classes"), fit(key, "classes")
-    other = Examples(reverse_complement(toy.test.codes), toy.test.scanner)
-    alike = np.allclose(fitted.predict(other), fitted.predict(toy.test))
-    assert alike is (key in {"gkm-svm", "motif-trees", "deepbind", "deepsea", "basset", "danq"})
+    alike = strands_are_alike(fit(key, "classes"), task("classes").test)
+    assert alike is (key not in {"position-trees", "deepromoter", "splice-finder"})
+
+
+@pytest.mark.parametrize("oriented", [False, True])
+@pytest.mark.parametrize("key", [key for key in BASELINES if "oriented" in method_class(key).model_fields])
+def test_strands_are_told_apart_where_windows_are_oriented(
+    key: str, oriented: bool, task: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Once the k-mer regression read the strand as given, also where a motif may lie on either."""
+    toy = task("classes")
+    fitted = briefly(key, oriented=oriented).fit(toy.train, toy.valid, toy.target, seed=0)
+    assert strands_are_alike(fitted, toy.test) is not oriented
+    fitted.save(tmp_path)
+    loaded = method_class(key).fitted.load(tmp_path, toy.target, "cpu")
+    np.testing.assert_array_equal(loaded.predict(toy.test), fitted.predict(toy.test))
 
 
 @pytest.mark.parametrize("key", BASELINES)

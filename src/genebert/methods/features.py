@@ -18,16 +18,20 @@ from genebert.schema import N
 from genebert.tokens import SPECIAL_TOKENS, UNK, tokenize
 
 
-def kmer_counts(codes: NDArray[np.uint8], k: int) -> sparse.csr_matrix:
-    """Return how often each k-mer occurs in each sequence, on the strand as given: sparse float64, shape (n, 4^k).
+def kmer_counts(codes: NDArray[np.uint8], k: int, *, both_strands: bool = False) -> sparse.csr_matrix:
+    """Return how often each k-mer occurs in each sequence: sparse float64, shape (n, k-mers).
 
     Args:
         codes: base codes, uint8, shape (n, length).
-        k: length of a k-mer; the k-mers are in the order of `tokens.vocabulary`.
+        k: length of a k-mer.
+        both_strands: a k-mer and its reverse complement are one, as in `gapped_kmer_counts`; else there are 4^k, on
+            the strand as given, in the order of `tokens.vocabulary`.
 
     Raises:
         UserError: the sequences are shorter than a k-mer.
     """
+    if both_strands:
+        return gapped_kmer_counts(codes, k, k)
     _check_length(codes, k)
     tokens = tokenize(codes, k)
     row, column = np.nonzero(tokens != UNK)
@@ -35,24 +39,27 @@ def kmer_counts(codes: NDArray[np.uint8], k: int) -> sparse.csr_matrix:
     return sparse.csr_matrix((np.ones(len(row)), (row, index)), shape=(len(codes), 4**k))
 
 
-def gapped_kmer_counts(codes: NDArray[np.uint8], length: int, informative: int) -> sparse.csr_matrix:
+def gapped_kmer_counts(
+    codes: NDArray[np.uint8], length: int, informative: int, *, both_strands: bool = True
+) -> sparse.csr_matrix:
     """Return how often each gapped k-mer occurs in each sequence: sparse float64, shape (n, words).
 
     A gapped k-mer (Ghandi et al. 2014) has so many informative positions within a stretch of so many bases, and any
-    base at the others. It and its reverse complement are one word. With length = informative, these are the k-mers of
-    both strands.
+    base at the others. With length = informative, these are the k-mers.
 
     Args:
         codes: base codes, uint8, shape (n, bases).
         length: of the stretch, l.
-        informative: positions whose base matters, k <= l; there are C(l, k) 4^k / 2 words (a few more if k is even).
+        informative: positions whose base matters, k <= l; there are C(l, k) 4^k words, for both strands half of them
+            (a few more if k is even).
+        both_strands: a word and its reverse complement are one; else, the strand as given.
 
     Raises:
         UserError: the sequences are shorter than a stretch.
     """
     _check_length(codes, length)
     places = codes.shape[1] - length + 1
-    words = _words(length, informative)
+    words = _words(length, informative, both_strands)
     column = np.empty((len(codes), len(words), places), dtype=np.int32)
     known = np.empty(column.shape, dtype=bool)
     for i, pattern in enumerate(combinations(range(length), informative)):
@@ -73,14 +80,16 @@ def _numbers(bases: list[NDArray[np.uint8]]) -> NDArray[np.int32]:
 
 
 @cache
-def _words(length: int, informative: int) -> NDArray[np.int32]:
+def _words(length: int, informative: int, both_strands: bool) -> NDArray[np.int32]:
     """Return the column of each word: int32, shape (C(length, informative), 4^informative)."""
     patterns = list(combinations(range(length), informative))
+    own = np.arange(len(patterns) * 4**informative, dtype=np.int32).reshape(len(patterns), -1)
+    if not both_strands:
+        return own
     number = {pattern: i for i, pattern in enumerate(patterns)}
     mirrored = [number[tuple(length - 1 - offset for offset in reversed(pattern))] for pattern in patterns]
     bases = np.array(np.unravel_index(np.arange(4**informative), (4,) * informative))
     complement = _numbers(list((3 - bases[::-1]).astype(np.uint8)))
-    own = np.arange(len(patterns) * 4**informative).reshape(len(patterns), -1)
     both = np.minimum(own, own[mirrored][:, complement])
     return np.unique(both, return_inverse=True)[1].reshape(own.shape).astype(np.int32)
 
@@ -132,14 +141,10 @@ class DenseFeatures:
         if self.motifs:
             parts.append(examples.evidence)
         if self.kmers:
-            parts.append(self._counts(examples.codes).toarray())
+            parts.append(kmer_counts(examples.codes, self.kmers, both_strands=self.both_strands).toarray())
         if self.bases:
             parts.append(base_columns(examples.codes))
         return np.concatenate(parts, axis=1, dtype=np.float32)
-
-    def _counts(self, codes: NDArray[np.uint8]) -> sparse.csr_matrix:
-        k = self.kmers
-        return gapped_kmer_counts(codes, k, k) if self.both_strands else kmer_counts(codes, k)
 
 
 def _check_length(codes: NDArray[np.uint8], least: int) -> None:

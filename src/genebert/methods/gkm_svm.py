@@ -3,11 +3,12 @@
 Ghandi et al. (2014), PLoS Comput Biol 10:e1003711, compare two sequences by the gapped k-mers that they share, on
 either strand; the kernel is the cosine of their counts. Lee (2016), Bioinformatics 32:2196, makes that fast for long
 words by a tree of words. Words are short here, so that the counts are held as a sparse matrix, and the linear
-machine is solved directly (liblinear), which takes time proportional to the number of sequences.
+machine is solved directly (liblinear), which takes time proportional to the number of sequences. Windows that have a
+direction can be compared on the strand as given.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -36,17 +37,35 @@ Function = tuple[NDArray[np.float64], float]
 
 
 @dataclass(frozen=True)
-class FittedGkmSvm(Fitted):
-    """Log-odds of each question, or a standardised number, as linear functions of normalised gapped k-mer counts."""
+class Words:
+    """Which gapped k-mers windows are compared by.
+
+    Attributes:
+        length, informative: see `gapped_kmer_counts`.
+        oriented: whether strands are told apart; else a word and its reverse complement are one.
+    """
 
     length: int
     informative: int
+    oriented: bool
+
+    def of(self, examples: Examples) -> sparse.csr_matrix:
+        """Return counts of length 1 in each row, so that their product is the cosine, and the cell type beside them."""
+        counts = gapped_kmer_counts(examples.codes, self.length, self.informative, both_strands=not self.oriented)
+        return with_cell_type(normalize(counts, copy=False), examples)
+
+
+@dataclass(frozen=True)
+class FittedGkmSvm(Fitted):
+    """Log-odds of each question, or a standardised number, as linear functions of normalised gapped k-mer counts."""
+
+    words: Words
     scores: Linear
     target: Target
 
     def predict(self, examples: Examples) -> NDArray[np.float64]:
         """See `Fitted`."""
-        return self.of_features(_features(examples, self.length, self.informative))
+        return self.of_features(self.words.of(examples))
 
     def of_features(self, features: sparse.csr_matrix) -> NDArray[np.float64]:
         """Return predictions for rows of features."""
@@ -56,14 +75,13 @@ class FittedGkmSvm(Fitted):
     def save(self, folder: Path) -> None:
         """See `Fitted`."""
         self.scores.save(folder)
-        write_facts(folder, {"length": self.length, "informative": self.informative})
+        write_facts(folder, asdict(self.words))
 
     @classmethod
     def load(cls, folder: Path, target: Target, device: Device) -> Self:
         """See `Fitted`."""
         with reading(folder):
-            facts = read_facts(folder)
-            return cls(facts["length"], facts["informative"], Linear.load(folder), target)
+            return cls(Words(**read_facts(folder)), Linear.load(folder), target)
 
 
 class GkmSvm(Method):
@@ -77,6 +95,11 @@ class GkmSvm(Method):
     seeded: ClassVar[bool] = False
     fitted: ClassVar[type[Fitted]] = FittedGkmSvm
 
+    oriented: bool = Field(
+        False,
+        description="windows are aligned and have a direction (promoters, splice sites): strands are told apart; "
+        "else a word and its reverse complement are one",
+    )
     length: int = Field(7, ge=1, le=12, description="length of a word with its gaps (l)")
     informative: int = Field(6, ge=1, le=8, description="positions of a word that are no gaps (k)")
     strengths: tuple[PositiveFloat, ...] = Field(
@@ -97,21 +120,16 @@ class GkmSvm(Method):
         self, train: Examples, valid: Examples, target: Target, description: str
     ) -> Iterator[tuple[float, FittedGkmSvm]]:
         """Yield the validation loss of each penalty, and what was fitted with it."""
-        learned, held_out = (_features(examples, self.length, self.informative) for examples in (train, valid))
+        words = Words(self.length, self.informative, self.oriented)
+        learned, held_out = words.of(train), words.of(valid)
         for strength in track(list(self.strengths), description) if description else self.strengths:
             if target.kind == "value":
                 functions = [_regression(learned, target.standardised(train.known_truth)[:, 0], strength)]
             else:
                 pairs = zip(questions(train.known_truth, target), questions(valid.known_truth, target), strict=True)
                 functions = [_log_odds(learned, answers, held_out, others, strength) for answers, others in pairs]
-            found = FittedGkmSvm(self.length, self.informative, Linear.stack(functions), target)
+            found = FittedGkmSvm(words, Linear.stack(functions), target)
             yield target.loss(valid.known_truth, found.of_features(held_out)), found
-
-
-def _features(examples: Examples, length: int, informative: int) -> sparse.csr_matrix:
-    """Return counts of length 1 in each row, so that their product is the cosine, and the cell type beside them."""
-    counts = gapped_kmer_counts(examples.codes, length, informative)
-    return with_cell_type(normalize(counts, copy=False), examples)
 
 
 def _regression(features: sparse.csr_matrix, truth: NDArray[np.float64], strength: float) -> Function:

@@ -25,26 +25,35 @@ _MOST_STEPS = 2000
 
 @dataclass(frozen=True)
 class FittedKmerRegression(Fitted):
-    """Logits, or a standardised number, as linear functions of the counts of k-mers on the strand as given."""
+    """Logits, or a standardised number, as linear functions of the counts of k-mers.
+
+    Attributes:
+        k: length of a k-mer.
+        oriented: whether strands are told apart; else a k-mer and its reverse complement are one.
+        logits: the functions.
+        target: what they predict.
+    """
 
     k: int
+    oriented: bool
     logits: Linear
     target: Target
 
     def predict(self, examples: Examples) -> NDArray[np.float64]:
         """See `Fitted`."""
-        return self.target.from_logits(self.logits(_features(examples, self.k)))
+        return self.target.from_logits(self.logits(_features(examples, self.k, self.oriented)))
 
     def save(self, folder: Path) -> None:
         """See `Fitted`."""
         self.logits.save(folder)
-        write_facts(folder, {"k": self.k})
+        write_facts(folder, {"k": self.k, "oriented": self.oriented})
 
     @classmethod
     def load(cls, folder: Path, target: Target, device: Device) -> Self:
         """See `Fitted`."""
         with reading(folder):
-            return cls(read_facts(folder)["k"], Linear.load(folder), target)
+            facts = read_facts(folder)
+            return cls(facts["k"], facts["oriented"], Linear.load(folder), target)
 
 
 class KmerRegression(Method):
@@ -54,6 +63,11 @@ class KmerRegression(Method):
     seeded: ClassVar[bool] = False
     fitted: ClassVar[type[Fitted]] = FittedKmerRegression
 
+    oriented: bool = Field(
+        False,
+        description="windows are aligned and have a direction (promoters, splice sites): strands are told apart; "
+        "else a k-mer and its reverse complement are one",
+    )
     lengths: tuple[PositiveInt, ...] = Field((4, 5, 6), min_length=1, description="k-mer lengths to try")
     strengths: tuple[PositiveFloat, ...] = Field(
         (0.01, 0.1, 1.0, 10.0), min_length=1, description="inverse L2 penalties (C) to try"
@@ -68,15 +82,15 @@ class KmerRegression(Method):
     ) -> Iterator[tuple[float, FittedKmerRegression]]:
         """Yield the validation loss of each k and penalty, and what was fitted with them."""
         for k in track(list(self.lengths), description) if description else self.lengths:
-            learned, held_out = _features(train, k), _features(valid, k)
+            learned, held_out = (_features(examples, k, self.oriented) for examples in (train, valid))
             for strength in self.strengths:
                 logits = _regression(learned, train.known_truth, target, strength)
                 loss = target.loss(valid.known_truth, target.from_logits(logits(held_out)))
-                yield loss, FittedKmerRegression(k, logits, target)
+                yield loss, FittedKmerRegression(k, self.oriented, logits, target)
 
 
-def _features(examples: Examples, k: int) -> sparse.csr_matrix:
-    return with_cell_type(kmer_counts(examples.codes, k), examples)
+def _features(examples: Examples, k: int, oriented: bool) -> sparse.csr_matrix:
+    return with_cell_type(kmer_counts(examples.codes, k, both_strands=not oriented), examples)
 
 
 def _regression(features: sparse.csr_matrix, truth: NDArray[Any], target: Target, strength: float) -> Linear:
