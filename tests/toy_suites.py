@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import yaml
 from toys import consensus_motif, random_bases, write_meme
 
 import genebert.methods
+from genebert.benchmark import code
 from genebert.settings import BenchmarkSettings
 
 TOY_METHODS = Path(__file__).parent / "toy_methods"
@@ -27,6 +29,14 @@ def toy_methods() -> Iterator[Any]:
         yield composition
     finally:
         genebert.methods.__path__.remove(str(TOY_METHODS))
+
+
+def change_source(module: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let benchmarks see other code as that of a module."""
+    found = code.source_of
+    other = folder / "changed.py"
+    other.write_text(found(module).read_text() + "# changed\n")
+    monkeypatch.setattr(code, "source_of", lambda name: other if name == module else found(name))
 
 
 def sequences(label: int, count: int, generator: np.random.Generator, length: int = 40) -> list[str]:

@@ -1,7 +1,7 @@
 """Labelled tables as methods learn from them: windows by split, the target, and what they lie in."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from genebert.inputs.scan import Scanner
 from genebert.methods.base import Examples
 from genebert.pretrained import check_motifs, context_of
 from genebert.schema import SPLITS, Split
+from genebert.shared_words import groups
 from genebert.target import CLASS, LABEL_PREFIX, VALUE, Target
 from genebert.tasks.labels import check_genome
 from genebert.tasks.windows import COORDINATES, Windows, read_windows
@@ -115,6 +116,42 @@ def read_labelled(
     target = Target.of(every, windows["train"].table)
     _check_target(windows, target, files.labels)
     return Labelled(windows, target, scanner, corpus)
+
+
+def set_aside(labelled: Labelled, fraction: float, seed: int) -> Labelled:
+    """Return labels whose validation rows are cut from the training rows, with which they share no 32 bases.
+
+    Rows that share 32 bases, directly or through others, go together: groups in random order, until they hold the
+    fraction of the rows. Groups that are larger than that stay.
+
+    Args:
+        labelled: whose validation rows are not looked at.
+        fraction: of the training rows to set aside.
+        seed: of the order.
+
+    Raises:
+        UserError: too few rows, or not all classes, can be set aside.
+    """
+    whole = labelled.windows["train"]
+    group = groups(whole.codes)
+    size = np.bincount(group)
+    wanted = round(fraction * len(group))
+    order = np.random.default_rng(seed).permutation(len(size))
+    order = order[size[order] <= wanted]
+    before = np.cumsum(size[order]) - size[order]
+    is_valid = np.isin(group, order[before < wanted])
+    if is_valid.sum() < wanted / 2 or not wanted:
+        what = f"{is_valid.sum()} of its {len(group)} rows can be set aside that share no 32 bases with others"
+        raise UserError(problem(whole.path, what, "Give validation rows as `valid`."))
+    windows = {**labelled.windows, "train": whole.rows(~is_valid), "valid": whole.rows(is_valid)}
+    every = pd.concat([one.table for one in windows.values()])
+    target = Target.of(every, windows["train"].table)
+    if target.kind == "classes":
+        found = {split: set(target.truth(windows[split].table).tolist()) for split in ("train", "valid")}
+        if not found["train"] == found["valid"] == set(range(len(target.names))):
+            what = "not all classes are among both training and validation rows"
+            raise UserError(problem(whole.path, what, "Choose another valid_fraction."))
+    return replace(labelled, windows=windows, target=target)
 
 
 def _read_splits(

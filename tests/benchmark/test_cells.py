@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_suites import sequences, suite_of, toy_methods, write_rows, write_suite
+from toy_suites import change_source, sequences, suite_of, toy_methods, write_rows, write_suite
 from toys import reverse_complement
 
-from genebert.benchmark.cells import MODEL, Cell, _modules, cells_of, open_scanner, read_task
+from genebert.benchmark.cells import MODEL, Cell, cells_of, open_scanner, read_task
 from genebert.benchmark.suite import TaskEntry, read_suite
 from genebert.errors import UserError
-from genebert.methods import method_class
 from genebert.schema import decode
+from genebert.settings import load_preset
 from genebert.stage import write_json
 
 
@@ -94,23 +94,17 @@ def test_a_path_among_the_options_counts_by_its_content(tmp_path: Path) -> None:
 
 def test_other_code_is_another_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = cells(tmp_path, suite_of())
-    from genebert.methods import constant
-
-    other = tmp_path / "constant.py"
-    other.write_text("# changed")
-    monkeypatch.setattr(constant, "__file__", str(other))
+    change_source("genebert.methods.constant", tmp_path, monkeypatch)
     assert changed(before, cells(tmp_path, suite_of())) == ["g/1, flat, seed 0", "g/2, flat, seed 0"]
 
 
-def test_the_code_of_a_method_is_what_it_learns_with() -> None:
-    def modules(key: str) -> set[str]:
-        return {name.removeprefix("genebert.") for name in _modules(method_class(key).__module__)}
-
-    assert modules("motif-trees") >= {"methods.motif_trees", "methods.boosting", "methods.features", "tokens"}
-    assert modules("deepbind") >= {"methods.networks", "training", "batches"}
-    assert not any(name.startswith("model.") for name in modules("deepbind"))
-    assert modules("genebert") >= {"methods.genebert", "model.genebert", "model.sequence_encoder", "objectives"}
-    assert modules("constant") == {"methods.constant"}
+def test_other_sizes_of_a_preset_are_another_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the preset counted by its name."""
+    suite = suite_of(methods=[{"name": "G", "method": "genebert"}], ensembles=[], compare=[], seeds=1)
+    before = cells(tmp_path, suite)
+    wider = load_preset("small")
+    monkeypatch.setattr("genebert.benchmark.cells.load_preset", lambda name: wider)
+    assert len(changed(before, cells(tmp_path, suite))) == 2
 
 
 def test_what_a_cell_keeps(tmp_path: Path) -> None:

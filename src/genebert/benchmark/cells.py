@@ -1,7 +1,6 @@
 """One task, one method, one seed: what it is computed from, its folder, and how it is computed and found again."""
 
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -11,34 +10,25 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from genebert import __version__
+from genebert.benchmark.code import code_of
 from genebert.benchmark.suite import MethodEntry, Suite, TaskEntry, path_fields
 from genebert.corpus.parallel import usable_cores
 from genebert.errors import UserError, problem
 from genebert.inputs.motifs import read_motifs
 from genebert.inputs.scan import Scanner
-from genebert.labelled import Labelled, LabelledFiles, read_labelled
-from genebert.methods import method_class
+from genebert.labelled import Labelled, LabelledFiles, read_labelled, set_aside
 from genebert.methods.base import Fitted, Method
 from genebert.pretrained import read_scanner
 from genebert.schema import Split
-from genebert.settings import StageSettings
-from genebert.shared_words import groups
-from genebert.stage import MANIFEST, describe_input, digest, open_stage, read_manifest, sha256_of
-from genebert.target import Target
+from genebert.settings import StageSettings, load_preset
+from genebert.stage import MANIFEST, describe_input, digest, open_stage, read_manifest
 
 STAGE = "benchmark"
 RUNS = "runs"
 MODEL = "model"
-LEARNING = ("methods", "model", "objectives", "training", "batches", "tokens", "sampling")
-"""Layers whose code decides what a method predicts; the rest is told by the version."""
-INTERFACE = "genebert.methods.base"
-OF_ALL_NETWORKS = {"genebert.objectives", "genebert.training"}
-"""These know networks that a method may have nothing to do with; its own are found without asking them."""
 PREDICTED: tuple[Split, Split] = ("valid", "test")
 Predictions = dict[Split, NDArray[np.float64]]
 """Of the validation and the test rows, in the order of their tables; shape: see `Target`."""
@@ -54,7 +44,7 @@ class CellSettings(StageSettings):
         data: file of the task -> sha256.
         valid_fraction, split_seed: how validation rows are set aside, if they are.
         motifs: digest of the motif collection and of how it is scanned.
-        code: version of genebert, and the digest of the modules that the method learns with.
+        code: version of genebert, and the digest of the modules that decide what the method predicts.
     """
 
     method: str
@@ -154,6 +144,7 @@ def cells_of(suite: Suite, scanner: Scanner, out: Path) -> list[Cell]:
     def checksum(path: Path) -> str:
         return describe_input("suite", path)["sha256"]
 
+    code = {key: code_of(key) for key in {entry.method for entry in suite.methods}}
     motifs = digest([scanner.pseudocount, scanner.gc, *(motif.to_json() for motif in scanner.motifs)])
     found = []
     for task in suite.tasks:
@@ -165,10 +156,10 @@ def cells_of(suite: Suite, scanner: Scanner, out: Path) -> list[Cell]:
             "motifs": motifs,
         }
         for entry in suite.methods_of(task):
-            method = {"method": entry.method, "options": _options(entry.configured, checksum), "code": code(entry)}
+            own = {"method": entry.method, "options": _options(entry.configured, checksum), "code": code[entry.method]}
             for seed in suite.seeds_of(entry):
                 folder = out / RUNS / _folder(task.name) / _folder(entry.name) / str(seed)
-                found.append(Cell(task, entry, CellSettings(out=folder, seed=seed, **shared, **method)))
+                found.append(Cell(task, entry, CellSettings(out=folder, seed=seed, **shared, **own)))
     return found
 
 
@@ -178,7 +169,7 @@ def _folder(name: str) -> str:
 
 
 def _options(method: Method, checksum: Callable[[Path], str]) -> dict[str, Any]:
-    """Return the options that determine the result, as JSON values; a path counts by content."""
+    """Return the options that determine the result, as JSON values; paths and presets count by content."""
     fields = type(method).model_fields
     machine = {
         name
@@ -187,26 +178,9 @@ def _options(method: Method, checksum: Callable[[Path], str]) -> dict[str, Any]:
     }
     paths = path_fields(type(method))
     options = method.model_dump(mode="json", exclude=machine | paths)
+    if "preset" in options:
+        options["preset"] = load_preset(options["preset"]).model.model_dump(mode="json")
     return options | {name: checksum(path) for name in sorted(paths) if (path := getattr(method, name)) is not None}
-
-
-def code(entry: MethodEntry) -> dict[str, str]:
-    """Return what tells the code of a method: the version of genebert, and the digest of the modules it learns with."""
-    names = sorted(_modules(method_class(entry.method).__module__))
-    sources = {name: sha256_of(Path(str(sys.modules[name].__file__))) for name in names}
-    return {"genebert": __version__, "modules": digest(sources)}
-
-
-def _modules(name: str, known: frozenset[str] = frozenset()) -> frozenset[str]:
-    """Return a module's name and those of the modules among `LEARNING` that it takes things from, and so on."""
-    known |= {name}
-    if name in OF_ALL_NETWORKS:
-        return known
-    used = {str(getattr(value, "__module__", "")) for value in vars(sys.modules[name]).values()}
-    for other in sorted(used - {INTERFACE}):
-        if other.startswith("genebert.") and other.split(".")[1] in LEARNING and other not in known:
-            known = _modules(other, known)
-    return known
 
 
 def open_scanner(suite: Suite) -> Scanner:
@@ -233,35 +207,4 @@ def read_task(task: TaskEntry, scanner: Scanner, seed: int) -> Labelled:
     """
     valid = task.valid if task.valid_fraction is None else task.labels  # for now: rows are set aside below
     labelled = read_labelled(LabelledFiles(task.labels, valid, task.test, task.genome, task.corpus), scanner)
-    return labelled if task.valid_fraction is None else _set_aside(labelled, task.valid_fraction, seed)
-
-
-def _set_aside(labelled: Labelled, fraction: float, seed: int) -> Labelled:
-    """Return labels whose validation rows are cut from the training rows, with which they share no 32 bases.
-
-    Rows that share 32 bases, directly or through others, go together: groups in random order, until they hold the
-    fraction of the rows. Groups that are larger than that stay.
-
-    Raises:
-        UserError: too few rows, or not all classes, can be set aside.
-    """
-    whole = labelled.windows["train"]
-    group = groups(whole.codes)
-    size = np.bincount(group)
-    wanted = round(fraction * len(group))
-    order = np.random.default_rng(seed).permutation(len(size))
-    order = order[size[order] <= wanted]
-    before = np.cumsum(size[order]) - size[order]
-    is_valid = np.isin(group, order[before < wanted])
-    if is_valid.sum() < wanted / 2 or not wanted:
-        what = f"{is_valid.sum()} of its {len(group)} rows can be set aside that share no 32 bases with others"
-        raise UserError(problem(whole.path, what, "Give validation rows as `valid`."))
-    windows = {**labelled.windows, "train": whole.rows(~is_valid), "valid": whole.rows(is_valid)}
-    every = pd.concat([one.table for one in windows.values()])
-    target = Target.of(every, windows["train"].table)
-    if target.kind == "classes":
-        found = {split: set(target.truth(windows[split].table).tolist()) for split in ("train", "valid")}
-        if not found["train"] == found["valid"] == set(range(len(target.names))):
-            what = "not all classes are among both training and validation rows"
-            raise UserError(problem(whole.path, what, "Choose another valid_fraction."))
-    return replace(labelled, windows=windows, target=target)
+    return labelled if task.valid_fraction is None else set_aside(labelled, task.valid_fraction, seed)
