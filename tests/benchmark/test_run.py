@@ -51,6 +51,23 @@ def test_every_cell_is_computed_once_and_measured(toy: ModuleType, tmp_path: Pat
     assert not list(out.glob(".*draft")) and not list(out.rglob("*.partial"))
 
 
+def test_the_options_of_methods_are_told(toy: ModuleType, tmp_path: Path) -> None:
+    suite = suite_of()
+    suite["methods"][0]["options"] = {"noise": 0.2, "base": 2}
+    suite["tasks"][1]["options"] = {"G": {"base": 1}}
+    first, second = facts(benchmark(settings_of(write_suite(tmp_path, suite), tmp_path / "out")))["methods"]
+    assert first == {
+        "name": "G",
+        "method": "composition",
+        "title": "base composition",
+        "seeds": [0, 1],
+        "options": {"base": 2, "noise": 0.2, "weights": None},
+        "changed": {"noise": 0.2},
+        "on_tasks": {"g/2": {"base": 1}},
+    }
+    assert (second["seeds"], second["on_tasks"]) == ([0], {})
+
+
 def test_the_same_call_computes_nothing_and_finds_the_same(toy: ModuleType, tmp_path: Path) -> None:
     settings = settings_of(write_suite(tmp_path, suite_of()), tmp_path / "out")
     benchmark(settings)
@@ -130,7 +147,7 @@ def test_what_fails_is_reported_and_the_others_go_on(toy: ModuleType, tmp_path: 
     assert sum(row["failed"] for row in found["missing"]) == 5
     assert [task["task"] for task in found["tasks"]] == ["g/1", "g/2"]
     page = (settings.out / "benchmark.html").read_text()
-    assert "failed: noise: -1 is negative" in page and "<script" not in page
+    assert "(failed: noise: -1 is negative" in page and "<script" not in page
 
 
 def test_a_method_that_cannot_predict_such_a_target_is_no_failure(toy: ModuleType, tmp_path: Path) -> None:
@@ -195,7 +212,7 @@ def test_a_benchmark_of_which_everything_fails_is_written_too(toy: ModuleType, t
     with pytest.raises(UserError, match="noise: -1 is negative"):
         benchmark(settings_of(write_suite(tmp_path, suite), tmp_path / "out"))
     assert len(pd.read_parquet(tmp_path / "out" / "results.parquet")) == 0
-    assert "failed: noise: -1 is negative" in (tmp_path / "out" / "benchmark.html").read_text()
+    assert "(failed: noise: -1 is negative" in (tmp_path / "out" / "benchmark.html").read_text()
 
 
 def test_models_are_kept_on_demand(toy: ModuleType, tmp_path: Path) -> None:

@@ -7,17 +7,18 @@ import pytest
 from genebert.report.benchmark import benchmark_page
 
 HOSTILE = "<script>alert('&\"')</script>"
-VOID = {"meta", "link", "br", "hr", "img", "input"}
+VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
 
 
 class Page(HTMLParser):
-    """Checks that tags are balanced, and collects the tables' cells."""
+    """Checks that tags are balanced, and collects the tables' cells, and those of them that stand out."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.tables: list[list[list[str]]] = []
         self.tags: set[str] = set()
+        self.strong: list[str] = []
         self.feed(text)
         assert self.open == []
 
@@ -31,6 +32,7 @@ class Page(HTMLParser):
             self.tables[-1].append([])
         if tag in {"td", "th"}:
             self.tables[-1][-1].append("")
+            self.is_strong = "strong" in (dict(attrs).get("class") or "").split()
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
@@ -41,6 +43,7 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] in {"td", "th"}:
             self.tables[-1][-1][-1] += data
+            self.strong += [data] if self.is_strong else []
 
     def table(self, *header: str) -> list[list[str]]:
         """The rows of the first table whose header begins so."""
@@ -84,6 +87,12 @@ def difference(first: str, second: str, low: float, high: float) -> dict[str, An
     return keys | {"value": (low + high) / 2, "low": low, "high": high}
 
 
+def method_of(name: str, **changes: Any) -> dict[str, Any]:
+    options = {"kmers": 5, "leaves": 31, "motifs": True, "lengths": [4, 5], "model": None}
+    facts = {"name": name, "title": "boosted trees", "seeds": [0, 1, 2], "options": options}
+    return {**facts, "changed": {}, "on_tasks": {}, **changes}
+
+
 @pytest.fixture
 def found() -> dict[str, Any]:
     rows_of = {"train": 1000, "valid": 100, "test": 100}
@@ -108,6 +117,7 @@ def found() -> dict[str, Any]:
         "title": HOSTILE,
         "suite": {"path": "suite.yaml", "sha256": "abc"},
         "software": {"genebert": "0.1"},
+        "methods": [method_of("trees", changed={"kmers": 5}, on_tasks={"tf/0": {"leaves": 7}, "tf/1": {"leaves": 7}})],
         "ensembles": {"both": ["a", "trees"]},
         "tasks": [task],
         "results": rows,
@@ -132,7 +142,7 @@ def test_the_page_is_complete_in_itself_and_escapes_every_name(found: dict[str, 
     page = Page(text)
     assert "script" not in page.tags and HOSTILE not in text
     assert not re.search(r'(src|href)="(?!#)', text)
-    assert page.table("Task", "Method", "Why") == [["tf/0", "gkm", f"failed: it is {HOSTILE}."]]
+    assert page.table("Methods", "Tasks", "Why") == [["gkm", "tf/0", f"it is {HOSTILE}.", "1"]]
     assert "Of 100 test rows, 7 share 32 bases with a training row, 4 with a validation row, and 10 with either" in text
     assert "Caduceus AUROC 0.880 (theirs: Somebody 2024, fine-tuned)" in text
     assert "NT (theirs)" in text and "ours, no shared 32-mer" in text  # in the figure
@@ -154,7 +164,50 @@ def test_the_other_tables(found: dict[str, Any]) -> None:
     assert page.table("Method", "Whose", "tf/0")[-1] == ["NT", "theirs", "0.580"]
     assert page.table("Method", "Seconds to fit") == [["trees", "1,234.6", "50", "2 cores"]]
     assert ["trees", "0.600 [0.500, 0.700]"] in page.table("Method", "MCC")
-    assert ["trees − both", "+0.050 [−0.100, +0.200]"] in page.tables[-3]
+    assert any(["trees − both", "+0.050 [−0.100, +0.200]"] in table for table in page.tables)
+    assert page.table("Pair", "tf/0") == [["trees − flat", "▲ +0.200"], ["trees − both", "■ +0.050"]]
+
+
+def test_the_highest_of_ours_stand_out(found: dict[str, Any]) -> None:
+    """Of ours alone, and all that look equally high."""
+    found["results"] = [ours("a", 0.6001), ours("b", 0.5999), ours("c", 0.5), theirs("NT", 0.9)]
+    assert Page(benchmark_page(found)).strong == ["0.600", "0.600"]
+    found["results"] = [ours("a", 0.6) | {"value": None}, theirs("NT", 0.9)]
+    assert Page(benchmark_page(found)).strong == []
+
+
+def test_how_methods_were_trained(found: dict[str, Any]) -> None:
+    page = Page(benchmark_page(found))
+    changes = "kmers = 5; on tf/0, tf/1: leaves = 7"
+    assert page.table("Method", "What it is") == [
+        ["trees", "boosted trees", changes, "3", "1,234.6", "50"],
+        ["both", "mean of a, trees", *4 * ["–"]],
+    ]
+    assert page.table("Method", "Option") == [
+        ["trees", "kmers", "5"],
+        ["", "leaves", "31"],
+        ["", "motifs", "yes"],
+        ["", "lengths", "4 5"],
+        ["", "model", "none"],
+    ]
+    found["costs"] *= 2
+    found["costs"][1] = found["costs"][0] | {"seconds_to_fit": 2.0}
+    assert Page(benchmark_page(found)).table("Method", "What it is")[0][4] == "2.0 to 1,234.6"
+
+
+def test_what_is_not_measured_is_told_once_for_all_that_lack_the_same(found: dict[str, Any]) -> None:
+    """Once it was a line for each task and method, which with seven and ten filled pages."""
+    missing = {"reason": "not computed yet", "failed": False}
+    found["missing"] = [{**missing, "task": f"tf/{i}", "method": name} for i in range(3) for name in "ab"]
+    found["missing"] += [{**missing, "task": "tf/1", "method": "c"}]
+    text = benchmark_page(found)
+    assert Page(text).table("Methods", "Tasks") == [
+        ["a, b", "tf/0, tf/1, tf/2", "not computed yet", "6"],
+        ["c", "tf/1", "not computed yet", "1"],
+    ]
+    assert "<summary>7 pairs of method and task not measured</summary>" in text
+    assert "Not measured (not computed yet): a, b." in text
+    assert "What failed" not in text
 
 
 def test_labels_have_a_table_of_their_own_and_numbers_their_spread(found: dict[str, Any]) -> None:
@@ -173,4 +226,4 @@ def test_a_benchmark_of_which_nothing_is_there_yet(found: dict[str, Any]) -> Non
     found |= {"results": [], "comparisons": [], "costs": [], "tasks": []}
     Page(benchmark_page(found))
     found["tasks"] = [{**task, "task": "tf/1"} for task in found["tasks"]]
-    assert "failed: " in benchmark_page(found)
+    assert "What failed." in benchmark_page(found)

@@ -35,7 +35,7 @@ MOTIF = "$\\alpha<script>"
 CHROM = "chr<i>1"
 VARIANT = f"{CHROM}:1050:A>ATT"
 METHODS = ("pre-trained", "from scratch", "k-mer logistic regression")
-VOID = {"meta", "link", "br", "hr", "img", "input"}
+VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
 Write = Callable[[Path], None]
 
 

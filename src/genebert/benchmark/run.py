@@ -241,6 +241,7 @@ def _write(settings: BenchmarkSettings, suite: Suite, results: Results) -> None:
         "title": suite.title,
         "suite": {"path": str(settings.suite), "sha256": sha256_of(settings.suite)},
         "software": software_versions(),
+        "methods": [_facts_of(suite, entry) for entry in suite.methods],
         "ensembles": {one.name: one.of for one in suite.ensembles},
         **asdict(results),
     }
@@ -251,6 +252,27 @@ def _write(settings: BenchmarkSettings, suite: Suite, results: Results) -> None:
         draft = settings.out / f".{PAGE}.draft"
         draft.write_text(benchmark_page(document), encoding="utf-8")
         draft.replace(settings.out / PAGE)
+
+
+def _facts_of(suite: Suite, entry: MethodEntry) -> Row:
+    """Return what a method is: its options, those that differ from the defaults, and those of single tasks."""
+    own = entry.configured
+    options = own.model_dump(mode="json")
+    on_tasks = {
+        task.name: {name: value for name, value in there.items() if value != options[name]}
+        for task in suite.tasks
+        for one in suite.methods_of(task)
+        if one.name == entry.name and (there := one.configured.model_dump(mode="json")) != options
+    }
+    return {
+        "name": entry.name,
+        "method": entry.method,
+        "title": own.title,
+        "seeds": suite.seeds_of(entry),
+        "options": options,
+        "changed": own.model_dump(mode="json", exclude_defaults=True),
+        "on_tasks": on_tasks,
+    }
 
 
 def _write_table(path: Path, rows: Sequence[Row]) -> None:

@@ -12,6 +12,7 @@ from genebert.report.canvas import BLUE, ORANGE, SKY, WIDE, minus, panel, shorte
 from genebert.report.content import (
     Block,
     Figure,
+    Folded,
     Panel,
     Prose,
     Section,
@@ -29,6 +30,7 @@ ALL_ROWS, OURS = "all", "ours"
 NOTHING = "–"
 _PARTS = ("results", "comparisons", "costs", "missing")
 _ESTIMATE = ("value", "low", "high")
+_MARKS: dict[Standing, str] = {"above": "▲", "level": "■", "below": "▼"}
 _OF_LABEL = ": "
 """In the name of a measure of one label, such as "AUROC: A549"."""
 LEAD = (
@@ -80,7 +82,7 @@ Row = Mapping[str, Any]
 
 def benchmark_page(found: Mapping[str, Any]) -> str:
     """Return the HTML page of what is in results.json; whatever is not markup made here is escaped."""
-    sections = [_overview(found), *(_task_section(found, task) for task in found["tasks"])]
+    sections = [_overview(found), *(_task_section(found, task) for task in found["tasks"]), _methods(found)]
     sections += [Section("How to read this page", [Terms(TERMS)]), _provenance(found)]
     return render(found["title"], LEAD, _tiles(found), sections)
 
@@ -105,50 +107,117 @@ def _tile(count: int, noun: str, note: str) -> Tile:
 
 
 def _overview(found: Mapping[str, Any]) -> Section:
-    blocks: list[Block] = [_matrix(found)]
-    verdicts = [_verdict(row) for row in _headlines(found, "comparisons")]
-    if verdicts:
-        said = "Pairs that the suite names, on all test rows; 95% intervals of the difference in brackets."
-        blocks += [Prose(said), Verdicts(verdicts)]
-    if found["missing"]:
-        rows = [
-            [row["task"], row["method"], f"failed: {row['reason']}" if row["failed"] else row["reason"]]
-            for row in found["missing"]
-        ]
-        blocks.append(Table("What is not measured.", ["Task", "Method", "Why"], rows, text=3))
-    return Section("Overview", blocks)
+    blocks: list[Block] = [_matrix(found)] if found["results"] else []
+    pairs = _headlines(found, "comparisons")
+    if pairs:
+        blocks.append(_pairs(found, pairs))
+    return Section("Overview", [*blocks, *_missing(found["missing"])])
+
+
+def _missing(rows: Sequence[Row]) -> list[Block]:
+    """List what is not measured and why; what is no failure opens on demand."""
+    header = ["Methods", "Tasks", "Why", "Number"]
+    failed, waiting = ([row for row in rows if row["failed"] is is_failure] for is_failure in (True, False))
+    blocks: list[Block] = []
+    if failed:
+        blocks.append(Table("What failed.", header, _grouped(failed), text=3))
+    if waiting:
+        summary = f"{counted(len(waiting), 'pair')} of method and task not measured"
+        blocks.append(Folded(summary, Table("Not measured", header, _grouped(waiting), text=3)))
+    return blocks
+
+
+def _grouped(rows: Sequence[Row]) -> list[list[str]]:
+    """Return methods, tasks, reason and number of what is missing; methods that lack the same tasks are together."""
+    tasks: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        tasks.setdefault((row["method"], row["reason"]), []).append(row["task"])
+    methods: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (method, reason), names in tasks.items():
+        methods.setdefault((reason, tuple(names)), []).append(method)
+    return [
+        [", ".join(own), ", ".join(names), reason, f"{len(own) * len(names):,}"]
+        for (reason, names), own in methods.items()
+    ]
 
 
 def _headlines(found: Mapping[str, Any], what: str) -> list[Row]:
     """Return the rows of results or comparisons that are about all test rows and a task's headline measure."""
-    headline = {task["task"]: task["measure"] for task in found["tasks"]}
-    return [row for row in found[what] if row["rows"] == ALL_ROWS and row["measure"] == headline[row["task"]]]
+    return [row for task in found["tasks"] for row in _on_headline(found[what], task)]
+
+
+def _on_headline(rows: Sequence[Row], task: Row) -> list[Row]:
+    """Return those of a task's rows that are about all test rows and its headline measure."""
+    wanted = task["task"], ALL_ROWS, task["measure"]
+    return [row for row in rows if (row["task"], row["rows"], row["measure"]) == wanted]
 
 
 def _matrix(found: Mapping[str, Any]) -> Table:
-    """List the headline measure of all methods on all tasks, ours first."""
-    cells: dict[tuple[str, str], dict[str, str]] = {}
+    """List the headline measure of all methods on all tasks, ours first; the highest of ours stand out."""
+    values: dict[tuple[str, str], dict[str, float | None]] = {}
     for row in _headlines(found, "results"):
-        cells.setdefault((row["source"], row["method"]), {})[row["task"]] = _number(row["value"])
-    names = [task["task"] for task in found["tasks"]]
-    ordered = sorted(cells, key=lambda key: key[0] != OURS)
+        values.setdefault((row["source"], row["method"]), {})[row["task"]] = row["value"]
+    ordered = sorted(values, key=lambda key: key[0] != OURS)
+    tasks = [task["task"] for task in found["tasks"]]
     rows = [
-        [method, source, *(cells[source, method].get(name, NOTHING) for name in names)] for source, method in ordered
+        [method, source, *(_number(values[source, method].get(name)) for name in tasks)] for source, method in ordered
     ]
-    measures = ", ".join(f"{task['task']}: {task['measure']}" for task in found["tasks"])
-    return Table("Headline measures.", ["Method", "Whose", *names], rows, text=2, note=f"All test rows. {measures}.")
+    ours = [key for key in ordered if key[0] == OURS]
+    note = (
+        f"All test rows; {_measures(found['tasks'])}. Bold: the highest of ours. In italics: theirs, as published, not"
+        f" computed here. {NOTHING}: not computed here, or not reported."
+    )
+    strong = {(i, 2 + j) for j, name in enumerate(tasks) for i in _highest([values[key].get(name) for key in ours])}
+    soft = range(len(ours), len(rows))
+    return Table("Headline measures.", ["Method", "Whose", *tasks], rows, text=2, note=note, strong=strong, soft=soft)
+
+
+def _measures(tasks: Sequence[Row]) -> str:
+    """Return the name of the headline measure, or which tasks have which."""
+    names: dict[str, list[str]] = {}
+    for task in tasks:
+        names.setdefault(task["measure"], []).append(task["task"])
+    if len(names) == 1:
+        return next(iter(names))
+    return "; ".join(f"{measure}: {', '.join(own)}" for measure, own in names.items())
+
+
+def _highest(values: Sequence[float | None]) -> list[int]:
+    """Return the places of the highest value, as it is shown."""
+    shown = [round(value, 3) if value is not None else -np.inf for value in values]
+    most = max(shown, default=-np.inf)
+    return [i for i, value in enumerate(shown) if value == most > -np.inf]
+
+
+def _pairs(found: Mapping[str, Any], comparisons: Sequence[Row]) -> Table:
+    """List the differences of pairs in the headline measure on all tasks."""
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for row in comparisons:
+        said = f"{_MARKS[_standing(row)]} {_number(row['value'], '+')}"
+        cells.setdefault((row["first"], row["second"]), {})[row["task"]] = said
+    tasks = [task["task"] for task in found["tasks"]]
+    rows = [
+        [f"{first} − {second}", *(own.get(name, NOTHING) for name in tasks)] for (first, second), own in cells.items()
+    ]
+    note = (
+        "Pairs that the suite names, all test rows. ▲: the first is above the second; ▼: below; ■: the 95% interval of"
+        " the difference holds 0. The intervals are in the tasks' sections."
+    )
+    return Table("Differences in the headline measures.", ["Pair", *tasks], rows, note=note)
 
 
 def _verdict(row: Row) -> Verdict:
-    standing: Standing = "level" if _is_level(row) else "above" if row["low"] > 0 else "below"
+    standing = _standing(row)
     said = {"above": "is above", "level": "cannot be told from", "below": "is below"}[standing]
     return Verdict(
         standing, f"{row['task']}, {row['measure']}: {row['first']} {said} {row['second']} ({_signed(row)})."
     )
 
 
-def _is_level(row: Row) -> bool:
-    return row["value"] is None or row["low"] <= 0 <= row["high"]
+def _standing(row: Row) -> Standing:
+    if row["value"] is None or row["low"] <= 0 <= row["high"]:
+        return "level"
+    return "above" if row["low"] > 0 else "below"
 
 
 # ------------------------------------------------------------------------------------------------------- one task
@@ -162,16 +231,22 @@ def _task_section(found: Mapping[str, Any], task: Row) -> Section:
         blocks += [_ranking(task, ranked, own["results"]), _headline_table(task, own["results"])]
         blocks += _every_measure(own["results"])
     if own["comparisons"]:
+        blocks.append(Verdicts([_verdict(row) for row in _on_headline(own["comparisons"], task)]))
         blocks += _differences(own["comparisons"])
     if own["costs"]:
         blocks.append(_costs(own["costs"]))
     if own["missing"]:
-        blocks.append(Prose("Not measured: " + "; ".join(_why_missing(row) for row in own["missing"]) + "."))
+        blocks.append(Prose(_not_measured(own["missing"])))
     return Section(task["task"], blocks)
 
 
-def _why_missing(row: Row) -> str:
-    return f"{row['method']} ({'failed: ' if row['failed'] else ''}{row['reason'].rstrip('.')})"
+def _not_measured(rows: Sequence[Row]) -> str:
+    """Return a sentence for each reason, with the methods that it holds for."""
+    methods: dict[str, list[str]] = {}
+    for row in rows:
+        reason = f"{'failed: ' if row['failed'] else ''}{row['reason'].rstrip('.')}"
+        methods.setdefault(reason, []).append(row["method"])
+    return " ".join(f"Not measured ({reason}): {', '.join(own)}." for reason, own in methods.items())
 
 
 def _consists_of(task: Row) -> str:
@@ -361,6 +436,74 @@ def _number(value: float | None, sign: str = "") -> str:
     if value is None:
         return NOTHING
     return minus(f"{round(value, 3) + 0.0:{sign}.3f}")  # + 0.0: a negative zero becomes zero
+
+
+# -------------------------------------------------------------------------------------------------------- methods
+
+
+def _methods(found: Mapping[str, Any]) -> Section:
+    rows = [
+        [one["name"], one["title"], _changes(one), str(len(one["seeds"])), *_spent(found["costs"], one["name"])]
+        for one in found["methods"]
+    ]
+    rows += [
+        [name, f"mean of {', '.join(members)}", NOTHING, NOTHING, NOTHING, NOTHING]
+        for name, members in found["ensembles"].items()
+    ]
+    header = [
+        "Method",
+        "What it is",
+        "Options other than the defaults",
+        "Seeds",
+        "Seconds to fit",
+        "Sequences per second",
+    ]
+    note = "Seconds to fit one seed, and test rows predicted per second: lowest to highest over the tasks."
+    every = [
+        [one["name"] if i == 0 else "", name, _value(value)]
+        for one in found["methods"]
+        for i, (name, value) in enumerate(one["options"].items())
+    ]
+    blocks: list[Block] = [Table("How ours were trained.", header, rows, text=3, note=note)]
+    options = Table("Options", ["Method", "Option", "Value"], every, text=3, note="Where a task has none of its own.")
+    return Section("Methods", [*blocks, Folded("All options of all methods, defaults included", options)])
+
+
+def _changes(method: Row) -> str:
+    """Return the options of a method other than the defaults, and those of single tasks."""
+    said = [_listed(method["changed"])] if method["changed"] else []
+    tasks: dict[str, list[str]] = {}
+    for task, options in method["on_tasks"].items():
+        tasks.setdefault(_listed(options), []).append(task)
+    said += [f"on {', '.join(names)}: {options}" for options, names in tasks.items()]
+    return "; ".join(said) or NOTHING
+
+
+def _listed(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} = {_value(value)}" for name, value in options.items())
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _spent(costs: Sequence[Row], method: str) -> list[str]:
+    """Return seconds to fit and sequences per second, lowest to highest over the tasks."""
+    own = [row for row in costs if row["method"] == method]
+    return [
+        _range([row["seconds_to_fit"] for row in own], ",.1f"),
+        _range([row["sequences_per_second"] for row in own], ",.0f"),
+    ]
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    if not values:
+        return NOTHING
+    return " to ".join(dict.fromkeys(format(value, form) for value in (min(values), max(values))))
 
 
 def _provenance(found: Mapping[str, Any]) -> Section:

@@ -1,12 +1,13 @@
 """The stage `report`: a corpus, and what was made from it, become one self-contained HTML page."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from genebert import __version__
 from genebert.console import say
@@ -132,10 +133,15 @@ def render(title: str, lead: str, headline: Sequence[Tile], parts: Sequence[Sect
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["own_ids"] = own_ids
+    environment.filters |= {"own_ids": own_ids, "breakable": breakable}
     style = Markup((_HERE / "style.css").read_text(encoding="utf-8"))
     template = environment.get_template("page.html.j2")
     return template.render(title=title, lead=lead, tiles=headline, sections=parts, style=style, version=__version__)
+
+
+def breakable(name: str) -> Markup:
+    """Return a name, escaped, that may go on in the next line after a slash or an underscore."""
+    return Markup(re.sub("([/_])", r"\1<wbr>", escape(name)))
 
 
 def _check_parent(found: Problems, manifest: Manifest, name: str, given: Iterable[Manifest]) -> None:

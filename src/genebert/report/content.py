@@ -1,6 +1,6 @@
 """The nouns of a page: panels, figures, tables, verdicts, sections. The template knows nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -52,6 +52,8 @@ class Table:
         rows: cells, as they are to be printed.
         text: number of columns of words.
         note: what a reader must know to read it.
+        strong: (row, column) of cells that stand out.
+        soft: rows that stand back, such as those of others.
     """
 
     kind: ClassVar[str] = "table"
@@ -60,6 +62,17 @@ class Table:
     rows: Sequence[Sequence[str]]
     text: int = 1
     note: str = ""
+    strong: Collection[tuple[int, int]] = ()
+    soft: Collection[int] = ()
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A table that opens on demand."""
+
+    kind: ClassVar[str] = "folded"
+    summary: str
+    table: Table
 
 
 @dataclass(frozen=True)
@@ -109,7 +122,7 @@ class Provenance:
     tables: Sequence[Table]
 
 
-Block = Figure | Table | Prose | Terms | Verdicts | Provenance
+Block = Figure | Table | Folded | Prose | Terms | Verdicts | Provenance
 
 
 @dataclass
