@@ -9,18 +9,20 @@ OUT ?= $(if $(DATA),demo-$(notdir $(abspath $(DATA))),demo)
 demo: $(VENV)/installed
 	$(BIN)/genebert demo --out $(OUT) $(if $(DATA),--data $(DATA) --inputs $(INPUTS))
 
+# Neighbouring tests share fixtures, and worksteal keeps neighbours in one process.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Python compiles what is imported; compiling all of torch and transformers takes longer.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 clean:

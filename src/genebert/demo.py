@@ -37,10 +37,11 @@ from genebert.tasks.labels import labels
 from genebert.tasks.promoter import Promoter
 from genebert.variants import variants
 
-WINDOWS_PER_CELL_TYPE = 300
+PRETRAINING_EPOCHS = 3
+WINDOWS_PER_CELL_TYPE = 200
 EPOCHS = 3
 LEARNING_RATE = 1e-3
-"""Fine-tuning in the demo is short: the network is tiny, and so is the time."""
+"""Training in the demo is short: the network is tiny, and so is the time."""
 
 
 class Inputs(BaseModel):
@@ -104,7 +105,16 @@ def demo(settings: DemoSettings) -> Path:
         )
     )
     _announce(3, "pre-train on both modalities with MGM, NGSP and SRM")
-    model = pretrain(PretrainSettings(out=out / "pretrained", corpus=corpus, preset="tiny", seed=seed, device=device))
+    model = pretrain(
+        PretrainSettings(
+            out=out / "pretrained",
+            corpus=corpus,
+            preset="tiny",
+            epochs=PRETRAINING_EPOCHS,
+            seed=seed,
+            device=device,
+        )
+    )
     _announce(4, "fine-tune on promoters, and on accessibility per cell type, with baselines")
     made_from = {"corpus": corpus, "genome": genome, "seed": seed}
     tasks = [
