@@ -253,6 +253,32 @@ def test_the_temperature_and_the_threshold_are_chosen_on_validation_rows(
     assert results_of(evaluated(toy_sequences, first, tmp_path / "e")) == pytest.approx(found, abs=1e-6)
 
 
+@pytest.mark.parametrize("column", ["three", "label"])
+def test_weighed_classes_have_the_probabilities_of_the_validation_rows_and_are_decided_as_weighed(
+    column: str, toy_model: Path, tmp_path: Path
+) -> None:
+    """Probabilities of a model trained with --class-weights were once those of equally frequent classes."""
+    rows = [
+        [letters, three if column == "three" else str(int(three == "both")), split]
+        for letters, three, split in rows_of("three")
+    ]
+    path = write_rows(tmp_path / "labels.csv", ["label"], rows)
+    out = finetune(settings(path, toy_model, tmp_path / "out", class_weights=True, epochs=2))
+    facts = read_manifest(out).metrics
+    names = facts["target"]["names"]
+    assert set(facts["calibration"]["offsets"]) == set(names)
+    assert np.sum(facts["threshold"]) == pytest.approx(1) if column == "three" else facts["threshold"] < 0.5
+    written = predict(PredictSettings(windows=path, model=out, out=tmp_path / "p", device="cpu"))
+    predicted = pd.read_csv(written / "predictions.tsv", sep="\t", dtype={"label": str})
+    valid = predicted[predicted["split"] == "valid"]
+    for name in names:
+        assert valid[f"p({name})"].mean() == pytest.approx((valid["label"] == name).mean(), abs=1e-3)
+    table = pd.read_csv(out / "test_predictions.tsv", sep="\t", dtype={"label": str})
+    guess = table[[f"pre-trained: {name}" for name in names]].to_numpy().argmax(axis=1)
+    assert results_of(out)["accuracy"] == pytest.approx((np.array(names)[guess] == table["label"]).mean())
+    assert results_of(evaluated(path, out, tmp_path / "e")) == pytest.approx(results_of(out), abs=1e-6)
+
+
 @pytest.mark.parametrize("mode", ["frozen", "lora", "linear-probe"])
 def test_less_than_the_whole_network_can_be_trained(
     mode: str, toy_sequences: Path, toy_model: Path, tmp_path: Path

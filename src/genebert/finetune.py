@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genebert.calibration import CALIBRATED, apply_temperature, calibration_error, fit_temperature
+from genebert.calibration import CALIBRATED, Calibration, calibration_error
 from genebert.console import say
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import match_chromosomes
@@ -149,17 +149,19 @@ def _finetune(settings: FinetuneSettings, labelled: Labelled, pretrained: Manife
     joined = joined_of(own)
     if len(members) > 1:
         compared.insert(0, joined)
-    temperature = fit_temperature(labelled.target, labelled.examples("valid").known_truth, joined.valid[0])
-    chosen_on = apply_temperature(labelled.target, joined.valid[0], temperature)
-    (threshold,) = _thresholds([chosen_on], labelled, settings)
-    Ensemble(labelled.target, members, temperature, threshold).save(run.folder, labelled.scanner)
+    target, truth = labelled.target, labelled.examples("valid").known_truth
+    calibration = Calibration.fit(target, truth, joined.valid[0], weighted=settings.class_weights)
+    threshold = calibration.threshold(target)
+    if settings.threshold == "valid":
+        threshold = best_threshold(truth, calibration.apply(target, joined.valid[0])[:, 1])
+    Ensemble(target, members, calibration, threshold).save(run.folder, labelled.scanner)
     _write_curves(compared, settings, run.folder)
-    calibrated = apply_temperature(labelled.target, joined.test[0], temperature)
+    calibrated = calibration.apply(target, joined.test[0])
     _write_predictions(labelled, [*compared, Trained(CALIBRATED, GENEBERT, [], [], [calibrated])], run.folder)
     metrics = _facts(labelled, pretrained) | {
         "members": [key for key, _ in members],
         "oriented": settings.oriented,
-        "calibration": _calibration(labelled, joined.test[0], calibrated, temperature),
+        "calibration": _facts_of(calibration, labelled, joined.test[0], calibrated),
         "threshold": threshold,
         "results": [row for one in compared for row in _measured(one, labelled, settings)],
     }
@@ -209,15 +211,20 @@ def _facts(labelled: Labelled, pretrained: Manifest) -> dict[str, Any]:
     }
 
 
-def _calibration(
-    labelled: Labelled, before: NDArray[np.float64], after: NDArray[np.float64], temperature: float
-) -> dict[str, float] | None:
-    """Return the temperature and the calibration error of the test rows before and after; None for numbers."""
+def _facts_of(
+    calibration: Calibration, labelled: Labelled, before: NDArray[np.float64], after: NDArray[np.float64]
+) -> dict[str, Any] | None:
+    """Return a calibration, and the calibration error of the test rows before and after; None for numbers."""
     target, truth = labelled.target, labelled.examples("test").known_truth
     if target.kind == "value":
         return None
     errors = {name: calibration_error(target, truth, one) for name, one in (("before", before), ("after", after))}
-    return {"temperature": temperature, **{f"error_{name}": error for name, error in errors.items()}}
+    offsets = dict(zip(target.names, calibration.offsets, strict=False))  # there may be none
+    return {
+        "temperature": calibration.temperature,
+        "offsets": offsets,
+        **{f"error_{name}": error for name, error in errors.items()},
+    }
 
 
 def _equal_rows(test: NDArray[np.uint8], tuned: NDArray[np.uint8]) -> int:

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from genebert.calibration import apply_temperature
+from genebert.calibration import UNCALIBRATED, Calibration
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.inputs.scan import Scanner
@@ -20,7 +20,7 @@ from genebert.methods.genebert import FittedGeneBert, Place
 from genebert.pretrained import check_motifs, read_scanner, write_scanner
 from genebert.settings import Device
 from genebert.stage import Manifest, read_manifest, write_json
-from genebert.target import HALF, Target
+from genebert.target import HALF, Target, Threshold
 from genebert.tasks.windows import Windows
 
 MEMBERS = "members"
@@ -34,14 +34,14 @@ class Ensemble:
     Attributes:
         target: what they predict.
         members: (key of the method, fitted).
-        temperature: see `calibration`.
-        threshold: of two classes, the second is predicted from this probability on.
+        calibration: of their average.
+        threshold: by which a class is predicted.
     """
 
     target: Target
     members: Sequence[tuple[str, Fitted]]
-    temperature: float = 1.0
-    threshold: float = HALF
+    calibration: Calibration = UNCALIBRATED
+    threshold: Threshold = HALF
 
     def predict(self, examples: Examples) -> NDArray[np.float64]:
         """Return predictions: float64, shape (n, len(target.names)); see `Target`."""
@@ -63,7 +63,7 @@ class Ensemble:
         for (key, _), one in zip(self.members, predictions, strict=True):
             by_key.setdefault(key, []).append(one)
         average = np.mean([np.mean(seeds, axis=0) for seeds in by_key.values()], axis=0)
-        return apply_temperature(self.target, average, self.temperature)
+        return self.calibration.apply(self.target, average)
 
     def save(self, folder: Path, scanner: Scanner) -> None:
         """Write members/0-KEY, members/1-KEY, ..., predictor.json and motifs.json."""
@@ -74,7 +74,8 @@ class Ensemble:
         facts = {
             "target": self.target.to_json(),
             "members": [key for key, _ in self.members],
-            "temperature": self.temperature,
+            "temperature": self.calibration.temperature,
+            "offsets": self.calibration.offsets,
             "threshold": self.threshold,
         }
         write_json(folder / PREDICTOR_FILE, facts)
@@ -93,7 +94,9 @@ class Ensemble:
             (key, method_class(key).fitted.load(folder / MEMBERS / f"{i}-{key}", target, device))
             for i, key in enumerate(facts["members"])
         ]
-        return cls(target, members, facts["temperature"], facts["threshold"])
+        calibration = Calibration(facts["temperature"], tuple(facts.get("offsets", ())))
+        threshold = facts["threshold"]
+        return cls(target, members, calibration, tuple(threshold) if isinstance(threshold, list) else threshold)
 
 
 @dataclass(frozen=True)

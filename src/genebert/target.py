@@ -17,6 +17,9 @@ CLASS, VALUE, LABEL_PREFIX = "label", "value", "label:"
 """Columns of a table: `label` names a class, `value` is a number, and each `label:NAME` is 0, 1 or empty (unknown)."""
 HALF = 0.5
 Numbers = NDArray[np.float64]
+Threshold = float | tuple[float, ...]
+"""Of two classes, the second is predicted from this probability on. Of several, the class whose probability is the
+largest multiple of its threshold is predicted; one number stands for equal ones."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Target:
         self,
         truth: NDArray[Any],
         runs: Sequence[Numbers],
-        thresholds: Sequence[float] | None = None,
+        thresholds: Sequence[Threshold] | None = None,
         region: NDArray[np.int64] | None = None,
     ) -> dict[str, Estimate]:
         """Return measures with 95% bootstrap intervals, averaged over runs, which share the resamples.
@@ -110,11 +113,10 @@ class Target:
         Args:
             truth: see the class.
             runs: the predictions of each run (seed).
-            thresholds: of each run, for two classes: from which probability of the second one on it is predicted; by
-                default 0.5.
+            thresholds: of each run, for classes, see `Threshold`; by default 0.5.
             region: rows of one region are drawn together, int64, shape (n,); by default each row by itself.
         """
-        limits = thresholds or [HALF] * len(runs)
+        limits: Sequence[Threshold] = thresholds or [HALF] * len(runs)
         blocks = [
             [self.values(weights, truth, run, limit) for run, limit in zip(runs, limits, strict=True)]
             for weights in weight_blocks(np.arange(len(truth)) if region is None else region)
@@ -123,7 +125,7 @@ class Target:
         values = {n: np.concatenate([np.mean([run[n] for run in block], axis=0) for block in blocks]) for n in names}
         return {name: replace(estimate(value), seeds=len(runs)) for name, value in values.items()}
 
-    def values(self, weights: Numbers, truth: NDArray[Any], run: Numbers, limit: float) -> dict[str, Numbers]:
+    def values(self, weights: Numbers, truth: NDArray[Any], run: Numbers, limit: Threshold) -> dict[str, Numbers]:
         """Return the measures of one run in each resample."""
         if self.kind == "value":
             numbers = truth[:, 0], run[:, 0]
@@ -154,11 +156,11 @@ class Target:
             found |= {name: np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0), **each}
         return found
 
-    def guesses(self, run: Numbers, threshold: float = HALF) -> NDArray[np.int64]:
-        """Return the predicted classes, int64, shape (n,): of two, the second one from the threshold on."""
+    def guesses(self, run: Numbers, threshold: Threshold = HALF) -> NDArray[np.int64]:
+        """Return the predicted classes, int64, shape (n,); see `Threshold`."""
         if self.is_binary:
             return (run[:, 1] >= threshold).astype(np.int64)
-        return run.argmax(axis=1).astype(np.int64)
+        return (run / np.array(threshold)).argmax(axis=1).astype(np.int64)
 
     def to_json(self) -> dict[str, Any]:
         """Return the target as JSON values."""
