@@ -82,6 +82,21 @@ def test_numbers_are_not_calibrated() -> None:
     assert Calibration(1.0).apply(TWO, predicted) is predicted
 
 
+@pytest.mark.parametrize("target", CALIBRATED)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_search_that_ends_at_a_bound_is_told(target: Target, weighted: bool) -> None:
+    """Nobody was told that a temperature of 20, or 0.05, is where the search ends, and not what the rows say."""
+    weighted = weighted and target.kind == "classes"
+    truth, predicted = rows_of(target, 1.0)
+    assert Calibration.fit(target, truth, predicted, weighted=weighted).at_bounds(target) == []
+    shuffled = np.random.default_rng(1).permutation(predicted)
+    (no_better,) = Calibration.fit(target, truth, shuffled, weighted=weighted).at_bounds(target)
+    assert "the temperature is 20.0, the highest" in no_better and "no better than chance" in no_better
+    right = predicted.argmax(axis=1) if target.kind == "classes" else np.rint(predicted)
+    (sure,) = Calibration.fit(target, right, predicted, weighted=weighted).at_bounds(target)
+    assert "the temperature is 0.05, the lowest" in sure and "more validation rows" in sure
+
+
 # Offsets ----------------------------------------------------------------------------------------------------
 
 
@@ -144,6 +159,8 @@ def test_a_class_without_validation_rows_keeps_a_probability() -> None:
     truth, predicted = weighed(FOUR, 1.0, [1.0] * 4)
     rest = truth != 2
     found = Calibration.fit(FOUR, truth[rest], predicted[rest], weighted=True)
+    (told,) = found.at_bounds(FOUR)
+    assert "the offset of class c is -9.2, the largest" in told and "give some of this class" in told
     after = found.apply(FOUR, predicted)
     assert np.isfinite(after).all() and (after[:, 2] > 0).all() and after[:, 2].mean() < 1e-3
 

@@ -279,6 +279,16 @@ def test_weighed_classes_have_the_probabilities_of_the_validation_rows_and_are_d
     assert results_of(evaluated(path, out, tmp_path / "e")) == pytest.approx(results_of(out), abs=1e-6)
 
 
+def test_a_temperature_at_the_end_of_its_search_is_told(
+    toy_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row if row[2] != "valid" else [row[0], str(1 - int(row[1])), row[2]] for row in rows_of("label")]
+    path = write_rows(tmp_path / "labels.csv", ["label"], rows)  # the opposite holds for validation rows
+    out = finetune(settings(path, toy_model, tmp_path / "out", epochs=4, learning_rate=3e-3))
+    (told,) = read_manifest(out).metrics["calibration"]["at_bounds"]
+    assert "the temperature is 20.0" in told and f"Calibration: {told}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("mode", ["frozen", "lora", "linear-probe"])
 def test_less_than_the_whole_network_can_be_trained(
     mode: str, toy_sequences: Path, toy_model: Path, tmp_path: Path

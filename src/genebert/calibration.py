@@ -18,6 +18,7 @@ _LEAST = 1e-12
 _RANGE = 0.05, 20.0
 """Temperatures that are searched."""
 _MOST_OFFSET = float(np.log(1e4))
+_NEAR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,29 @@ class Calibration:
             return HALF
         undecided = self.apply(target, np.full((1, len(target.names)), 1 / len(target.names)))[0].tolist()
         return undecided[1] if target.is_binary else tuple(undecided)
+
+    def at_bounds(self, target: Target) -> list[str]:
+        """Return in words what ended at a bound of its search, and what that means; nothing if all is well."""
+        lowest, highest = (abs(np.log(self.temperature / bound)) < _NEAR for bound in _RANGE)
+        found = []
+        if lowest:
+            found.append(
+                f"the temperature is {_RANGE[0]}, the lowest that is tried: predictions are right on (almost) every"
+                " validation row, which does not tell how sure they may be; do not take probabilities near 0 and 1 at"
+                " their word, or give more validation rows"
+            )
+        if highest:
+            found.append(
+                f"the temperature is {_RANGE[1]}, the highest that is tried: on the validation rows, predictions are no"
+                " better than chance, and calibrated ones hardly differ from row to row"
+            )
+        for name, offset in zip(target.names, self.offsets, strict=False):  # there may be no offsets
+            if abs(offset) > _MOST_OFFSET - _NEAR:
+                found.append(
+                    f"the offset of class {name} is {offset:.1f}, the largest that is tried: the validation rows do not"
+                    " tell how frequent it is; give some of this class"
+                )
+        return found
 
 
 UNCALIBRATED = Calibration()

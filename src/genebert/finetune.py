@@ -223,6 +223,7 @@ def _facts_of(
     return {
         "temperature": calibration.temperature,
         "offsets": offsets,
+        "at_bounds": calibration.at_bounds(target),
         **{f"error_{name}": error for name, error in errors.items()},
     }
 
@@ -291,6 +292,8 @@ def _tell(metrics: dict[str, Any]) -> None:
     ):
         if count:
             say(f"{count:,} of {metrics['rows']['test']:,} test rows {what}")
+    for line in (metrics["calibration"] or {}).get("at_bounds", []):
+        say(f"Calibration: {line}")
     for row in metrics["results"]:
         if ":" not in row["metric"]:
             say(f"{row['method']}: {row['metric']} {Estimate(row['value'], row['low'], row['high'])}")

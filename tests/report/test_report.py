@@ -191,6 +191,7 @@ def make_predictor(out: Path, corpus: Path, model: Path, classes: list[str]) -> 
             for step, loss in ((10, np.nan), (20, 0.65))
         ]
     )
+    bounds = ["the temperature is 1 & <more>"] if len(classes) == 3 else []
     offsets = dict(zip(classes, (-1.5, 0.5, 1.0), strict=True)) if len(classes) == 3 else {}
     metrics = {
         "target": {"kind": "classes", "names": classes, "centre": 0.0, "scale": 1.0},
@@ -198,7 +199,13 @@ def make_predictor(out: Path, corpus: Path, model: Path, classes: list[str]) -> 
         "per_cell_type": len(classes) == 2,
         "rows": {"train": 200, "valid": 80, "test": len(table)},
         "test_rows_sharing_32_bases": 7,
-        "calibration": {"temperature": 1.25, "offsets": offsets, "error_before": 0.061, "error_after": 0.043},
+        "calibration": {
+            "temperature": 1.25,
+            "offsets": offsets,
+            "error_before": 0.061,
+            "error_after": 0.043,
+            "at_bounds": bounds,
+        },
         "results": results,
     }
 
@@ -437,6 +444,7 @@ def test_what_was_done_to_probabilities_is_said(page: str) -> None:
     assert "divided by a temperature of 1.25, which was chosen on the validation rows" in text
     assert "of classes, which training weighed: +1.00 (NA), +0.50 (donor), -1.50 (none). Both were chosen on" in text
     assert text.count("the calibration error of the test rows from 0.061 to 0.043") == 2
+    assert text.count("to 0.043. But the temperature is 1 & <more>.") == 1
 
 
 def test_the_curves_are_those_of_the_test_rows(page: str, folders: dict[str, Path]) -> None:

@@ -94,6 +94,7 @@ def _calibrated(calibration: Mapping[str, Any] | None) -> str:
         f" Log-odds are divided by a temperature of {calibration['temperature']:.2f}{chosen}"
         f" chosen on the validation rows; that takes the calibration error of the test rows from"
         f" {calibration['error_before']:.3f} to {calibration['error_after']:.3f}."
+        + "".join(f" But {line}." for line in calibration["at_bounds"])
     )
 
 
