@@ -28,8 +28,9 @@ NEEDS_PLACE = "the model predicts per cell type, which needs windows with coordi
 def predict(settings: PredictSettings) -> Path:
     """Predict classes, labels or a number of windows.
 
-    Writes predictions.tsv (or .parquet): the windows (chrom, start, end, 0-based, half-open, or sequence_id), the cell
-    type where the model knows cell types, and one column per class or label, or `predicted`; or predictions.bed; or one
+    Writes predictions.tsv (or .parquet): all windows in their order (chrom, start, end, 0-based, half-open, and where
+    given strand and name, or sequence_id), the cell type where the model knows cell types, and one column per class or
+    label, or `predicted`; or predictions.bed; or one
     bigWig per class (of two, the second) and cell type.
 
     Raises:

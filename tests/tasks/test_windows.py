@@ -85,6 +85,14 @@ def test_windows_on_the_genome_are_its_letters_on_their_strand_also_beyond_an_en
     assert windows.located and windows.on_genome and list(windows.table["chrom"]) == ["chr2", "chr1", "chr3"]
 
 
+def test_rows_that_repeat_are_kept_where_they_have_no_label(write: Write, genome: Genome) -> None:
+    rows = "chr1,0,9,a\nchr1,0,9,b\nchr1,0,9,a\n"
+    found = read_windows(write("chrom,start,end,name\n" + rows), genome, labelled=False)
+    assert list(found.table["name"]) == ["a", "b", "a"] and len(found.codes) == 3
+    labelled = "chrom,start,end,name,label\n" + rows.replace("\n", ",1\n")
+    assert list(read_windows(write(labelled), genome, labelled=True).table["name"]) == ["a"]
+
+
 def test_of_the_coordinates_of_sequences_the_chromosome_is_kept(write: Write) -> None:
     """So that a test can still find out that a sequence comes from a training chromosome."""
     path = write("chrom,start,end,strand,sequence,label\nchr7,1,5,-,ACGG,1\n")
