@@ -215,7 +215,7 @@ def check_target(table: pd.DataFrame, found: Problems) -> None:
         found.add("line 1", f"the header tells {which} kind of target", remedy)
         return
     if CLASS in table:
-        for line in table.loc[table[CLASS].str.strip() == "", "line"]:
+        for line in table.loc[table[CLASS] == "", "line"]:
             found.add(f"line {line}", "label is empty", "Fill it in, or remove the line.")
     if VALUE in table:
         numbers = pd.to_numeric(table[VALUE], errors="coerce")

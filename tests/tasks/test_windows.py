@@ -49,7 +49,27 @@ def test_every_kind_of_target_is_read_with_its_columns_as_they_are_written(kind:
     assert [decode(row) for row in windows.codes] == ["ACGT", "ACNN"]
 
 
+def test_blanks_around_values_are_no_part_of_them(write: Write, genome: Genome) -> None:
+    """A label " 1" was once another class than "1"."""
+    path = write(
+        "chrom, start ,end,strand,cell_type,split,label\nchr1,0,9,+,B,train,1\n chr1 , 20,29 , -, B ,test , 1\n"
+    )
+    table = read_windows(path, genome, labelled=True).table
+    for name, values in {
+        "chrom": ["chr1"] * 2,
+        "strand": ["+", "-"],
+        "cell_type": ["B"] * 2,
+        "label": ["1"] * 2,
+    }.items():
+        assert list(table[name]) == values
+    assert list(table["split"]) == ["train", "test"]
+    labels = read_windows(write("sequence,label: K562\nACGT , 1\nACGG, \n"), None, labelled=True)
+    assert list(labels.table["label:K562"]) == ["1", ""] and [decode(row) for row in labels.codes] == ["ACGT", "ACGG"]
+
+
 BAD = {
+    "blank label": ("sequence,label\nACGT,1\nACGT, \n", "line 3: label is empty"),
+    "blank cell type": ("sequence,cell_type,label\nACGT,  ,1\n", "line 2: cell_type is empty"),
     "no target": ("sequence\nACGT\n", "line 1: the header tells no kind of target"),
     "two targets": ("sequence,label,value\nACGT,1,1\n", "line 1: the header tells more than one kind of target"),
     "not a number": ("sequence,value\nACGT,1\nACGT,high\n", "line 3: value is 'high'"),

@@ -454,8 +454,8 @@ def _read_any_rows(path: Path) -> pd.DataFrame:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV or TSV with a header as text, plus the 1-based `line` of each row; column names are in lower case, but
-    for what follows a colon (`label:K562`).
+    """Read a CSV or TSV with a header as text, without blanks around it, plus the 1-based `line` of each row; column
+    names are in lower case, but for what follows a colon (`label:K562`).
 
     Raises:
         UserError: it cannot be read, or rows differ in length.
@@ -481,10 +481,10 @@ def read_table(path: Path) -> pd.DataFrame:
     if not kept:
         found.add("line 1", "there are no rows after the header", "Give at least one row.")
     found.raise_any()
-    table = pd.DataFrame([row for _, row in kept], columns=header, dtype=object)
+    table = pd.DataFrame([[cell.strip() for cell in row] for _, row in kept], columns=header, dtype=object)
     return table.assign(line=[number for number, _ in kept])
 
 
 def _column_name(cell: str) -> str:
     kind, colon, name = cell.strip().lstrip("#").partition(":")
-    return kind.lower() + colon + name
+    return kind.strip().lower() + colon + name.strip()

@@ -217,7 +217,7 @@ def _check_columns(table: pd.DataFrame, path: Path, labelled: bool) -> None:
     _check_values(table, "strand", _STRANDS, found)
     _check_values(table, "split", set(SPLITS), found)
     if "cell_type" in table:
-        for line in table["line"][table["cell_type"].str.strip() == ""]:
+        for line in table["line"][table["cell_type"] == ""]:
             found.add(f"line {line}", "cell_type is empty", "Fill it in, or remove the line.")
     found.raise_any()
 
@@ -231,7 +231,7 @@ def _check_values(table: pd.DataFrame, name: str, allowed: set[str], found: Prob
 
 def _from_sequences(table: pd.DataFrame, path: Path) -> Windows:
     number = table["line"].astype(str)
-    codes, ambiguous = encode_all(table["sequence"].str.strip(), ("line " + number).tolist(), path)
+    codes, ambiguous = encode_all(table["sequence"], ("line " + number).tolist(), path)
     unused = [name for name in ("sequence", "line", "start", "end") if name in table]
     named = table.drop(columns=unused).assign(sequence_id="line_" + number)
     return Windows(named, codes, path, ambiguous)
