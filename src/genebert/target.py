@@ -1,6 +1,6 @@
 """What is to be predicted: one of several classes, several labels at once, or a number (numpy only)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from genebert.errors import Problems
 from genebert.metrics import Estimate, log_loss
 from genebert.resampling import auprc, auroc, estimate, macro_f1, mcc, mean, pearson, spearman, weight_blocks
+from genebert.schema import Split
 
 Kind = Literal["classes", "labels", "value"]
 CLASS, VALUE, LABEL_PREFIX = "label", "value", "label:"
@@ -225,3 +226,36 @@ def check_target(table: pd.DataFrame, found: Problems) -> None:
         column = LABEL_PREFIX + name
         for line, text in table.loc[~table[column].isin(["0", "1", ""]), ["line", column]].itertuples(index=False):
             found.add(f"line {line}", f"{column} is {text!r}", "Give 0, 1, or nothing where it is not known.")
+
+
+def check_variety(tables: Mapping[Split, pd.DataFrame], target: Target, found: Problems) -> None:
+    """Note for which splits a target cannot be learned or measured: all rows are alike, or are what no training row is.
+
+    Args:
+        tables: split -> rows with the target's columns, texts; at least one row each.
+        target: what is to be predicted.
+        found: where to note it.
+    """
+    for split, table in tables.items():
+        if target.kind == "classes":
+            _check_classes(split, set(table[CLASS]), set(tables["train"][CLASS]), found)
+        elif target.kind == "labels":
+            _check_labels(split, target, target.truth(table), found)
+        elif table[VALUE].astype(float).nunique() < 2:
+            found.add(split, f"all its values are {table[VALUE].iloc[0]}", "Give rows with different values.")
+
+
+def _check_classes(split: Split, labels: set[str], known: set[str], found: Problems) -> None:
+    if len(labels) == 1:
+        found.add(
+            split, f"all its rows have the label {next(iter(labels))}", "Give at least two classes in each split."
+        )
+    elif labels - known:
+        unknown = ", ".join(sorted(labels - known))
+        found.add(split, f"it has labels that no training row has: {unknown}", "Correct them, or add training rows.")
+
+
+def _check_labels(split: Split, target: Target, truth: NDArray[np.float64], found: Problems) -> None:
+    for name, column in zip(target.names, truth.T, strict=True):
+        if not ((column == 1).any() and (column == 0).any()):
+            found.add(split, f"label:{name} is not both 0 and 1 there", "Leave the column out, or add rows.")
