@@ -306,7 +306,7 @@ def test_less_than_the_whole_network_can_be_trained(
 
 @pytest.mark.parametrize("oriented", [False, True])
 def test_strands_are_told_apart_where_windows_are_oriented(
-    oriented: bool, toy_sequences: Path, toy_model: Path, tmp_path: Path
+    oriented: bool, toy_world: World, toy_sequences: Path, toy_model: Path, tmp_path: Path
 ) -> None:
     out = finetune(settings(toy_sequences, toy_model, tmp_path / "out", oriented=oriented))
     assert read_manifest(out).metrics["oriented"] is oriented
@@ -319,6 +319,34 @@ def test_strands_are_told_apart_where_windows_are_oriented(
         written = predict(PredictSettings(windows=fasta, model=out, out=tmp_path / name, device="cpu"))
         found.append(pd.read_csv(written / "predictions.tsv", sep="\t")["p(1)"])
     assert np.allclose(*found, atol=1e-5) is not oriented
+    bed = tmp_path / "windows.bed"
+    bed.write_text("chr3\t1000\t1060\n")
+    options = {"model": out, "genome": toy_world.genome, "out": tmp_path / "bed", "device": "cpu"}
+    vcf = tmp_path / "v.vcf"
+    vcf.write_text("##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n")
+    if not oriented:
+        predict(PredictSettings(windows=bed, **options))
+        return
+    with pytest.raises(UserError, match=r"windows.bed: the model is of oriented windows, .* around chr3:1030"):
+        predict(PredictSettings(windows=bed, **options))
+    with pytest.raises(UserError, match=r"the model is of oriented windows, .* windows around variants are not"):
+        variants(VariantsSettings(vcf=vcf, **options))
+    labels = tmp_path / "labels.csv"
+    labels.write_text("chrom,start,end,label\nchr3,1000,1060,1\nchr3,2000,2060,0\n")
+    with pytest.raises(UserError, match=r"labels.csv: the model is of oriented windows"):
+        evaluate(EvaluateSettings(labels=labels, **options))
+
+
+def test_oriented_windows_without_a_strand_are_not_trained_on(
+    toy_world: World, toy_model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "labels.csv"
+    places = [(chrom, start) for chrom in ("chr1", "chr2", "chr3") for start in (1000, 2000)]
+    rows = [f"{chrom},{start},{start + 60},{start // 1000},." for chrom, start in places]
+    path.write_text("\n".join(["chrom,start,end,label,strand", *rows]) + "\n")
+    with pytest.raises(UserError, match=r"labels.csv: the model is of oriented windows, .* around chr1:1030"):
+        finetune(settings(path, toy_model, tmp_path / "out", genome=toy_world.genome, oriented=True))
+    assert not (tmp_path / "out").exists()
 
 
 def test_copies_and_overlaps_of_training_rows_are_counted(toy_model: Path, tmp_path: Path) -> None:

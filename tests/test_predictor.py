@@ -151,10 +151,10 @@ def of_width(width: int, rows: int = 3) -> Windows:
 
 
 def test_windows_of_another_width_are_refused(of_sequences: Predictor) -> None:
-    of_sequences.check_width(of_width(60))
+    of_sequences.check_windows(of_width(60))
     for width in (59, 61):
         with pytest.raises(UserError, match=f"given.fa: its longest window has {width} bp, .* windows of 60 bp"):
-            of_sequences.check_width(of_width(width))
+            of_sequences.check_windows(of_width(width))
 
 
 def test_windows_are_predicted_with_the_motifs_of_the_model(of_sequences: Predictor) -> None:

@@ -25,7 +25,7 @@ from genebert.settings import FinetuneSettings
 from genebert.shared_words import sharing
 from genebert.stage import Manifest, StageRun, open_stage, read_manifest
 from genebert.target import HALF, best_threshold
-from genebert.tasks.windows import Windows
+from genebert.tasks.windows import Windows, check_strands
 from genebert.training import pick_device
 
 PRETRAINED, SCRATCH, ENSEMBLE = "pre-trained", "from scratch", "ensemble"
@@ -94,6 +94,8 @@ def _read(settings: FinetuneSettings, pretrained: Manifest) -> Labelled:
     labelled = read_labelled(files, read_scanner(settings.model), held_out)
     _check_unseen(labelled, pretrained)
     _check_kinds(settings, labelled)
+    for windows in labelled.windows.values() if settings.oriented else ():
+        check_strands(windows)
     return labelled
 
 

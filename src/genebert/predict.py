@@ -65,6 +65,7 @@ def _predict_all(
             task = progress.add_task("predicting", total=None, note="")
             for windows in window_chunks(settings.windows, genome, width=predictor.width, rows=size):
                 _check_place(windows, settings, corpus)
+                predictor.check_windows(windows)
                 windows = _for_cell_types(windows, corpus, chosen)
                 file.write(windows.table, predictor.predict(windows, corpus))
                 rows += len(windows)
@@ -169,7 +170,7 @@ def _read_labelled(settings: EvaluateSettings, predictor: Predictor, corpus: Cor
             genome.close()
     if corpus is not None and not windows.located:
         raise UserError(problem(windows.path, NEEDS_PLACE, "Give chrom, start, end."))
-    predictor.check_width(windows)
+    predictor.check_windows(windows)
     return windows
 
 

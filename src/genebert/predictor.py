@@ -21,7 +21,7 @@ from genebert.pretrained import check_motifs, read_scanner, write_scanner
 from genebert.settings import Device
 from genebert.stage import Manifest, read_manifest, write_json
 from genebert.target import HALF, Target, Threshold
-from genebert.tasks.windows import Windows
+from genebert.tasks.windows import Windows, check_strands
 
 MEMBERS = "members"
 PREDICTOR_FILE = "predictor.json"
@@ -109,6 +109,7 @@ class Predictor:
         manifest: of `genebert finetune`.
         width: length of the windows that it was trained on, in bp.
         per_cell_type: whether its region matrices are neighbourhoods in a cell type (else tiles of the sequence).
+        oriented: whether it tells strands apart.
     """
 
     ensemble: Ensemble
@@ -116,6 +117,7 @@ class Predictor:
     manifest: Manifest
     width: int
     per_cell_type: bool
+    oriented: bool
 
     @classmethod
     def open(cls, folder: Path, device: Device = "auto") -> Self:
@@ -127,7 +129,8 @@ class Predictor:
         manifest = read_manifest(folder, "finetune", verify=True)
         facts = manifest.metrics
         ensemble = Ensemble.load(folder, device)
-        return cls(ensemble, read_scanner(folder), manifest, facts["window_width"], facts["per_cell_type"])
+        shape = facts["window_width"], facts["per_cell_type"], facts["oriented"]
+        return cls(ensemble, read_scanner(folder), manifest, *shape)
 
     @property
     def target(self) -> Target:
@@ -158,12 +161,14 @@ class Predictor:
         check_motifs(self.scanner, corpus, f"the model {self.manifest.folder}")
         return corpus
 
-    def check_width(self, windows: Windows) -> None:
-        """Check that windows have the length that the model was trained on.
+    def check_windows(self, windows: Windows) -> None:
+        """Check that windows have the length that the model was trained on, and a strand if it tells strands apart.
 
         Raises:
             UserError: they have not.
         """
+        if self.oriented:
+            check_strands(windows)
         length = windows.codes.shape[1]
         if length != self.width:
             what = f"its longest window has {length} bp, and the model was fine-tuned on windows of {self.width} bp"

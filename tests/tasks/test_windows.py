@@ -9,7 +9,7 @@ from toys import World, read_fasta, reverse_complement
 from genebert.errors import UserError
 from genebert.inputs.genome import Genome
 from genebert.schema import decode
-from genebert.tasks.windows import Windows, overlapping_groups, read_windows
+from genebert.tasks.windows import Windows, check_strands, overlapping_groups, read_windows
 
 
 @pytest.fixture
@@ -111,6 +111,31 @@ def test_rows_that_repeat_are_kept_where_they_have_no_label(write: Write, genome
     assert list(found.table["name"]) == ["a", "b", "a"] and len(found.codes) == 3
     labelled = "chrom,start,end,name,label\n" + rows.replace("\n", ",1\n")
     assert list(read_windows(write(labelled), genome, labelled=True).table["name"]) == ["a"]
+
+
+STRANDS = {
+    "column": ("chrom,start,end,strand\nchr2,0,9,+\nchr3,20,30,.\n", "w.csv", "chr3:25"),
+    "no column": ("chrom,start,end\nchr2,0,10\nchr3,20,30\n", "w.csv", "chr2:5"),
+    "BED6": ("chr2\t0\t9\ta\t0\t-\nchr3\t20\t30\tb\t0\t.\n", "w.bed", "chr3:25"),
+    "BED3": ("chr2\t0\t10\nchr3\t20\t30\n", "w.bed", "chr2:5"),
+}
+
+
+@pytest.mark.parametrize("case", STRANDS)
+def test_oriented_windows_on_the_genome_have_a_strand(case: str, write: Write, genome: Genome) -> None:
+    """A model of promoters once predicted windows without a strand as if they were all on the plus strand."""
+    text, name, place = STRANDS[case]
+    with pytest.raises(UserError) as error:
+        check_strands(read_windows(write(text, name), genome, labelled=False, width=10))
+    assert name in str(error.value) and f"such as that around {place}. Give + or -" in str(error.value)
+    stranded = text.replace(".\n", "+\n")
+    if stranded != text:
+        check_strands(read_windows(write(stranded, name), genome, labelled=False, width=10))
+
+
+def test_sequences_are_on_their_strand_as_they_are(write: Write) -> None:
+    for text, name in ((">one\nACGT\n", "w.fa"), ("chrom,start,end,sequence\nchr1,0,4,ACGT\n", "w.csv")):
+        check_strands(read_windows(write(text, name), None, labelled=False))
 
 
 def test_of_the_coordinates_of_sequences_the_chromosome_is_kept(write: Write) -> None:

@@ -293,6 +293,24 @@ def _raise_unreadable(sequences: pd.Series, where: Sequence[str], path: Path) ->
     found.raise_any()
 
 
+def check_strands(windows: Windows) -> None:
+    """Check that oriented windows that lie on the genome name their strand; sequences are on theirs, as they are given.
+
+    Raises:
+        UserError: a window names none.
+    """
+    if not windows.located:
+        return
+    table = windows.table
+    without = ~table["strand"].isin(["+", "-"]) if "strand" in table else pd.Series(True, index=table.index)
+    if without.any():
+        chrom, start, end = table.loc[without, list(COORDINATES)].iloc[0]
+        place = f"{chrom}:{(start + end) // 2}"
+        what = f"the model is of oriented windows, and windows have no strand, such as that around {place}"
+        remedy = "Give + or - (column 6 of a BED, `strand` of a table), or sequences, or fine-tune without --oriented."
+        raise UserError(problem(windows.path, what, remedy))
+
+
 def _from_genome(table: pd.DataFrame, genome: Genome, path: Path, width: int | None) -> Windows:
     table = of_one_width(table, path, width)
     before = genome.ambiguous
