@@ -137,8 +137,15 @@ def test_an_opened_predictor_knows_what_it_was_made_for(of_sequences: Predictor,
     assert facts["calibration"]["temperature"] == per_cell_type.ensemble.calibration.temperature
 
 
-def test_a_corpus_is_needed_for_cell_types_only(of_sequences: Predictor, per_cell_type: Predictor, toy: Corpus) -> None:
+def test_a_corpus_is_needed_for_cell_types_only(
+    of_sequences: Predictor, per_cell_type: Predictor, toy: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert of_sequences.need_corpus(None) is None
+    assert capsys.readouterr().err == ""
+    assert of_sequences.need_corpus(toy.folder) is None
+    assert (
+        f"--corpus {toy.folder} is not used: the model" in capsys.readouterr().err
+    )  # it was passed over without a word
     with pytest.raises(UserError) as error:
         per_cell_type.need_corpus(None)
     assert str(per_cell_type.manifest.folder) in str(error.value) and "Add --corpus" in str(error.value)

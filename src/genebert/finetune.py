@@ -92,6 +92,8 @@ def _read(settings: FinetuneSettings, pretrained: Manifest) -> Labelled:
     held_out: dict[str, Split] = dict.fromkeys(pretrained.metrics["valid_chromosomes"], "valid")
     held_out |= dict.fromkeys(pretrained.metrics["test_chromosomes"], "test")
     labelled = read_labelled(files, read_scanner(settings.model), held_out)
+    if settings.corpus and labelled.corpus is None:
+        say(f"--corpus {settings.corpus}: its cell types are not used, since the labels have no column `cell_type`")
     _check_unseen(labelled, pretrained)
     _check_kinds(settings, labelled)
     for windows in labelled.windows.values() if settings.oriented else ():

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genebert.calibration import UNCALIBRATED, Calibration
+from genebert.console import say
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.inputs.scan import Scanner
@@ -147,12 +148,14 @@ class Predictor:
         return self.ensemble.predict(examples_of(windows, self.scanner, corpus))
 
     def need_corpus(self, folder: Path | None) -> Corpus | None:
-        """Open the corpus if the model needs one.
+        """Open the corpus if the model needs one; say so if it needs none.
 
         Raises:
             UserError: it is needed and not given, or was made with another motif collection.
         """
         if not self.per_cell_type:
+            if folder is not None:
+                say(f"--corpus {folder} is not used: the model {self.manifest.folder} knows no cell types")
             return None
         if folder is None:
             what = "this model predicts per cell type"
