@@ -9,11 +9,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 from toys import World, random_bases, reverse_complement
 
+from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.finetune import finetune
 from genebert.model.genebert import GeneBertModel
 from genebert.predict import evaluate, predict
 from genebert.predictor import Predictor
+from genebert.schema import decode
 from genebert.settings import EvaluateSettings, FinetuneSettings, PredictSettings, VariantsSettings
 from genebert.stage import read_manifest
 from genebert.target import Target, best_threshold
@@ -335,6 +337,36 @@ def test_strands_are_told_apart_where_windows_are_oriented(
     labels.write_text("chrom,start,end,label\nchr3,1000,1060,1\nchr3,2000,2060,0\n")
     with pytest.raises(UserError, match=r"labels.csv: the model is of oriented windows"):
         evaluate(EvaluateSettings(labels=labels, **options))
+
+
+def test_test_rows_that_share_bases_with_pretraining_are_counted(
+    toy: Corpus, toy_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sequences without coordinates were once tested on though pre-training had seen them."""
+    rows = rows_of("label")
+    test = [row for row in rows if row[2] == "test"]
+    seen, held_out = (decode(toy.sequence[np.flatnonzero(toy.split == split)[0]]) for split in (0, 2))
+    for row, letters in zip(test, (seen[:60], reverse_complement(seen[20:80]), held_out[:60]), strict=False):
+        row[0] = letters
+    test[3][0] = seen[:31] + test[3][0][:29]  # 31 bases are too few
+    test[4][0] = seen[:32] + test[4][0][:28]
+    path = write_rows(tmp_path / "labels.csv", ["label"], rows)
+    moved = Path(shutil.copytree(toy_model, tmp_path / "model"))
+    manifest = moved / "manifest.json"
+    text = manifest.read_text()
+    manifest.write_text(text.replace(str(toy.folder), str(tmp_path / "gone")))
+    key = "test_rows_sharing_32_bases_with_pretraining"
+    given = (toy_model, None, 3), (moved, toy.folder, 3), (moved, None, None)
+    for i, (model, corpus, expected) in enumerate(given):
+        capsys.readouterr()
+        out = finetune(settings(path, model, tmp_path / f"out{i}", corpus=corpus))
+        said = capsys.readouterr().err
+        assert read_manifest(out).metrics[key] == expected
+        assert ("3 of 32 test rows share 32 bases or more with a region that the model was pre-t" in said) is (
+            expected == 3
+        )
+        assert (f"{tmp_path / 'gone'}, which the model was pre-trained on, is not there" in said) is (expected is None)
+        assert ("its cell types are not used, since the labels have no column `cell_type`" in said) is bool(corpus)
 
 
 def test_oriented_windows_without_a_strand_are_not_trained_on(

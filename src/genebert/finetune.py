@@ -1,6 +1,7 @@
 """The stage `finetune`: a pre-trained model and labels become a predictor, with baselines trained as carefully."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from genebert.batches import training_rows
 from genebert.calibration import CALIBRATED, Calibration, calibration_error
 from genebert.console import say
+from genebert.corpus.store import Corpus
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import match_chromosomes
 from genebert.labelled import Labelled, LabelledFiles, read_labelled
@@ -22,7 +25,7 @@ from genebert.predictor import Ensemble
 from genebert.pretrained import read_scanner
 from genebert.schema import Split
 from genebert.settings import FinetuneSettings
-from genebert.shared_words import sharing
+from genebert.shared_words import sharing, sharing_with_any
 from genebert.stage import Manifest, StageRun, open_stage, read_manifest
 from genebert.target import HALF, best_threshold
 from genebert.tasks.windows import Windows, check_strands
@@ -163,6 +166,7 @@ def _finetune(settings: FinetuneSettings, labelled: Labelled, pretrained: Manife
     calibrated = calibration.apply(target, joined.test[0])
     _write_predictions(labelled, [*compared, Trained(CALIBRATED, GENEBERT, [], [], [calibrated])], run.folder)
     metrics = _facts(labelled, pretrained) | {
+        "test_rows_sharing_32_bases_with_pretraining": _shared_with_pretraining(labelled, pretrained, settings.corpus),
         "members": [key for key, _ in members],
         "oriented": settings.oriented,
         "calibration": _facts_of(calibration, labelled, joined.test[0], calibrated),
@@ -213,6 +217,30 @@ def _facts(labelled: Labelled, pretrained: Manifest) -> dict[str, Any]:
         "seen_chromosomes": _seen_chromosomes(labelled, pretrained),
         "ambiguous_bases_read_as_n": sum({w.path: w.ambiguous for w in windows.values()}.values()),
     }
+
+
+def _shared_with_pretraining(labelled: Labelled, pretrained: Manifest, given: Path | None) -> int | None:
+    """Return how many test rows share 32 bases with a training region of the corpus that the model was pre-trained on.
+
+    None if that corpus is neither the given one nor where it was.
+    """
+    corpus = _corpus_of(pretrained, given)
+    if corpus is None:
+        return None
+    return int(sharing_with_any(labelled.windows["test"].codes, training_rows(corpus, corpus.sequence)).sum())
+
+
+def _corpus_of(pretrained: Manifest, given: Path | None) -> Corpus | None:
+    """Return the corpus that a model was pre-trained on, or None if it is not to be found."""
+    for folder in (given, Path(pretrained.inputs["corpus"]["path"])):
+        with suppress(UserError):
+            if folder and (corpus := Corpus.open(folder)).fingerprint == pretrained.metrics["corpus_fingerprint"]:
+                return corpus
+    say(
+        f"{pretrained.inputs['corpus']['path']}, which the model was pre-trained on, is not there any more: it is not"
+        " checked whether test rows share 32 bases with it (--corpus says where it is)"
+    )
+    return None
 
 
 def _facts_of(
@@ -293,6 +321,10 @@ def _tell(metrics: dict[str, Any]) -> None:
     for what, count in (
         ("have a sequence that was trained on", metrics["test_rows_with_a_training_sequence"]),
         ("share 32 bases or more with a sequence that was trained on", metrics["test_rows_sharing_32_bases"]),
+        (
+            "share 32 bases or more with a region that the model was pre-trained on",
+            metrics["test_rows_sharing_32_bases_with_pretraining"],
+        ),
     ):
         if count:
             say(f"{count:,} of {metrics['rows']['test']:,} test rows {what}")

@@ -199,6 +199,7 @@ def make_predictor(out: Path, corpus: Path, model: Path, classes: list[str]) -> 
         "per_cell_type": len(classes) == 2,
         "rows": {"train": 200, "valid": 80, "test": len(table)},
         "test_rows_sharing_32_bases": 7,
+        "test_rows_sharing_32_bases_with_pretraining": 5 if len(classes) == 2 else None,
         "calibration": {
             "temperature": 1.25,
             "offsets": offsets,
@@ -437,6 +438,13 @@ def test_numbers_and_intervals_are_the_manifests(page: str, folders: dict[str, P
         assert str(Estimate(row["model"]["value"], row["model"]["low"], row["model"]["high"])) in page
     for expected in ("123,456", "43</dd>", "4,321", "REF mismatch", "chr1:7:G&gt;A"):
         assert expected in page
+
+
+def test_how_many_test_rows_share_bases_with_what_was_trained_on_is_said(page: str) -> None:
+    text = "".join(Outline(page).text)
+    shared = "7 share 32 bases or more with a training or validation row, and"
+    assert f"{shared} 5 with a region that the model was pre-trained on." in text
+    assert f"{shared} it was not checked how many do with a region" in text
 
 
 def test_what_was_done_to_probabilities_is_said(page: str) -> None:

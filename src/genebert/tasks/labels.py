@@ -104,7 +104,7 @@ def _check_variety(table: pd.DataFrame, task: Task) -> None:
     found = Problems(f"The labels made from {', '.join(files[:_SHOWN])}{more} cannot be learned from:")
     columns = [name for name in table if name in (CLASS, VALUE) or str(name).startswith(LABEL_PREFIX)]
     texts = table[columns].astype(object).where(table[columns].notna(), "").astype(str)
-    tables = {split: texts[table["split"] == split] for split in SPLITS}
+    tables: dict[Split, pd.DataFrame] = {split: texts[table["split"] == split] for split in SPLITS}
     check_variety(tables, Target.of(texts, tables["train"]), found)
     found.raise_any()
 

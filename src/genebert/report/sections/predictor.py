@@ -78,9 +78,18 @@ def _predictor_prose(metrics: Mapping[str, Any], target: Target) -> Prose:
         f"{rows['train']:,} training, {rows['valid']:,} validation and {rows['test']:,} test windows of"
         f" {metrics['window_width']:,} bp, {kind} {', '.join(target.names)}; predicted {context}. The"
         " epoch was chosen on the validation rows; everything below is measured on the test rows, of which"
-        f" {shared:,} share 32 bases or more with a training or validation row."
+        f" {shared:,} share 32 bases or more with a training or validation row, and"
+        f" {_shared_with_pretraining(metrics)}."
         f"{_calibrated(metrics['calibration'])}"
     )
+
+
+def _shared_with_pretraining(metrics: Mapping[str, Any]) -> str:
+    """Return in words how many test rows share bases with what the model was pre-trained on."""
+    shared = metrics.get("test_rows_sharing_32_bases_with_pretraining")
+    if shared is None:
+        return "it was not checked how many do with a region that the model was pre-trained on"
+    return f"{shared:,} with a region that the model was pre-trained on"
 
 
 def _calibrated(calibration: Mapping[str, Any] | None) -> str:
