@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit, logit, softmax
 from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
 
 from genebert.calibration import (
-    apply_temperature,
+    Calibration,
     calibration_error,
     events,
-    fit_temperature,
     reliability,
     wilson,
 )
@@ -39,13 +39,13 @@ def rows_of(target: Target, temperature: float, n: int = 4000, seed: int = 0) ->
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
 def test_the_temperature_that_predictions_were_made_with_is_found(target: Target, temperature: float) -> None:
     truth, predicted = rows_of(target, temperature)
-    found = fit_temperature(target, truth, predicted)
+    found = Calibration.fit(target, truth, predicted).temperature
     assert found == pytest.approx(temperature, rel=0.1)
     others = [found, 1.0, *np.geomspace(0.1, 10, 200)]
-    losses = [target.loss(truth, apply_temperature(target, predicted, other)) for other in others]
+    losses = [target.loss(truth, Calibration(other).apply(target, predicted)) for other in others]
     assert losses[0] <= min(losses) + 1e-9
     if temperature != 1:
-        after = calibration_error(target, truth, apply_temperature(target, predicted, found))
+        after = calibration_error(target, truth, Calibration(found).apply(target, predicted))
         assert after < calibration_error(target, truth, predicted) / 2
 
 
@@ -53,7 +53,7 @@ def test_the_temperature_that_predictions_were_made_with_is_found(target: Target
 @given(temperature=st.floats(0.05, 20), seed=st.integers(0, 100))
 def test_log_odds_are_divided_and_nothing_changes_places(target: Target, temperature: float, seed: int) -> None:
     _, predicted = rows_of(target, 1.0, n=20, seed=seed)
-    found = apply_temperature(target, predicted, temperature)
+    found = Calibration(temperature).apply(target, predicted)
     if target.kind == "labels":
         np.testing.assert_allclose(found, expit(logit(predicted) / temperature), atol=1e-9)
         assert ((found > 0.5) == (predicted > 0.5)).all()
@@ -69,17 +69,100 @@ def test_log_odds_are_divided_and_nothing_changes_places(target: Target, tempera
 @pytest.mark.parametrize("temperature", [0.05, 20.0])
 def test_certainty_stays_a_number(target: Target, temperature: float) -> None:
     predicted = np.eye(len(target.names))
-    found = apply_temperature(target, predicted, temperature)
+    found = Calibration(temperature).apply(target, predicted)
     assert np.isfinite(found).all() and (found.argmax(axis=1) == np.arange(len(found))).all()
     truth = np.arange(len(found)) if target.kind == "classes" else 1 - predicted
-    assert np.isfinite(fit_temperature(target, truth, predicted))
+    assert np.isfinite(Calibration.fit(target, truth, predicted).temperature)
 
 
 def test_numbers_are_not_calibrated() -> None:
     truth, predicted = np.array([[1.0], [9.0]]), np.array([[2.0], [3.0]])
-    assert fit_temperature(NUMBER, truth, predicted) == 1
-    assert apply_temperature(NUMBER, predicted, 2.0) is predicted
-    assert apply_temperature(TWO, predicted, 1.0) is predicted
+    assert Calibration.fit(NUMBER, truth, predicted) == Calibration()
+    assert Calibration(2.0).apply(NUMBER, predicted) is predicted
+    assert Calibration(1.0).apply(TWO, predicted) is predicted
+
+
+@pytest.mark.parametrize("target", CALIBRATED)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_search_that_ends_at_a_bound_is_told(target: Target, weighted: bool) -> None:
+    """Nobody was told that a temperature of 20, or 0.05, is where the search ends, and not what the rows say."""
+    weighted = weighted and target.kind == "classes"
+    truth, predicted = rows_of(target, 1.0)
+    assert Calibration.fit(target, truth, predicted, weighted=weighted).at_bounds(target) == []
+    shuffled = np.random.default_rng(1).permutation(predicted)
+    (no_better,) = Calibration.fit(target, truth, shuffled, weighted=weighted).at_bounds(target)
+    assert "the temperature is 20.0, the highest" in no_better and "no better than chance" in no_better
+    right = predicted.argmax(axis=1) if target.kind == "classes" else np.rint(predicted)
+    (sure,) = Calibration.fit(target, right, predicted, weighted=weighted).at_bounds(target)
+    assert "the temperature is 0.05, the lowest" in sure and "more validation rows" in sure
+
+
+# Offsets ----------------------------------------------------------------------------------------------------
+
+
+def weighed(target: Target, temperature: float, weights: list[float], seed: int = 0) -> tuple[Any, Any]:
+    """Truth, and predictions as `rows_of` has them, but with the odds of each class times a weight before that."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(size=(4000, len(weights))) * 1.5 - np.log(weights)
+    truth = (softmax(logits, axis=1).cumsum(axis=1) < generator.random((4000, 1))).sum(axis=1)
+    return truth, softmax((logits + np.log(weights)) * temperature, axis=1)
+
+
+WEIGHED: list[tuple[Target, list[float]]] = [(TWO, [0.55, 5.0]), (FOUR, [0.3, 1.0, 2.0, 8.0])]
+
+
+@pytest.mark.parametrize(("target", "weights"), WEIGHED)
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_the_weights_of_classes_are_found_and_undone(target: Target, weights: list[float], temperature: float) -> None:
+    """A temperature alone left probabilities those of equally frequent classes."""
+    truth, predicted = weighed(target, temperature, weights)
+    found = Calibration.fit(target, truth, predicted, weighted=True)
+    assert found.temperature == pytest.approx(temperature, rel=0.1)
+    shifts = np.log(weights) + found.offsets
+    assert np.ptp(shifts) < 0.25
+    after = found.apply(target, predicted)
+    np.testing.assert_allclose(after, softmax(np.log(predicted) / found.temperature + found.offsets, axis=1))
+    frequencies = np.bincount(truth) / len(truth)
+    np.testing.assert_allclose(after.mean(axis=0), frequencies, atol=1e-5)  # where the loss is lowest, they agree
+    alone = Calibration.fit(target, truth, predicted).apply(target, predicted)
+    assert np.abs(alone.mean(axis=0) - frequencies).max() > 0.05
+    assert target.loss(truth, after) < target.loss(truth, alone) - 0.02
+
+
+def test_offsets_of_two_classes_are_those_of_a_logistic_regression_on_the_log_odds() -> None:
+    truth, predicted = weighed(TWO, 2.0, [0.6, 3.0])
+    found = Calibration.fit(TWO, truth, predicted, weighted=True)
+    fitted = LogisticRegression(C=np.inf, tol=1e-10).fit(logit(predicted[:, 1:]), truth)
+    assert 1 / found.temperature == pytest.approx(fitted.coef_[0, 0], rel=1e-3)
+    assert found.offsets[1] - found.offsets[0] == pytest.approx(fitted.intercept_[0], abs=1e-3)
+
+
+@pytest.mark.parametrize(("target", "weights"), WEIGHED)
+def test_decisions_stay_those_that_the_weights_ask_for(target: Target, weights: list[float]) -> None:
+    truth, predicted = weighed(target, 2.0, weights)
+    found = Calibration.fit(target, truth, predicted, weighted=True)
+    after = found.apply(target, predicted)
+    before = target.guesses(predicted)
+    np.testing.assert_array_equal(target.guesses(after, found.threshold(target)), before)
+    assert (target.guesses(after) != before).any()
+    assert Calibration(2.0).threshold(target) == 0.5
+
+
+def test_thresholds_by_hand() -> None:
+    """The odds of an undecided row are 1 before, and exp(offset) after."""
+    assert Calibration(3.0, (0.0, -np.log(4))).threshold(TWO) == pytest.approx(0.2)
+    three = Calibration(3.0, (np.log(5), np.log(3), np.log(2))).threshold(Target("classes", ("a", "b", "c")))
+    assert three == pytest.approx((0.5, 0.3, 0.2))
+
+
+def test_a_class_without_validation_rows_keeps_a_probability() -> None:
+    truth, predicted = weighed(FOUR, 1.0, [1.0] * 4)
+    rest = truth != 2
+    found = Calibration.fit(FOUR, truth[rest], predicted[rest], weighted=True)
+    (told,) = found.at_bounds(FOUR)
+    assert "the offset of class c is -9.2, the largest" in told and "give some of this class" in told
+    after = found.apply(FOUR, predicted)
+    assert np.isfinite(after).all() and (after[:, 2] > 0).all() and after[:, 2].mean() < 1e-3
 
 
 def test_what_comes_true_by_hand() -> None:

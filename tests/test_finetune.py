@@ -9,11 +9,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 from toys import World, random_bases, reverse_complement
 
+from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.finetune import finetune
 from genebert.model.genebert import GeneBertModel
 from genebert.predict import evaluate, predict
 from genebert.predictor import Predictor
+from genebert.schema import decode
 from genebert.settings import EvaluateSettings, FinetuneSettings, PredictSettings, VariantsSettings
 from genebert.stage import read_manifest
 from genebert.target import Target, best_threshold
@@ -253,6 +255,42 @@ def test_the_temperature_and_the_threshold_are_chosen_on_validation_rows(
     assert results_of(evaluated(toy_sequences, first, tmp_path / "e")) == pytest.approx(found, abs=1e-6)
 
 
+@pytest.mark.parametrize("column", ["three", "label"])
+def test_weighed_classes_have_the_probabilities_of_the_validation_rows_and_are_decided_as_weighed(
+    column: str, toy_model: Path, tmp_path: Path
+) -> None:
+    """Probabilities of a model trained with --class-weights were once those of equally frequent classes."""
+    rows = [
+        [letters, three if column == "three" else str(int(three == "both")), split]
+        for letters, three, split in rows_of("three")
+    ]
+    path = write_rows(tmp_path / "labels.csv", ["label"], rows)
+    out = finetune(settings(path, toy_model, tmp_path / "out", class_weights=True, epochs=2))
+    facts = read_manifest(out).metrics
+    names = facts["target"]["names"]
+    assert set(facts["calibration"]["offsets"]) == set(names)
+    assert np.sum(facts["threshold"]) == pytest.approx(1) if column == "three" else facts["threshold"] < 0.5
+    written = predict(PredictSettings(windows=path, model=out, out=tmp_path / "p", device="cpu"))
+    predicted = pd.read_csv(written / "predictions.tsv", sep="\t", dtype={"label": str})
+    valid = predicted[predicted["split"] == "valid"]
+    for name in names:
+        assert valid[f"p({name})"].mean() == pytest.approx((valid["label"] == name).mean(), abs=1e-3)
+    table = pd.read_csv(out / "test_predictions.tsv", sep="\t", dtype={"label": str})
+    guess = table[[f"pre-trained: {name}" for name in names]].to_numpy().argmax(axis=1)
+    assert results_of(out)["accuracy"] == pytest.approx((np.array(names)[guess] == table["label"]).mean())
+    assert results_of(evaluated(path, out, tmp_path / "e")) == pytest.approx(results_of(out), abs=1e-6)
+
+
+def test_a_temperature_at_the_end_of_its_search_is_told(
+    toy_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row if row[2] != "valid" else [row[0], str(1 - int(row[1])), row[2]] for row in rows_of("label")]
+    path = write_rows(tmp_path / "labels.csv", ["label"], rows)  # the opposite holds for validation rows
+    out = finetune(settings(path, toy_model, tmp_path / "out", epochs=4, learning_rate=3e-3))
+    (told,) = read_manifest(out).metrics["calibration"]["at_bounds"]
+    assert "the temperature is 20.0" in told and f"Calibration: {told}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("mode", ["frozen", "lora", "linear-probe"])
 def test_less_than_the_whole_network_can_be_trained(
     mode: str, toy_sequences: Path, toy_model: Path, tmp_path: Path
@@ -270,7 +308,7 @@ def test_less_than_the_whole_network_can_be_trained(
 
 @pytest.mark.parametrize("oriented", [False, True])
 def test_strands_are_told_apart_where_windows_are_oriented(
-    oriented: bool, toy_sequences: Path, toy_model: Path, tmp_path: Path
+    oriented: bool, toy_world: World, toy_sequences: Path, toy_model: Path, tmp_path: Path
 ) -> None:
     out = finetune(settings(toy_sequences, toy_model, tmp_path / "out", oriented=oriented))
     assert read_manifest(out).metrics["oriented"] is oriented
@@ -283,6 +321,64 @@ def test_strands_are_told_apart_where_windows_are_oriented(
         written = predict(PredictSettings(windows=fasta, model=out, out=tmp_path / name, device="cpu"))
         found.append(pd.read_csv(written / "predictions.tsv", sep="\t")["p(1)"])
     assert np.allclose(*found, atol=1e-5) is not oriented
+    bed = tmp_path / "windows.bed"
+    bed.write_text("chr3\t1000\t1060\n")
+    options = {"model": out, "genome": toy_world.genome, "out": tmp_path / "bed", "device": "cpu"}
+    vcf = tmp_path / "v.vcf"
+    vcf.write_text("##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n")
+    if not oriented:
+        predict(PredictSettings(windows=bed, **options))
+        return
+    with pytest.raises(UserError, match=r"windows.bed: the model is of oriented windows, .* around chr3:1030"):
+        predict(PredictSettings(windows=bed, **options))
+    with pytest.raises(UserError, match=r"the model is of oriented windows, .* windows around variants are not"):
+        variants(VariantsSettings(vcf=vcf, **options))
+    labels = tmp_path / "labels.csv"
+    labels.write_text("chrom,start,end,label\nchr3,1000,1060,1\nchr3,2000,2060,0\n")
+    with pytest.raises(UserError, match=r"labels.csv: the model is of oriented windows"):
+        evaluate(EvaluateSettings(labels=labels, **options))
+
+
+def test_test_rows_that_share_bases_with_pretraining_are_counted(
+    toy: Corpus, toy_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Sequences without coordinates were once tested on though pre-training had seen them."""
+    rows = rows_of("label")
+    test = [row for row in rows if row[2] == "test"]
+    seen, held_out = (decode(toy.sequence[np.flatnonzero(toy.split == split)[0]]) for split in (0, 2))
+    for row, letters in zip(test, (seen[:60], reverse_complement(seen[20:80]), held_out[:60]), strict=False):
+        row[0] = letters
+    test[3][0] = seen[:31] + test[3][0][:29]  # 31 bases are too few
+    test[4][0] = seen[:32] + test[4][0][:28]
+    path = write_rows(tmp_path / "labels.csv", ["label"], rows)
+    moved = Path(shutil.copytree(toy_model, tmp_path / "model"))
+    manifest = moved / "manifest.json"
+    text = manifest.read_text()
+    manifest.write_text(text.replace(str(toy.folder), str(tmp_path / "gone")))
+    key = "test_rows_sharing_32_bases_with_pretraining"
+    given = (toy_model, None, 3), (moved, toy.folder, 3), (moved, None, None)
+    for i, (model, corpus, expected) in enumerate(given):
+        capsys.readouterr()
+        out = finetune(settings(path, model, tmp_path / f"out{i}", corpus=corpus))
+        said = capsys.readouterr().err
+        assert read_manifest(out).metrics[key] == expected
+        assert ("3 of 32 test rows share 32 bases or more with a region that the model was pre-t" in said) is (
+            expected == 3
+        )
+        assert (f"{tmp_path / 'gone'}, which the model was pre-trained on, is not there" in said) is (expected is None)
+        assert ("its cell types are not used, since the labels have no column `cell_type`" in said) is bool(corpus)
+
+
+def test_oriented_windows_without_a_strand_are_not_trained_on(
+    toy_world: World, toy_model: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "labels.csv"
+    places = [(chrom, start) for chrom in ("chr1", "chr2", "chr3") for start in (1000, 2000)]
+    rows = [f"{chrom},{start},{start + 60},{start // 1000},." for chrom, start in places]
+    path.write_text("\n".join(["chrom,start,end,label,strand", *rows]) + "\n")
+    with pytest.raises(UserError, match=r"labels.csv: the model is of oriented windows, .* around chr1:1030"):
+        finetune(settings(path, toy_model, tmp_path / "out", genome=toy_world.genome, oriented=True))
+    assert not (tmp_path / "out").exists()
 
 
 def test_copies_and_overlaps_of_training_rows_are_counted(toy_model: Path, tmp_path: Path) -> None:

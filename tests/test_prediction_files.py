@@ -84,7 +84,7 @@ def test_bed_holds_a_line_per_window_and_track(target: Target, cell_types: tuple
     table = windows(cell_types=cell_types, strand="-")
     predicted = predictions(target, len(table))
     (path,) = write("bed", tmp_path, target, table, predicted)
-    names = ["chrom", "start", "end", "name", "score", "strand", "value"]
+    names = ["chrom", "start", "end", "name", "score", "strand", "value", "of"]
     bed = pd.read_csv(path, sep="\t", names=names)
     tracks = [1] if target is TWO else range(len(target.names))
     assert len(bed) == len(table) * len(tracks)
@@ -98,8 +98,22 @@ def test_bed_holds_a_line_per_window_and_track(target: Target, cell_types: tuple
         assert (rows["score"] == scores).all()
         if cell_types:
             assert rows["name"].tolist() == [f"{name}: {target.names[track]}" for name in table["cell_type"]]
+    assert (bed["of"] == bed["name"]).all()
     (path,) = write("bed", tmp_path, target, table.drop(columns="strand"), predicted)
     assert set(pd.read_csv(path, sep="\t", names=names)["strand"]) == {"."}
+
+
+def test_windows_keep_their_names_in_bed_where_they_have_one(tmp_path: Path) -> None:
+    """Names were once replaced by the class, and nothing told which window of the input a line was."""
+    table = windows(rows=2, cell_types=("B", "T"), name=["peak 1", "peak 1", ".", ""])
+    (path,) = write("bed", tmp_path, TWO, table, predictions(TWO, 4))
+    rows = [line.split("\t") for line in path.read_text().splitlines()]
+    assert [(row[3], row[7]) for row in rows] == [
+        ("peak 1", "B: yes"),
+        ("peak 1", "T: yes"),
+        ("B: yes", "B: yes"),
+        ("T: yes", "T: yes"),
+    ]
 
 
 def mean_by_base(table: pd.DataFrame, value: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -246,6 +260,22 @@ def test_every_format_holds_the_same_predictions(run: Any, monkeypatch: pytest.M
             for base in (0, 5000, 5060, 19_999):
                 over = rows[(rows["start"] <= base) & (base < rows["end"])]["p(1)"]
                 assert file.values("chr3", base, base + 1) == pytest.approx([over.mean()], rel=1e-4)
+
+
+@pytest.mark.parametrize("header", ["", "chrom\tstart\tend\tname\tscore\tstrand\n"])
+def test_every_row_comes_out_in_order_with_its_name_and_strand(
+    header: str, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that say the same were once left out, so that outputs did not fit their inputs line by line."""
+    rows = [(5000, "b", "+"), (900, "a", "-"), (5000, "b", "+"), (5000, "c", "+"), (900, "a", "-")]
+    path = tmp_path / "named"
+    path.write_text(header + "".join(f"chr3\t{at}\t{at + 128}\t{name}\t0\t{strand}\n" for at, name, strand in rows))
+    monkeypatch.setattr(predict_module, "CHUNK", 2)
+    for kind, read in (("tsv", lambda file: pd.read_csv(file, sep="\t")), ("parquet", pd.read_parquet)):
+        table = read(run(kind, windows=path, cell_types=["B"], format=kind) / f"predictions.{kind}")
+        assert list(table[["start", "name", "strand"]].itertuples(index=False, name=None)) == rows
+    bed = (run("bed", windows=path, cell_types=["B"], format="bed") / "predictions.bed").read_text().splitlines()
+    assert [line.split("\t")[3] for line in bed] == ["b", "a", "b", "c", "a"]
 
 
 def test_cell_types_are_predicted_each_by_itself(run: Any, bed: Path) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from toy_models import small
 
-from genebert.calibration import apply_temperature
+from genebert.calibration import Calibration
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.inputs.scan import Scanner
@@ -66,9 +66,9 @@ def test_each_method_counts_once_whatever_its_number_of_seeds() -> None:
 
 def test_the_average_is_calibrated() -> None:
     members = [("a", Constant((0.2, 0.8))), ("b", Constant((0.4, 0.6)))]
-    found = Ensemble(TWO, members, temperature=2.0).predict(windows(1))
+    found = Ensemble(TWO, members, Calibration(2.0)).predict(windows(1))
     np.testing.assert_allclose(found, [softmax(np.log([0.3, 0.7]) / 2)])
-    numbers = Ensemble(NUMBER, [("a", Constant((3.0,))), ("b", Constant((5.0,)))], temperature=2.0)
+    numbers = Ensemble(NUMBER, [("a", Constant((3.0,))), ("b", Constant((5.0,)))], Calibration(2.0))
     assert numbers.predict(windows(2)).tolist() == [[4], [4]]
 
 
@@ -84,13 +84,15 @@ def test_what_was_saved_predicts_the_same(target: Target, tmp_path: Path) -> Non
     truth = np.arange(40) % 2 if target is TWO else np.arange(40.0)[:, None]
     members = [("genebert", network(0, target)), ("kmer-regression", kmer_regression(target, truth))]
     members.insert(1, ("genebert", network(1, target)))
-    ensemble = Ensemble(target, members, 1.7, 0.3)
+    offsets, threshold = ((-1.5, 1.5), 0.3) if target is TWO else ((), (0.2, 0.8))
+    ensemble = Ensemble(target, members, Calibration(1.7, offsets), threshold)
     ensemble.save(tmp_path, SCANNER)
     assert {path.name for path in tmp_path.iterdir()} == {"members", "predictor.json", "motifs.json"}
     names = ["0-genebert", "1-genebert", "2-kmer-regression"]
     assert sorted(path.name for path in (tmp_path / "members").iterdir()) == names
     loaded = Ensemble.load(tmp_path, "cpu")
-    assert (loaded.target, loaded.temperature, loaded.threshold) == (target, 1.7, 0.3)
+    assert (loaded.target, loaded.calibration) == (target, Calibration(1.7, offsets))
+    assert loaded.threshold == threshold
     assert [key for key, _ in loaded.members] == [key for key, _ in members]
     np.testing.assert_allclose(loaded.predict(windows()), ensemble.predict(windows()), atol=1e-6)
 
@@ -105,12 +107,12 @@ def test_predictions_in_cell_types_are_averaged_and_calibrated_too(crowd: Corpus
     codes = windows(5).codes
     position = crowd.line_positions(["chr1"] * 5, np.arange(500, 5500, 1000))
     place, cell_types = Place(crowd, position, crowd.scanner.scan(codes)), np.array([3, 0])
-    ensemble = Ensemble(TWO, [("genebert", one) for one in networks], 0.5)
+    ensemble = Ensemble(TWO, [("genebert", one) for one in networks], Calibration(0.5))
     found = list(ensemble.predict_in_cell_types(codes, place, cell_types))
     each = [list(one.predict_in_cell_types(codes, place, cell_types)) for one in networks]
     assert len(found) == 2
     for predicted, *alone in zip(found, *each, strict=True):
-        np.testing.assert_allclose(predicted, apply_temperature(TWO, np.mean(alone, axis=0), 0.5))
+        np.testing.assert_allclose(predicted, Calibration(0.5).apply(TWO, np.mean(alone, axis=0)))
     assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
 
 
@@ -132,11 +134,18 @@ def test_an_opened_predictor_knows_what_it_was_made_for(of_sequences: Predictor,
     assert (per_cell_type.width, per_cell_type.per_cell_type, len(per_cell_type.ensemble.members)) == (128, True, 2)
     assert of_sequences.target == Target("classes", ("0", "1"))
     facts = read_manifest(per_cell_type.manifest.folder, "finetune").metrics
-    assert facts["calibration"]["temperature"] == per_cell_type.ensemble.temperature
+    assert facts["calibration"]["temperature"] == per_cell_type.ensemble.calibration.temperature
 
 
-def test_a_corpus_is_needed_for_cell_types_only(of_sequences: Predictor, per_cell_type: Predictor, toy: Corpus) -> None:
+def test_a_corpus_is_needed_for_cell_types_only(
+    of_sequences: Predictor, per_cell_type: Predictor, toy: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert of_sequences.need_corpus(None) is None
+    assert capsys.readouterr().err == ""
+    assert of_sequences.need_corpus(toy.folder) is None
+    assert (
+        f"--corpus {toy.folder} is not used: the model" in capsys.readouterr().err
+    )  # it was passed over without a word
     with pytest.raises(UserError) as error:
         per_cell_type.need_corpus(None)
     assert str(per_cell_type.manifest.folder) in str(error.value) and "Add --corpus" in str(error.value)
@@ -149,10 +158,10 @@ def of_width(width: int, rows: int = 3) -> Windows:
 
 
 def test_windows_of_another_width_are_refused(of_sequences: Predictor) -> None:
-    of_sequences.check_width(of_width(60))
+    of_sequences.check_windows(of_width(60))
     for width in (59, 61):
         with pytest.raises(UserError, match=f"given.fa: its longest window has {width} bp, .* windows of 60 bp"):
-            of_sequences.check_width(of_width(width))
+            of_sequences.check_windows(of_width(width))
 
 
 def test_windows_are_predicted_with_the_motifs_of_the_model(of_sequences: Predictor) -> None:

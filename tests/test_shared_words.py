@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from genebert import shared_words
 from genebert.schema import N, encode
-from genebert.shared_words import LENGTH, groups, sharing, words
+from genebert.shared_words import LENGTH, groups, sharing, sharing_with_any, words
 
 
 def codes_of(*letters: str) -> NDArray[np.uint8]:
@@ -57,6 +57,8 @@ def test_sharing_is_that_of_sets_of_words(seed: int) -> None:
     known = {word for row in there for word in words_by_hand(row)}
     expected = [not known.isdisjoint(words_by_hand(row)) for row in here]
     assert sharing(codes_of(*here), codes_of(*there)).tolist() == expected
+    blocks = iter([codes_of(*there[:2]), codes_of(there[2][:40]), codes_of(*there[2:])])
+    assert sharing_with_any(codes_of(*here), blocks).tolist() == expected
 
 
 @given(seed=st.integers(0, 1000), rows=st.integers(1, 15))
@@ -106,9 +108,9 @@ def test_it_does_not_matter_how_many_rows_are_looked_at_together(
     rows_at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codes = codes_of(*overlapping(np.random.default_rng(2), 10))
-    expected = *words(codes), groups(codes)
+    expected = *words(codes), groups(codes), sharing(codes[:5], codes[5:])
     monkeypatch.setattr(shared_words, "_ROWS", rows_at_once)
-    for found, wanted in zip((*words(codes), groups(codes)), expected, strict=True):
+    for found, wanted in zip((*words(codes), groups(codes), sharing(codes[:5], codes[5:])), expected, strict=True):
         np.testing.assert_array_equal(found, wanted)
 
 

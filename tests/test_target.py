@@ -262,6 +262,9 @@ def test_of_two_classes_the_second_is_predicted_from_the_threshold_on() -> None:
     assert TWO.guesses(rows).tolist() == [1, 0, 1]
     assert TWO.guesses(rows, 0.8).tolist() == [0, 0, 1]
     assert THREE.guesses(np.array([[0.1, 0.2, 0.7], [0.4, 0.4, 0.2]]), 0.9).tolist() == [2, 0]
+    limits = 0.8, 0.1, 0.1
+    rows = np.array([[0.7, 0.2, 0.1], [0.85, 0.05, 0.1], [0.9, 0.05, 0.05]])
+    assert THREE.guesses(rows, limits).tolist() == [1, 0, 0]  # 0.7 is 0.875 of 0.8, and 0.2 twice 0.1
 
 
 def test_the_best_threshold_by_hand() -> None:

@@ -88,7 +88,7 @@ def test_both_modalities_follow_the_alternate_allele(scorer: Scorer, toy: Corpus
     pair = scorer.pair(inside)
     reference, alternate = scorer.score([pair])
     networks = [fitted.model for _, fitted in scorer.predictor.ensemble.members]
-    temperature = scorer.predictor.ensemble.temperature
+    temperature = scorer.predictor.ensemble.calibration.temperature
     position = toy.line_positions(["chr3"], np.array([pair.start + WIDTH // 2]))
     for codes, found in ((pair.reference, reference), (pair.alternate, alternate)):
         own = toy.scanner.scan(codes[None])

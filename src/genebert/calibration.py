@@ -1,47 +1,133 @@
 """Calibration: does a probability of 0.8 come true in 8 of 10 cases? (numpy and scipy only)."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import log_softmax
 
-from genebert.target import Numbers, Target
+from genebert.target import HALF, Numbers, Target, Threshold
 
 CALIBRATED = "calibrated"
 """Names the predictor's own columns in a table of predictions, after calibration."""
 BINS = 10
 _LEAST = 1e-12
-_RANGE = (np.log(0.05), np.log(20.0))
+_RANGE = 0.05, 20.0
+"""Temperatures that are searched."""
+_MOST_OFFSET = float(np.log(1e4))
+_NEAR = 1e-3
 
 
-def fit_temperature(target: Target, truth: NDArray[Any], predicted: Numbers) -> float:
-    """Return the temperature by which to divide log-odds so that the loss is lowest (Guo et al. 2017); 1 for numbers.
+@dataclass(frozen=True)
+class Calibration:
+    """What makes probabilities come true.
+
+    Attributes:
+        temperature: by which log-odds are divided.
+        offsets: of classes, in nats, added to the log-probabilities after that; only their differences matter; empty
+            for none.
+    """
+
+    temperature: float = 1.0
+    offsets: tuple[float, ...] = ()
+
+    @classmethod
+    def fit(cls, target: Target, truth: NDArray[Any], predicted: Numbers, *, weighted: bool = False) -> Self:
+        """Return the calibration with the lowest loss; of a number, the one that changes nothing.
+
+        A temperature alone (Guo et al. 2017), or where classes were weighed, which shifts all probabilities of a class
+        alike, a temperature and an offset per class (Alexandari et al. 2020).
+
+        Args:
+            target: what is predicted.
+            truth: of validation rows; see `Target`.
+            predicted: their predictions, before calibration.
+            weighted: whether classes were weighed in training.
+        """
+        if target.kind == "value":
+            return cls()
+        if weighted:
+            return cls(*_temperature_and_offsets(truth, _logs(predicted)))
+        found = minimize_scalar(
+            lambda log: target.loss(truth, cls(float(np.exp(log))).apply(target, predicted)),
+            bounds=tuple(np.log(_RANGE)),
+            method="bounded",
+        )
+        return cls(float(np.exp(found.x)))
+
+    def apply(self, target: Target, predicted: Numbers) -> Numbers:
+        """Return calibrated predictions; without offsets, which class or label is likeliest stays the same."""
+        if target.kind == "value" or self == UNCALIBRATED:
+            return predicted
+        logs = _logs(predicted) / self.temperature
+        if target.kind == "classes":
+            return target.from_logits(logs + np.array(self.offsets or 0.0))
+        return target.from_logits(logs - _logs(1 - predicted) / self.temperature)
+
+    def threshold(self, target: Target) -> Threshold:
+        """Return the threshold that leaves decisions as they were before calibration.
+
+        It is what a row gets that was undecided: of two classes, the probability of the second, of several, that of
+        each; 0.5 without offsets.
+        """
+        if not self.offsets:
+            return HALF
+        undecided = self.apply(target, np.full((1, len(target.names)), 1 / len(target.names)))[0].tolist()
+        return undecided[1] if target.is_binary else tuple(undecided)
+
+    def at_bounds(self, target: Target) -> list[str]:
+        """Return in words what ended at a bound of its search, and what that means; nothing if all is well."""
+        lowest, highest = (abs(np.log(self.temperature / bound)) < _NEAR for bound in _RANGE)
+        found = []
+        if lowest:
+            found.append(
+                f"the temperature is {_RANGE[0]}, the lowest that is tried: predictions are right on (almost) every"
+                " validation row, which does not tell how sure they may be; do not take probabilities near 0 and 1 at"
+                " their word, or give more validation rows"
+            )
+        if highest:
+            found.append(
+                f"the temperature is {_RANGE[1]}, the highest that is tried: on the validation rows, predictions are no"
+                " better than chance, and calibrated ones hardly differ from row to row"
+            )
+        for name, offset in zip(target.names, self.offsets, strict=False):  # there may be no offsets
+            if abs(offset) > _MOST_OFFSET - _NEAR:
+                found.append(
+                    f"the offset of class {name} is {offset:.1f}, the largest that is tried: the validation rows do not"
+                    " tell how frequent it is; give some of this class"
+                )
+        return found
+
+
+UNCALIBRATED = Calibration()
+
+
+def _logs(predicted: Numbers) -> Numbers:
+    return np.log(np.clip(predicted, _LEAST, 1))
+
+
+def _temperature_and_offsets(truth: NDArray[np.int64], logs: Numbers) -> tuple[float, tuple[float, ...]]:
+    """Return the temperature and the offsets with the lowest loss, which is convex in 1 / temperature and in these.
 
     Args:
-        target: what is predicted.
-        truth: of validation rows; see `Target`.
-        predicted: their predictions, before calibration.
+        truth: classes, shape (n,).
+        logs: of their probabilities, shape (n, classes).
     """
-    if target.kind == "value":
-        return 1.0
-    found = minimize_scalar(
-        lambda log: target.loss(truth, apply_temperature(target, predicted, float(np.exp(log)))),
-        bounds=_RANGE,
-        method="bounded",
-    )
-    return float(np.exp(found.x))
+    actual = np.eye(logs.shape[1])[truth]
 
+    def loss(parameters: Numbers) -> tuple[float, Numbers]:
+        found = log_softmax(parameters[0] * logs + parameters[1:], axis=1)
+        excess = (np.exp(found) - actual) / len(truth)
+        return -(actual * found).sum() / len(truth), np.array([(excess * logs).sum(), *excess.sum(axis=0)])
 
-def apply_temperature(target: Target, predicted: Numbers, temperature: float) -> Numbers:
-    """Return predictions with log-odds divided by a temperature; which class or label is likeliest stays the same."""
-    if target.kind == "value" or temperature == 1.0:
-        return predicted
-    logs = np.log(np.clip(predicted, _LEAST, 1)) / temperature
-    if target.kind == "classes":
-        return target.from_logits(logs)
-    return target.from_logits(logs - np.log(np.clip(1 - predicted, _LEAST, 1)) / temperature)
+    bounds = [(1 / _RANGE[1], 1 / _RANGE[0]), *[(-_MOST_OFFSET, _MOST_OFFSET)] * logs.shape[1]]
+    start = np.array([1.0, *np.zeros(logs.shape[1])])
+    options = {"ftol": 1e-12, "gtol": 1e-8, "maxiter": 1000}
+    inverse, *offsets = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x.tolist()
+    return 1 / inverse, tuple(offsets)
 
 
 def events(target: Target, truth: NDArray[Any], predicted: Numbers) -> tuple[NDArray[np.int64], Numbers]:

@@ -162,7 +162,7 @@ def _finetune(task: Task, settings: DemoSettings, data: Data, corpus: Path, mode
             labels=labels(task),
             model=model,
             genome=data["genome"],
-            corpus=corpus,
+            corpus=None if isinstance(task, Promoter) else corpus,
             epochs=EPOCHS,
             learning_rate=LEARNING_RATE,
             oriented=isinstance(task, Promoter),

@@ -1,6 +1,7 @@
 """The stage `finetune`: a pre-trained model and labels become a predictor, with baselines trained as carefully."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genebert.calibration import CALIBRATED, apply_temperature, calibration_error, fit_temperature
+from genebert.batches import training_rows
+from genebert.calibration import CALIBRATED, Calibration, calibration_error
 from genebert.console import say
+from genebert.corpus.store import Corpus
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import match_chromosomes
 from genebert.labelled import Labelled, LabelledFiles, read_labelled
@@ -22,10 +25,10 @@ from genebert.predictor import Ensemble
 from genebert.pretrained import read_scanner
 from genebert.schema import Split
 from genebert.settings import FinetuneSettings
-from genebert.shared_words import sharing
+from genebert.shared_words import sharing, sharing_with_any
 from genebert.stage import Manifest, StageRun, open_stage, read_manifest
 from genebert.target import HALF, best_threshold
-from genebert.tasks.windows import Windows
+from genebert.tasks.windows import Windows, check_strands
 from genebert.training import pick_device
 
 PRETRAINED, SCRATCH, ENSEMBLE = "pre-trained", "from scratch", "ensemble"
@@ -92,8 +95,12 @@ def _read(settings: FinetuneSettings, pretrained: Manifest) -> Labelled:
     held_out: dict[str, Split] = dict.fromkeys(pretrained.metrics["valid_chromosomes"], "valid")
     held_out |= dict.fromkeys(pretrained.metrics["test_chromosomes"], "test")
     labelled = read_labelled(files, read_scanner(settings.model), held_out)
+    if settings.corpus and labelled.corpus is None:
+        say(f"--corpus {settings.corpus}: its cell types are not used, since the labels have no column `cell_type`")
     _check_unseen(labelled, pretrained)
     _check_kinds(settings, labelled)
+    for windows in labelled.windows.values() if settings.oriented else ():
+        check_strands(windows)
     return labelled
 
 
@@ -149,17 +156,20 @@ def _finetune(settings: FinetuneSettings, labelled: Labelled, pretrained: Manife
     joined = joined_of(own)
     if len(members) > 1:
         compared.insert(0, joined)
-    temperature = fit_temperature(labelled.target, labelled.examples("valid").known_truth, joined.valid[0])
-    chosen_on = apply_temperature(labelled.target, joined.valid[0], temperature)
-    (threshold,) = _thresholds([chosen_on], labelled, settings)
-    Ensemble(labelled.target, members, temperature, threshold).save(run.folder, labelled.scanner)
+    target, truth = labelled.target, labelled.examples("valid").known_truth
+    calibration = Calibration.fit(target, truth, joined.valid[0], weighted=settings.class_weights)
+    threshold = calibration.threshold(target)
+    if settings.threshold == "valid":
+        threshold = best_threshold(truth, calibration.apply(target, joined.valid[0])[:, 1])
+    Ensemble(target, members, calibration, threshold).save(run.folder, labelled.scanner)
     _write_curves(compared, settings, run.folder)
-    calibrated = apply_temperature(labelled.target, joined.test[0], temperature)
+    calibrated = calibration.apply(target, joined.test[0])
     _write_predictions(labelled, [*compared, Trained(CALIBRATED, GENEBERT, [], [], [calibrated])], run.folder)
     metrics = _facts(labelled, pretrained) | {
+        "test_rows_sharing_32_bases_with_pretraining": _shared_with_pretraining(labelled, pretrained, settings.corpus),
         "members": [key for key, _ in members],
         "oriented": settings.oriented,
-        "calibration": _calibration(labelled, joined.test[0], calibrated, temperature),
+        "calibration": _facts_of(calibration, labelled, joined.test[0], calibrated),
         "threshold": threshold,
         "results": [row for one in compared for row in _measured(one, labelled, settings)],
     }
@@ -209,15 +219,45 @@ def _facts(labelled: Labelled, pretrained: Manifest) -> dict[str, Any]:
     }
 
 
-def _calibration(
-    labelled: Labelled, before: NDArray[np.float64], after: NDArray[np.float64], temperature: float
-) -> dict[str, float] | None:
-    """Return the temperature and the calibration error of the test rows before and after; None for numbers."""
+def _shared_with_pretraining(labelled: Labelled, pretrained: Manifest, given: Path | None) -> int | None:
+    """Return how many test rows share 32 bases with a training region of the corpus that the model was pre-trained on.
+
+    None if that corpus is neither the given one nor where it was.
+    """
+    corpus = _corpus_of(pretrained, given)
+    if corpus is None:
+        return None
+    return int(sharing_with_any(labelled.windows["test"].codes, training_rows(corpus, corpus.sequence)).sum())
+
+
+def _corpus_of(pretrained: Manifest, given: Path | None) -> Corpus | None:
+    """Return the corpus that a model was pre-trained on, or None if it is not to be found."""
+    for folder in (given, Path(pretrained.inputs["corpus"]["path"])):
+        with suppress(UserError):
+            if folder and (corpus := Corpus.open(folder)).fingerprint == pretrained.metrics["corpus_fingerprint"]:
+                return corpus
+    say(
+        f"{pretrained.inputs['corpus']['path']}, which the model was pre-trained on, is not there any more: it is not"
+        " checked whether test rows share 32 bases with it (--corpus says where it is)"
+    )
+    return None
+
+
+def _facts_of(
+    calibration: Calibration, labelled: Labelled, before: NDArray[np.float64], after: NDArray[np.float64]
+) -> dict[str, Any] | None:
+    """Return a calibration, and the calibration error of the test rows before and after; None for numbers."""
     target, truth = labelled.target, labelled.examples("test").known_truth
     if target.kind == "value":
         return None
     errors = {name: calibration_error(target, truth, one) for name, one in (("before", before), ("after", after))}
-    return {"temperature": temperature, **{f"error_{name}": error for name, error in errors.items()}}
+    offsets = dict(zip(target.names, calibration.offsets, strict=False))  # there may be none
+    return {
+        "temperature": calibration.temperature,
+        "offsets": offsets,
+        "at_bounds": calibration.at_bounds(target),
+        **{f"error_{name}": error for name, error in errors.items()},
+    }
 
 
 def _equal_rows(test: NDArray[np.uint8], tuned: NDArray[np.uint8]) -> int:
@@ -281,9 +321,15 @@ def _tell(metrics: dict[str, Any]) -> None:
     for what, count in (
         ("have a sequence that was trained on", metrics["test_rows_with_a_training_sequence"]),
         ("share 32 bases or more with a sequence that was trained on", metrics["test_rows_sharing_32_bases"]),
+        (
+            "share 32 bases or more with a region that the model was pre-trained on",
+            metrics["test_rows_sharing_32_bases_with_pretraining"],
+        ),
     ):
         if count:
             say(f"{count:,} of {metrics['rows']['test']:,} test rows {what}")
+    for line in (metrics["calibration"] or {}).get("at_bounds", []):
+        say(f"Calibration: {line}")
     for row in metrics["results"]:
         if ":" not in row["metric"]:
             say(f"{row['method']}: {row['metric']} {Estimate(row['value'], row['low'], row['high'])}")

@@ -17,7 +17,7 @@ from genebert.methods.base import Examples
 from genebert.pretrained import check_motifs, context_of
 from genebert.schema import SPLITS, Split
 from genebert.shared_words import groups
-from genebert.target import CLASS, LABEL_PREFIX, VALUE, Target
+from genebert.target import CLASS, LABEL_PREFIX, VALUE, Target, check_variety
 from genebert.tasks.labels import check_genome
 from genebert.tasks.windows import COORDINATES, Windows, read_windows
 
@@ -114,7 +114,9 @@ def read_labelled(
     every = pd.concat([one.table for one in windows.values()])
     _check_splits(windows, files.labels)
     target = Target.of(every, windows["train"].table)
-    _check_target(windows, target, files.labels)
+    found = Problems(f"The labels {files.labels} cannot be learned from:")
+    check_variety({split: one.table for split, one in windows.items()}, target, found)
+    found.raise_any()
     return Labelled(windows, target, scanner, corpus)
 
 
@@ -206,31 +208,3 @@ def _common_columns(windows: Windows) -> list[str]:
     """Return the columns that the windows of each split have to have: the target's, place and cell type."""
     named = {CLASS, VALUE, "cell_type", *COORDINATES}
     return sorted(name for name in windows.table if name in named or name.startswith(LABEL_PREFIX))
-
-
-def _check_target(windows: Mapping[Split, Windows], target: Target, path: Path) -> None:
-    found = Problems(f"The labels {path} cannot be learned from:")
-    for split, one in windows.items():
-        if target.kind == "classes":
-            _check_classes(split, set(one.table["label"]), set(windows["train"].table["label"]), found)
-        elif target.kind == "labels":
-            _check_labels(split, target, target.truth(one.table), found)
-        elif one.table[VALUE].astype(float).nunique() < 2:
-            found.add(split, f"all its values are {one.table[VALUE].iloc[0]}", "Give rows with different values.")
-    found.raise_any()
-
-
-def _check_classes(split: Split, labels: set[str], known: set[str], found: Problems) -> None:
-    if len(labels) == 1:
-        found.add(
-            split, f"all its rows have the label {next(iter(labels))}", "Give at least two classes in each split."
-        )
-    elif labels - known:
-        unknown = ", ".join(sorted(labels - known))
-        found.add(split, f"it has labels that no training row has: {unknown}", "Correct them, or add training rows.")
-
-
-def _check_labels(split: Split, target: Target, truth: NDArray[np.float64], found: Problems) -> None:
-    for name, column in zip(target.names, truth.T, strict=True):
-        if not ((column == 1).any() and (column == 0).any()):
-            found.add(split, f"label:{name} is not both 0 and 1 there", "Leave the column out, or add rows.")

@@ -28,8 +28,9 @@ NEEDS_PLACE = "the model predicts per cell type, which needs windows with coordi
 def predict(settings: PredictSettings) -> Path:
     """Predict classes, labels or a number of windows.
 
-    Writes predictions.tsv (or .parquet): the windows (chrom, start, end, 0-based, half-open, or sequence_id), the cell
-    type where the model knows cell types, and one column per class or label, or `predicted`; or predictions.bed; or one
+    Writes predictions.tsv (or .parquet): all windows in their order (chrom, start, end, 0-based, half-open, and where
+    given strand and name, or sequence_id), the cell type where the model knows cell types, and one column per class or
+    label, or `predicted`; or predictions.bed; or one
     bigWig per class (of two, the second) and cell type.
 
     Raises:
@@ -64,6 +65,7 @@ def _predict_all(
             task = progress.add_task("predicting", total=None, note="")
             for windows in window_chunks(settings.windows, genome, width=predictor.width, rows=size):
                 _check_place(windows, settings, corpus)
+                predictor.check_windows(windows)
                 windows = _for_cell_types(windows, corpus, chosen)
                 file.write(windows.table, predictor.predict(windows, corpus))
                 rows += len(windows)
@@ -168,7 +170,7 @@ def _read_labelled(settings: EvaluateSettings, predictor: Predictor, corpus: Cor
             genome.close()
     if corpus is not None and not windows.located:
         raise UserError(problem(windows.path, NEEDS_PLACE, "Give chrom, start, end."))
-    predictor.check_width(windows)
+    predictor.check_windows(windows)
     return windows
 
 

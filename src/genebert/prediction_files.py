@@ -19,6 +19,7 @@ from genebert.target import Target
 Numbers = NDArray[np.float64]
 STEM = "predictions"
 NO_CELL_TYPE = ""
+_NO_NAME = ("", ".")
 
 
 class PredictionFile(ABC):
@@ -121,8 +122,10 @@ class ParquetFile(PredictionFile):
 
 
 class BedFile(PredictionFile):
-    """predictions.bed: BED6, whose name is the class or label (and cell type) and whose score is 1000 times its
-    probability, and the prediction itself as column 7.
+    """predictions.bed: BED6, whose score is 1000 times the probability, and the prediction itself as column 7.
+
+    Column 8 says of what it is: the class or label, after the cell type where there is one. The name is that of the
+    window, and where it has none, the same as column 8.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -135,11 +138,14 @@ class BedFile(PredictionFile):
         for index in self.tracks():
             value, name = predicted[:, index], self.target.names[index]
             score = np.zeros(len(value)) if self.target.kind == "value" else np.rint(1000 * value)
+            of = table["cell_type"] + f": {name}" if "cell_type" in table else pd.Series(name, index=table.index)
+            given = table.get("name", of)
             rows = self.intervals(table).assign(
-                name=table["cell_type"] + f": {name}" if "cell_type" in table else name,
+                name=given.mask(given.isin(_NO_NAME), of),
                 score=score.astype(int),
                 strand=table.get("strand", "."),
                 value=value,
+                of=of,
             )
             rows.to_csv(self._handle, sep="\t", index=False, header=False, float_format="%.6g")
 

@@ -9,7 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from genebert.calibration import apply_temperature
+from genebert.calibration import UNCALIBRATED, Calibration
+from genebert.console import say
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.inputs.scan import Scanner
@@ -20,8 +21,8 @@ from genebert.methods.genebert import FittedGeneBert, Place
 from genebert.pretrained import check_motifs, read_scanner, write_scanner
 from genebert.settings import Device
 from genebert.stage import Manifest, read_manifest, write_json
-from genebert.target import HALF, Target
-from genebert.tasks.windows import Windows
+from genebert.target import HALF, Target, Threshold
+from genebert.tasks.windows import Windows, check_strands
 
 MEMBERS = "members"
 PREDICTOR_FILE = "predictor.json"
@@ -34,14 +35,14 @@ class Ensemble:
     Attributes:
         target: what they predict.
         members: (key of the method, fitted).
-        temperature: see `calibration`.
-        threshold: of two classes, the second is predicted from this probability on.
+        calibration: of their average.
+        threshold: by which a class is predicted.
     """
 
     target: Target
     members: Sequence[tuple[str, Fitted]]
-    temperature: float = 1.0
-    threshold: float = HALF
+    calibration: Calibration = UNCALIBRATED
+    threshold: Threshold = HALF
 
     def predict(self, examples: Examples) -> NDArray[np.float64]:
         """Return predictions: float64, shape (n, len(target.names)); see `Target`."""
@@ -63,7 +64,7 @@ class Ensemble:
         for (key, _), one in zip(self.members, predictions, strict=True):
             by_key.setdefault(key, []).append(one)
         average = np.mean([np.mean(seeds, axis=0) for seeds in by_key.values()], axis=0)
-        return apply_temperature(self.target, average, self.temperature)
+        return self.calibration.apply(self.target, average)
 
     def save(self, folder: Path, scanner: Scanner) -> None:
         """Write members/0-KEY, members/1-KEY, ..., predictor.json and motifs.json."""
@@ -74,7 +75,8 @@ class Ensemble:
         facts = {
             "target": self.target.to_json(),
             "members": [key for key, _ in self.members],
-            "temperature": self.temperature,
+            "temperature": self.calibration.temperature,
+            "offsets": self.calibration.offsets,
             "threshold": self.threshold,
         }
         write_json(folder / PREDICTOR_FILE, facts)
@@ -93,7 +95,9 @@ class Ensemble:
             (key, method_class(key).fitted.load(folder / MEMBERS / f"{i}-{key}", target, device))
             for i, key in enumerate(facts["members"])
         ]
-        return cls(target, members, facts["temperature"], facts["threshold"])
+        calibration = Calibration(facts["temperature"], tuple(facts.get("offsets", ())))
+        threshold = facts["threshold"]
+        return cls(target, members, calibration, tuple(threshold) if isinstance(threshold, list) else threshold)
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class Predictor:
         manifest: of `genebert finetune`.
         width: length of the windows that it was trained on, in bp.
         per_cell_type: whether its region matrices are neighbourhoods in a cell type (else tiles of the sequence).
+        oriented: whether it tells strands apart.
     """
 
     ensemble: Ensemble
@@ -113,6 +118,7 @@ class Predictor:
     manifest: Manifest
     width: int
     per_cell_type: bool
+    oriented: bool
 
     @classmethod
     def open(cls, folder: Path, device: Device = "auto") -> Self:
@@ -124,7 +130,8 @@ class Predictor:
         manifest = read_manifest(folder, "finetune", verify=True)
         facts = manifest.metrics
         ensemble = Ensemble.load(folder, device)
-        return cls(ensemble, read_scanner(folder), manifest, facts["window_width"], facts["per_cell_type"])
+        shape = facts["window_width"], facts["per_cell_type"], facts["oriented"]
+        return cls(ensemble, read_scanner(folder), manifest, *shape)
 
     @property
     def target(self) -> Target:
@@ -141,12 +148,14 @@ class Predictor:
         return self.ensemble.predict(examples_of(windows, self.scanner, corpus))
 
     def need_corpus(self, folder: Path | None) -> Corpus | None:
-        """Open the corpus if the model needs one.
+        """Open the corpus if the model needs one; say so if it needs none.
 
         Raises:
             UserError: it is needed and not given, or was made with another motif collection.
         """
         if not self.per_cell_type:
+            if folder is not None:
+                say(f"--corpus {folder} is not used: the model {self.manifest.folder} knows no cell types")
             return None
         if folder is None:
             what = "this model predicts per cell type"
@@ -155,12 +164,14 @@ class Predictor:
         check_motifs(self.scanner, corpus, f"the model {self.manifest.folder}")
         return corpus
 
-    def check_width(self, windows: Windows) -> None:
-        """Check that windows have the length that the model was trained on.
+    def check_windows(self, windows: Windows) -> None:
+        """Check that windows have the length that the model was trained on, and a strand if it tells strands apart.
 
         Raises:
             UserError: they have not.
         """
+        if self.oriented:
+            check_strands(windows)
         length = windows.codes.shape[1]
         if length != self.width:
             what = f"its longest window has {length} bp, and the model was fine-tuned on windows of {self.width} bp"

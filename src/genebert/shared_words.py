@@ -3,6 +3,8 @@
 A model may have seen the answer for a test sequence that shares such a stretch with a training sequence.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
@@ -50,9 +52,23 @@ def _packed(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 def sharing(codes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Return which sequences share a word with any of the others: bool, shape (n,); both are base codes."""
+    return sharing_with_any(codes, (others[start : start + _ROWS] for start in range(0, len(others), _ROWS)))
+
+
+def sharing_with_any(codes: NDArray[np.uint8], blocks: Iterable[NDArray[np.uint8]]) -> NDArray[np.bool_]:
+    """Return which sequences share a word with any of the others, as `sharing`.
+
+    Args:
+        codes: base codes, uint8, shape (n, length).
+        blocks: the others; the words of one block at a time are held.
+    """
     row, word = words(codes)
+    unique, place = np.unique(word, return_inverse=True)
+    shared = np.zeros(len(unique), dtype=bool)
+    for block in blocks:
+        shared |= np.isin(unique, words(block)[1])
     found = np.zeros(len(codes), dtype=bool)
-    found[row[np.isin(word, np.unique(words(others)[1]))]] = True
+    found[row[shared[place]]] = True
     return found
 
 

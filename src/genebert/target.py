@@ -1,6 +1,6 @@
 """What is to be predicted: one of several classes, several labels at once, or a number (numpy only)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 from genebert.errors import Problems
 from genebert.metrics import Estimate, log_loss
 from genebert.resampling import auprc, auroc, estimate, macro_f1, mcc, mean, pearson, spearman, weight_blocks
+from genebert.schema import Split
 
 Kind = Literal["classes", "labels", "value"]
 CLASS, VALUE, LABEL_PREFIX = "label", "value", "label:"
 """Columns of a table: `label` names a class, `value` is a number, and each `label:NAME` is 0, 1 or empty (unknown)."""
 HALF = 0.5
 Numbers = NDArray[np.float64]
+Threshold = float | tuple[float, ...]
+"""Of two classes, the second is predicted from this probability on. Of several, the class whose probability is the
+largest multiple of its threshold is predicted; one number stands for equal ones."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class Target:
         self,
         truth: NDArray[Any],
         runs: Sequence[Numbers],
-        thresholds: Sequence[float] | None = None,
+        thresholds: Sequence[Threshold] | None = None,
         region: NDArray[np.int64] | None = None,
     ) -> dict[str, Estimate]:
         """Return measures with 95% bootstrap intervals, averaged over runs, which share the resamples.
@@ -110,11 +114,10 @@ class Target:
         Args:
             truth: see the class.
             runs: the predictions of each run (seed).
-            thresholds: of each run, for two classes: from which probability of the second one on it is predicted; by
-                default 0.5.
+            thresholds: of each run, for classes, see `Threshold`; by default 0.5.
             region: rows of one region are drawn together, int64, shape (n,); by default each row by itself.
         """
-        limits = thresholds or [HALF] * len(runs)
+        limits: Sequence[Threshold] = thresholds or [HALF] * len(runs)
         blocks = [
             [self.values(weights, truth, run, limit) for run, limit in zip(runs, limits, strict=True)]
             for weights in weight_blocks(np.arange(len(truth)) if region is None else region)
@@ -123,7 +126,7 @@ class Target:
         values = {n: np.concatenate([np.mean([run[n] for run in block], axis=0) for block in blocks]) for n in names}
         return {name: replace(estimate(value), seeds=len(runs)) for name, value in values.items()}
 
-    def values(self, weights: Numbers, truth: NDArray[Any], run: Numbers, limit: float) -> dict[str, Numbers]:
+    def values(self, weights: Numbers, truth: NDArray[Any], run: Numbers, limit: Threshold) -> dict[str, Numbers]:
         """Return the measures of one run in each resample."""
         if self.kind == "value":
             numbers = truth[:, 0], run[:, 0]
@@ -154,11 +157,11 @@ class Target:
             found |= {name: np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0), **each}
         return found
 
-    def guesses(self, run: Numbers, threshold: float = HALF) -> NDArray[np.int64]:
-        """Return the predicted classes, int64, shape (n,): of two, the second one from the threshold on."""
+    def guesses(self, run: Numbers, threshold: Threshold = HALF) -> NDArray[np.int64]:
+        """Return the predicted classes, int64, shape (n,); see `Threshold`."""
         if self.is_binary:
             return (run[:, 1] >= threshold).astype(np.int64)
-        return run.argmax(axis=1).astype(np.int64)
+        return (run / np.array(threshold)).argmax(axis=1).astype(np.int64)
 
     def to_json(self) -> dict[str, Any]:
         """Return the target as JSON values."""
@@ -213,7 +216,7 @@ def check_target(table: pd.DataFrame, found: Problems) -> None:
         found.add("line 1", f"the header tells {which} kind of target", remedy)
         return
     if CLASS in table:
-        for line in table.loc[table[CLASS].str.strip() == "", "line"]:
+        for line in table.loc[table[CLASS] == "", "line"]:
             found.add(f"line {line}", "label is empty", "Fill it in, or remove the line.")
     if VALUE in table:
         numbers = pd.to_numeric(table[VALUE], errors="coerce")
@@ -223,3 +226,36 @@ def check_target(table: pd.DataFrame, found: Problems) -> None:
         column = LABEL_PREFIX + name
         for line, text in table.loc[~table[column].isin(["0", "1", ""]), ["line", column]].itertuples(index=False):
             found.add(f"line {line}", f"{column} is {text!r}", "Give 0, 1, or nothing where it is not known.")
+
+
+def check_variety(tables: Mapping[Split, pd.DataFrame], target: Target, found: Problems) -> None:
+    """Note for which splits a target cannot be learned or measured: all rows are alike, or are what no training row is.
+
+    Args:
+        tables: split -> rows with the target's columns, texts; at least one row each.
+        target: what is to be predicted.
+        found: where to note it.
+    """
+    for split, table in tables.items():
+        if target.kind == "classes":
+            _check_classes(split, set(table[CLASS]), set(tables["train"][CLASS]), found)
+        elif target.kind == "labels":
+            _check_labels(split, target, target.truth(table), found)
+        elif table[VALUE].astype(float).nunique() < 2:
+            found.add(split, f"all its values are {table[VALUE].iloc[0]}", "Give rows with different values.")
+
+
+def _check_classes(split: Split, labels: set[str], known: set[str], found: Problems) -> None:
+    if len(labels) == 1:
+        found.add(
+            split, f"all its rows have the label {next(iter(labels))}", "Give at least two classes in each split."
+        )
+    elif labels - known:
+        unknown = ", ".join(sorted(labels - known))
+        found.add(split, f"it has labels that no training row has: {unknown}", "Correct them, or add training rows.")
+
+
+def _check_labels(split: Split, target: Target, truth: NDArray[np.float64], found: Problems) -> None:
+    for name, column in zip(target.names, truth.T, strict=True):
+        if not ((column == 1).any() and (column == 0).any()):
+            found.add(split, f"label:{name} is not both 0 and 1 there", "Leave the column out, or add rows.")

@@ -92,6 +92,9 @@ def variants(settings: VariantsSettings) -> Path:
             predicted = ", ".join(predictor.target.names)
             what = f"the model predicts {predicted}, and variants are scored by the log-odds of two classes"
             raise UserError(problem(settings.model, what, "Fine-tune on labels of two classes."))
+        if predictor.oriented:
+            what = "the model is of oriented windows, which are aligned at a base, and windows around variants are not"
+            raise UserError(problem(settings.model, what, "Fine-tune without --oriented."))
         corpus = predictor.need_corpus(settings.corpus)
         with Genome(settings.genome) as genome:
             if corpus is not None:

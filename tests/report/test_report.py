@@ -191,13 +191,22 @@ def make_predictor(out: Path, corpus: Path, model: Path, classes: list[str]) -> 
             for step, loss in ((10, np.nan), (20, 0.65))
         ]
     )
+    bounds = ["the temperature is 1 & <more>"] if len(classes) == 3 else []
+    offsets = dict(zip(classes, (-1.5, 0.5, 1.0), strict=True)) if len(classes) == 3 else {}
     metrics = {
         "target": {"kind": "classes", "names": classes, "centre": 0.0, "scale": 1.0},
         "window_width": 100,
         "per_cell_type": len(classes) == 2,
         "rows": {"train": 200, "valid": 80, "test": len(table)},
         "test_rows_sharing_32_bases": 7,
-        "calibration": {"temperature": 1.25, "error_before": 0.061, "error_after": 0.043},
+        "test_rows_sharing_32_bases_with_pretraining": 5 if len(classes) == 2 else None,
+        "calibration": {
+            "temperature": 1.25,
+            "offsets": offsets,
+            "error_before": 0.061,
+            "error_after": 0.043,
+            "at_bounds": bounds,
+        },
         "results": results,
     }
 
@@ -429,6 +438,21 @@ def test_numbers_and_intervals_are_the_manifests(page: str, folders: dict[str, P
         assert str(Estimate(row["model"]["value"], row["model"]["low"], row["model"]["high"])) in page
     for expected in ("123,456", "43</dd>", "4,321", "REF mismatch", "chr1:7:G&gt;A"):
         assert expected in page
+
+
+def test_how_many_test_rows_share_bases_with_what_was_trained_on_is_said(page: str) -> None:
+    text = "".join(Outline(page).text)
+    shared = "7 share 32 bases or more with a training or validation row, and"
+    assert f"{shared} 5 with a region that the model was pre-trained on." in text
+    assert f"{shared} it was not checked how many do with a region" in text
+
+
+def test_what_was_done_to_probabilities_is_said(page: str) -> None:
+    text = "".join(Outline(page).text)
+    assert "divided by a temperature of 1.25, which was chosen on the validation rows" in text
+    assert "of classes, which training weighed: +1.00 (NA), +0.50 (donor), -1.50 (none). Both were chosen on" in text
+    assert text.count("the calibration error of the test rows from 0.061 to 0.043") == 2
+    assert text.count("to 0.043. But the temperature is 1 & <more>.") == 1
 
 
 def test_the_curves_are_those_of_the_test_rows(page: str, folders: dict[str, Path]) -> None:

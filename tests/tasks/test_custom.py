@@ -94,7 +94,9 @@ def test_sequences_that_share_32_bases_on_either_strand_or_through_others_stay_t
 
 def test_short_sequences_that_are_the_same_stay_together(make: Make, tmp_path: Path) -> None:
     rows = sequences(20, length=10) * 3
-    split = read_labels(make(table=write_table(tmp_path / "t.csv", sequence=rows, value=1.0), **FRACTIONS))["split"]
+    split = read_labels(make(table=write_table(tmp_path / "t.csv", sequence=rows, value=range(60)), **FRACTIONS))[
+        "split"
+    ]
     assert (split[:20].to_numpy() == split[20:40].to_numpy()).all()
     assert (split[:20].to_numpy() == split[40:].to_numpy()).all()
 
@@ -182,11 +184,30 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no name": ({"bed": ["w.bed"], "genome": "genome.fa", **CHROMOSOMES}, "w.bed: it has no name"),
     "widths": ({"bed": ["w.bed", "v.bed"], "genome": "genome.fa", **CHROMOSOMES}, "9 bp, and those of another 19 bp"),
     "one class twice": ({"bed": ["w.bed", "w.bed"], "genome": "genome.fa", **CHROMOSOMES}, "two files name one class"),
+    "one class": (
+        {"table": "o.csv"},
+        "o.csv cannot be learned from:\n  - train: all its rows have the label 1. Give at least two classes in each",
+    ),
+    "one class of a split": (
+        {"table": "p.csv"},
+        "p.csv cannot be learned from:\n  - test: all its rows have the label 1",
+    ),
+    "a class for testing only": ({"table": "q.csv"}, "test: it has labels that no training row has: 2"),
+    "one answer": ({"table": "a.csv"}, "valid: label:x is not both 0 and 1 there. Leave the column out, or add rows"),
+    "one value": ({"table": "v.csv"}, "test: all its values are 3. Give rows with different values"),
     "nothing left": ({"table": "t.csv", "valid_fraction": 0.4}, "test: it has no row. Give other fractions"),
 }
+_TEST = "ACGT,1,test\n"
 FILES = {
     "t.csv": "sequence,label\nACGT,1\nTTTT,0\nGGGG,0\nGCGC,1\n",
     "s.csv": "sequence,label,split\nACGT,1,train\nTTTT,0,train\n",
+    "o.csv": "sequence,label,split\n" + "".join(f"ACGT,1,{split}\n" for split in SPLITS),
+    "p.csv": "sequence,label,split\n" + "".join(f"ACGT,{x},{split}\n" for split in SPLITS[:2] for x in "01") + _TEST,
+    "q.csv": "sequence,label,split\n" + "".join(f"ACGT,{x},{s}\n" for s in SPLITS for x in "01") + "ACGT,2,test\n",
+    "a.csv": "sequence,label:x,split\n"
+    + "".join(f"ACGT,{x},{split}\n" for split in SPLITS for x in ("0", "" if split == "valid" else "1")),
+    "v.csv": "sequence,value,split\n"
+    + "".join(f"ACGT,{x},{split}\n" for split in SPLITS for x in ("3", "3" if split == "test" else "4")),
     "b.csv": "sequence,label\nACGT,1\nT!TT,0\n",
     "w.csv": "chrom,start,end,label\nchr1,0,9,1\n",
     "t.fa": ">y\nACGT\n",

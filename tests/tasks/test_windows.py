@@ -9,7 +9,7 @@ from toys import World, read_fasta, reverse_complement
 from genebert.errors import UserError
 from genebert.inputs.genome import Genome
 from genebert.schema import decode
-from genebert.tasks.windows import Windows, overlapping_groups, read_windows
+from genebert.tasks.windows import Windows, check_strands, overlapping_groups, read_windows
 
 
 @pytest.fixture
@@ -49,7 +49,27 @@ def test_every_kind_of_target_is_read_with_its_columns_as_they_are_written(kind:
     assert [decode(row) for row in windows.codes] == ["ACGT", "ACNN"]
 
 
+def test_blanks_around_values_are_no_part_of_them(write: Write, genome: Genome) -> None:
+    """A label " 1" was once another class than "1"."""
+    path = write(
+        "chrom, start ,end,strand,cell_type,split,label\nchr1,0,9,+,B,train,1\n chr1 , 20,29 , -, B ,test , 1\n"
+    )
+    table = read_windows(path, genome, labelled=True).table
+    for name, values in {
+        "chrom": ["chr1"] * 2,
+        "strand": ["+", "-"],
+        "cell_type": ["B"] * 2,
+        "label": ["1"] * 2,
+    }.items():
+        assert list(table[name]) == values
+    assert list(table["split"]) == ["train", "test"]
+    labels = read_windows(write("sequence,label: K562\nACGT , 1\nACGG, \n"), None, labelled=True)
+    assert list(labels.table["label:K562"]) == ["1", ""] and [decode(row) for row in labels.codes] == ["ACGT", "ACGG"]
+
+
 BAD = {
+    "blank label": ("sequence,label\nACGT,1\nACGT, \n", "line 3: label is empty"),
+    "blank cell type": ("sequence,cell_type,label\nACGT,  ,1\n", "line 2: cell_type is empty"),
     "no target": ("sequence\nACGT\n", "line 1: the header tells no kind of target"),
     "two targets": ("sequence,label,value\nACGT,1,1\n", "line 1: the header tells more than one kind of target"),
     "not a number": ("sequence,value\nACGT,1\nACGT,high\n", "line 3: value is 'high'"),
@@ -83,6 +103,39 @@ def test_windows_on_the_genome_are_its_letters_on_their_strand_also_beyond_an_en
         ends,
     ]
     assert windows.located and windows.on_genome and list(windows.table["chrom"]) == ["chr2", "chr1", "chr3"]
+
+
+def test_rows_that_repeat_are_kept_where_they_have_no_label(write: Write, genome: Genome) -> None:
+    rows = "chr1,0,9,a\nchr1,0,9,b\nchr1,0,9,a\n"
+    found = read_windows(write("chrom,start,end,name\n" + rows), genome, labelled=False)
+    assert list(found.table["name"]) == ["a", "b", "a"] and len(found.codes) == 3
+    labelled = "chrom,start,end,name,label\n" + rows.replace("\n", ",1\n")
+    assert list(read_windows(write(labelled), genome, labelled=True).table["name"]) == ["a"]
+
+
+STRANDS = {
+    "column": ("chrom,start,end,strand\nchr2,0,9,+\nchr3,20,30,.\n", "w.csv", "chr3:25"),
+    "no column": ("chrom,start,end\nchr2,0,10\nchr3,20,30\n", "w.csv", "chr2:5"),
+    "BED6": ("chr2\t0\t9\ta\t0\t-\nchr3\t20\t30\tb\t0\t.\n", "w.bed", "chr3:25"),
+    "BED3": ("chr2\t0\t10\nchr3\t20\t30\n", "w.bed", "chr2:5"),
+}
+
+
+@pytest.mark.parametrize("case", STRANDS)
+def test_oriented_windows_on_the_genome_have_a_strand(case: str, write: Write, genome: Genome) -> None:
+    """A model of promoters once predicted windows without a strand as if they were all on the plus strand."""
+    text, name, place = STRANDS[case]
+    with pytest.raises(UserError) as error:
+        check_strands(read_windows(write(text, name), genome, labelled=False, width=10))
+    assert name in str(error.value) and f"such as that around {place}. Give + or -" in str(error.value)
+    stranded = text.replace(".\n", "+\n")
+    if stranded != text:
+        check_strands(read_windows(write(stranded, name), genome, labelled=False, width=10))
+
+
+def test_sequences_are_on_their_strand_as_they_are(write: Write) -> None:
+    for text, name in ((">one\nACGT\n", "w.fa"), ("chrom,start,end,sequence\nchr1,0,4,ACGT\n", "w.csv")):
+        check_strands(read_windows(write(text, name), None, labelled=False))
 
 
 def test_of_the_coordinates_of_sequences_the_chromosome_is_kept(write: Write) -> None:

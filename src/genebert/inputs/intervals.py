@@ -139,13 +139,15 @@ def _check_signal(intervals: Intervals, signal: pd.Series) -> None:
     found.raise_any()
 
 
-def read_bed(path: Path, lengths: Mapping[str, int], *, skip_unknown: bool = False) -> Intervals:
+def read_bed(
+    path: Path, lengths: Mapping[str, int], *, skip_unknown: bool = False, keep_repeats: bool = False
+) -> Intervals:
     """Read BED with 3 to 6 columns, or narrowPeak with 10; further columns of other files are ignored.
 
     Raises:
         UserError: as `read_peaks`.
     """
-    return check_intervals(_read_rows(path), path, lengths, skip_unknown=skip_unknown)
+    return check_intervals(_read_rows(path), path, lengths, skip_unknown=skip_unknown, keep_repeats=keep_repeats)
 
 
 def read_annotation(path: Path, lengths: Mapping[str, int]) -> Intervals:
@@ -166,8 +168,9 @@ def check_intervals(
     *,
     skip_unknown: bool = False,
     beyond_end: bool = False,
+    keep_repeats: bool = False,
 ) -> Intervals:
-    """Check a table of text with chrom, start, end and line; map chromosome names; drop duplicate rows.
+    """Check a table of text with chrom, start, end and line; map chromosome names; drop rows that repeat another.
 
     Raises:
         UserError: as `read_peaks`.
@@ -184,7 +187,7 @@ def check_intervals(
             "Use the genome assembly that the intervals were called on, or cut them.",
         )
     found.raise_any()
-    repeated = _repeated(table)
+    repeated = np.zeros(len(table), dtype=bool) if keep_repeats else _repeated(table)
     if repeated.any():
         table = table[~repeated].reset_index(drop=True)
     return Intervals(table, path, int(repeated.sum()), skipped)
@@ -451,8 +454,8 @@ def _read_any_rows(path: Path) -> pd.DataFrame:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV or TSV with a header as text, plus the 1-based `line` of each row; column names are in lower case, but
-    for what follows a colon (`label:K562`).
+    """Read a CSV or TSV with a header as text, without blanks around it, plus the 1-based `line` of each row; column
+    names are in lower case, but for what follows a colon (`label:K562`).
 
     Raises:
         UserError: it cannot be read, or rows differ in length.
@@ -478,10 +481,10 @@ def read_table(path: Path) -> pd.DataFrame:
     if not kept:
         found.add("line 1", "there are no rows after the header", "Give at least one row.")
     found.raise_any()
-    table = pd.DataFrame([row for _, row in kept], columns=header, dtype=object)
+    table = pd.DataFrame([[cell.strip() for cell in row] for _, row in kept], columns=header, dtype=object)
     return table.assign(line=[number for number, _ in kept])
 
 
 def _column_name(cell: str) -> str:
     kind, colon, name = cell.strip().lstrip("#").partition(":")
-    return kind.lower() + colon + name
+    return kind.strip().lower() + colon + name.strip()

@@ -14,11 +14,12 @@ from genebert.errors import Problems
 from genebert.inputs.genome import Genome
 from genebert.schema import SPLITS, Split
 from genebert.stage import open_stage
-from genebert.target import CLASS, LABEL_PREFIX, label_names
+from genebert.target import CLASS, LABEL_PREFIX, VALUE, Target, check_variety, label_names
 from genebert.tasks.base import Sources, Task
 from genebert.tasks.windows import COORDINATES, LABELS_FILE
 
 CHECKED_REGIONS = 64
+_SHOWN = 3
 _FIRST = (*COORDINATES, "strand", "cell_type", "name", "sequence")
 """Columns of labels.tsv before those of the target; the split comes last."""
 
@@ -27,7 +28,7 @@ def labels(task: Task) -> Path:
     """Make labels.tsv: labelled windows, divided into training, validation and test.
 
     Raises:
-        UserError: an input cannot be used, or a split has no rows.
+        UserError: an input cannot be used, a split has no rows, or all rows of one are alike.
     """
     task.check_division()
     corpus = Corpus.open(task.corpus) if task.corpus else None
@@ -40,6 +41,7 @@ def labels(task: Task) -> Path:
         if "split" not in table:
             table = table.assign(split=task.split(table, sources))
         _check_splits(table, sources)
+        _check_variety(table, task)
         table = table[sorted(table, key=_column_order)]
         table.to_csv(run.folder / LABELS_FILE, sep="\t", index=False)
         per_split = {split: int((table["split"] == split).sum()) for split in SPLITS}
@@ -92,6 +94,18 @@ def _check_splits(table: pd.DataFrame, sources: Sources) -> None:
     for split in SPLITS:
         if not (table["split"] == split).any():
             found.add(split, *_why_empty(split, sources))
+    found.raise_any()
+
+
+def _check_variety(table: pd.DataFrame, task: Task) -> None:
+    """Check that a target can be learned, with what `finetune` asks of it."""
+    files = [str(path) for name, path in task.files().items() if name not in ("genome", "corpus")] or [str(task.corpus)]
+    more = f" and {len(files) - _SHOWN} more files" if len(files) > _SHOWN else ""
+    found = Problems(f"The labels made from {', '.join(files[:_SHOWN])}{more} cannot be learned from:")
+    columns = [name for name in table if name in (CLASS, VALUE) or str(name).startswith(LABEL_PREFIX)]
+    texts = table[columns].astype(object).where(table[columns].notna(), "").astype(str)
+    tables: dict[Split, pd.DataFrame] = {split: texts[table["split"] == split] for split in SPLITS}
+    check_variety(tables, Target.of(texts, tables["train"]), found)
     found.raise_any()
 
 

@@ -30,7 +30,7 @@ class Windows:
 
     Attributes:
         table: DataFrame, n rows; chrom, start, end, or sequence_id and where it is known chrom; where given strand,
-            cell_type, split and the target's columns (see `genebert.target`).
+            name, cell_type, split and the target's columns (see `genebert.target`).
         codes: base codes, uint8, shape (n, length); of the minus strand where `strand` says so.
         path: the file they came from.
         ambiguous: number of IUPAC letters that were read as N.
@@ -91,7 +91,7 @@ def read_windows(path: Path, genome: Genome | None, *, labelled: bool, width: in
 
     Args:
         path: CSV or TSV with a header (see `windows_of`), a folder made by `genebert labels`, and without labels also
-            BED or FASTA. Coordinates are 0-based, half-open.
+            BED or FASTA. Coordinates are 0-based, half-open. Rows with labels that repeat another are left out.
         genome: needed for coordinates.
         labelled: whether target columns are needed.
         width: windows on the genome are widened or narrowed to it around their centre; if None, they have to be of one
@@ -106,7 +106,7 @@ def read_windows(path: Path, genome: Genome | None, *, labelled: bool, width: in
     if kind == "fasta":
         return _from_records(read_fasta(path), path)
     if kind == "bed":
-        found = read_bed(path, _need(genome, path).lengths)
+        found = read_bed(path, _need(genome, path).lengths, keep_repeats=True)
         return _from_genome(found.table, _need(genome, path), path, width)
     return windows_of(read_table(path), path, genome, labelled=labelled, width=width)
 
@@ -147,10 +147,10 @@ def _chunks(path: Path, genome: Genome | None, width: int, rows: int) -> Iterato
         while chunk := list(islice(records, rows)):
             yield _from_records(pd.DataFrame(chunk, columns=list(_RECORD)), path)
         return
-    table = read_bed(path, _need(genome, path).lengths).table if kind == "bed" else read_table(path)
+    table = read_bed(path, _need(genome, path).lengths, keep_repeats=True).table if kind == "bed" else read_table(path)
     if kind == "table" and "sequence" not in table:
         _check_columns(table, path, labelled=False)
-        table, kind = check_intervals(table, path, _need(genome, path).lengths).table, "bed"
+        table, kind = check_intervals(table, path, _need(genome, path).lengths, keep_repeats=True).table, "bed"
     for start in range(0, len(table), rows):
         part = table.iloc[start : start + rows].reset_index(drop=True)
         if kind == "bed":
@@ -194,7 +194,7 @@ def windows_of(
     _check_columns(table, path, labelled)
     if "sequence" in table:
         return _from_sequences(table, path)
-    checked = check_intervals(table, path, _need(genome, path).lengths)
+    checked = check_intervals(table, path, _need(genome, path).lengths, keep_repeats=not labelled)
     return _from_genome(checked.table, _need(genome, path), path, width)
 
 
@@ -217,7 +217,7 @@ def _check_columns(table: pd.DataFrame, path: Path, labelled: bool) -> None:
     _check_values(table, "strand", _STRANDS, found)
     _check_values(table, "split", set(SPLITS), found)
     if "cell_type" in table:
-        for line in table["line"][table["cell_type"].str.strip() == ""]:
+        for line in table["line"][table["cell_type"] == ""]:
             found.add(f"line {line}", "cell_type is empty", "Fill it in, or remove the line.")
     found.raise_any()
 
@@ -231,7 +231,7 @@ def _check_values(table: pd.DataFrame, name: str, allowed: set[str], found: Prob
 
 def _from_sequences(table: pd.DataFrame, path: Path) -> Windows:
     number = table["line"].astype(str)
-    codes, ambiguous = encode_all(table["sequence"].str.strip(), ("line " + number).tolist(), path)
+    codes, ambiguous = encode_all(table["sequence"], ("line " + number).tolist(), path)
     unused = [name for name in ("sequence", "line", "start", "end") if name in table]
     named = table.drop(columns=unused).assign(sequence_id="line_" + number)
     return Windows(named, codes, path, ambiguous)
@@ -293,11 +293,29 @@ def _raise_unreadable(sequences: pd.Series, where: Sequence[str], path: Path) ->
     found.raise_any()
 
 
+def check_strands(windows: Windows) -> None:
+    """Check that oriented windows that lie on the genome name their strand; sequences are on theirs, as they are given.
+
+    Raises:
+        UserError: a window names none.
+    """
+    if not windows.located:
+        return
+    table = windows.table
+    without = ~table["strand"].isin(["+", "-"]) if "strand" in table else pd.Series(True, index=table.index)
+    if without.any():
+        chrom, start, end = table.loc[without, list(COORDINATES)].iloc[0]
+        place = f"{chrom}:{(start + end) // 2}"
+        what = f"the model is of oriented windows, and windows have no strand, such as that around {place}"
+        remedy = "Give + or - (column 6 of a BED, `strand` of a table), or sequences, or fine-tune without --oriented."
+        raise UserError(problem(windows.path, what, remedy))
+
+
 def _from_genome(table: pd.DataFrame, genome: Genome, path: Path, width: int | None) -> Windows:
     table = of_one_width(table, path, width)
     before = genome.ambiguous
     codes = oriented_codes(genome, table)
-    unused = [name for name in ("line", "name", "score") if name in table]
+    unused = [name for name in ("line", "score") if name in table]
     return Windows(table.drop(columns=unused), codes, path, genome.ambiguous - before)
 
 

@@ -73,20 +73,37 @@ def _predictor_prose(metrics: Mapping[str, Any], target: Target) -> Prose:
     columns = neighbourhood if metrics["per_cell_type"] else "tiles of the sequence itself"
     context = f"from the sequence and a region matrix whose columns are {columns}"
     shared = metrics["test_rows_sharing_32_bases"]
-    calibration = metrics["calibration"]
-    calibrated = (
-        f" Log-odds are divided by a temperature of {calibration['temperature']:.2f}, chosen on the validation rows,"
-        f" which takes the calibration error of the test rows from {calibration['error_before']:.3f} to"
-        f" {calibration['error_after']:.3f}."
-        if calibration
-        else ""
-    )
     kind = {"classes": "classes", "labels": "labels", "value": "a number:"}[target.kind]
     return Prose(
         f"{rows['train']:,} training, {rows['valid']:,} validation and {rows['test']:,} test windows of"
         f" {metrics['window_width']:,} bp, {kind} {', '.join(target.names)}; predicted {context}. The"
         " epoch was chosen on the validation rows; everything below is measured on the test rows, of which"
-        f" {shared:,} share 32 bases or more with a training or validation row." + calibrated
+        f" {shared:,} share 32 bases or more with a training or validation row, and"
+        f" {_shared_with_pretraining(metrics)}."
+        f"{_calibrated(metrics['calibration'])}"
+    )
+
+
+def _shared_with_pretraining(metrics: Mapping[str, Any]) -> str:
+    """Return in words how many test rows share bases with what the model was pre-trained on."""
+    shared = metrics.get("test_rows_sharing_32_bases_with_pretraining")
+    if shared is None:
+        return "it was not checked how many do with a region that the model was pre-trained on"
+    return f"{shared:,} with a region that the model was pre-trained on"
+
+
+def _calibrated(calibration: Mapping[str, Any] | None) -> str:
+    """Return in words what was done to probabilities; nothing for numbers."""
+    if not calibration:
+        return ""
+    offsets = ", ".join(f"{offset:+.2f} ({name})" for name, offset in calibration["offsets"].items())
+    added = f", and offsets added to the log-probabilities of classes, which training weighed: {offsets}. Both were"
+    chosen = added if offsets else ", which was"
+    return (
+        f" Log-odds are divided by a temperature of {calibration['temperature']:.2f}{chosen}"
+        f" chosen on the validation rows; that takes the calibration error of the test rows from"
+        f" {calibration['error_before']:.3f} to {calibration['error_after']:.3f}."
+        + "".join(f" But {line}." for line in calibration["at_bounds"])
     )
 
 
