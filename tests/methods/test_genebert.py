@@ -20,12 +20,13 @@ from genebert.errors import UserError
 from genebert.inputs.scan import Scanner
 from genebert.methods import genebert
 from genebert.methods.base import Examples
-from genebert.methods.genebert import LORA_RANK, FittedGeneBert, GeneBert, Mode, Place, evidence_of
+from genebert.methods.genebert import LORA_RANK, FittedGeneBert, GeneBert, Place, evidence_of
 from genebert.methods.networks import class_weights
 from genebert.model.genebert import GeneBertForPreTraining, GeneBertForSequenceClassification, save_model
 from genebert.model.summary import Summary
 from genebert.pretrained import write_scanner
 from genebert.schema import decode, encode, reverse_complement
+from genebert.settings import Mode
 from genebert.target import Kind, Target
 
 MODES = list(get_args(Mode))
