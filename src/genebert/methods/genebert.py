@@ -1,6 +1,6 @@
 """GeneBERT, fine-tuned: both modalities, the whole network or part of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -68,10 +68,23 @@ class FittedGeneBert(Fitted):
         device = next(self.model.parameters()).device
         found = []
         with evaluating(self.model):
-            for batches in zip(*(data.in_order(reverse=reverse) for reverse in self._strands), strict=True):
-                logits = [branches_of(self.model, batch.to(device)).mean(dim=1) for batch in batches]
-                found.append(np.mean([self._predictions(one) for one in logits], axis=0))
+            for strands in zip(*(data.in_order(reverse=reverse) for reverse in self._strands), strict=True):
+                batches = [batch.to(device) for batch in strands]
+                summary = self.model.summary_logits(batches[0].codes, batches[0].matrix)  # that of either strand
+                states = [self.model.sequence_states(one.input_ids, one.segment_ids) for one in batches]
+                found.append(self._averaged(states, [one.matrix for one in batches], summary))
         return np.concatenate(found)
+
+    def _averaged(
+        self,
+        states: Sequence[torch.Tensor | None],
+        matrices: Sequence[RegionMatrix | None],
+        summary: torch.Tensor | None,
+    ) -> NDArray[np.float64]:
+        """Return predictions averaged over strands, of the states and the region matrices of each."""
+        pairs = zip(states, matrices, strict=True)
+        logits = [self.model.combine(one, matrix, summary).mean(dim=1) for one, matrix in pairs]
+        return np.mean([self.target.from_logits(one.double().cpu().numpy()) for one in logits], axis=0)
 
     def predict_in_cell_types(
         self, codes: NDArray[np.uint8], place: Place, cell_types: NDArray[np.int64]
@@ -93,15 +106,12 @@ class FittedGeneBert(Fitted):
             with evaluating(model):  # not around the yield: the caller's code, too, would then run without gradients
                 matrix = place.matrix(cell_type, model.config.region_columns, codes.shape[1]).to(device)
                 summary = model.summary_logits(batches[0].codes, matrix) if summary is None else summary
-                logits = [model.combine(one, matrix, summary).mean(dim=1) for one in states]
-            yield np.mean([self._predictions(one) for one in logits], axis=0)
+                predicted = self._averaged(states, [matrix] * len(states), summary)
+            yield predicted
 
     @property
     def _strands(self) -> tuple[bool, ...]:
         return (False,) if self.model.config.oriented else (False, True)
-
-    def _predictions(self, logits: torch.Tensor) -> NDArray[np.float64]:
-        return self.target.from_logits(logits.double().cpu().numpy())
 
     def save(self, folder: Path) -> None:
         """Write config.json and model.safetensors."""
