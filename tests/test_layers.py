@@ -9,6 +9,7 @@ import genebert
 SOURCE = Path(genebert.__file__).parent
 ORDER = [
     "errors",
+    "modules",
     "schema",
     "settings",
     "console",

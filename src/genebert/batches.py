@@ -1,9 +1,10 @@
 """Corpus to batches: tokens, masks, segment pairs, region matrices (bulk numpy; tensors at the end)."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ bases (measured on peaks of blood cell types and on a simulated atlas); one in a
 HIDDEN_PATCHES = 0.15
 """Fraction of the columns of Swin patches, and of their rows, that masked region modelling hides."""
 _ROWS = 1 << 12  # looked at together
+_STRAND = 2
+"""What the strand of a training row is drawn for; see `sampling.keys`."""
 
 
 class Tensors:
@@ -423,17 +426,15 @@ class Context:
     position: NDArray[np.int64]
 
 
-class WindowData:
+Batch = TypeVar("Batch")
+
+
+class StrandedData(ABC, Generic[Batch]):
     """Makes batches of windows; a training batch depends on the seed and the step alone.
 
     Args:
         codes: base codes, uint8, shape (n, length).
-        k: length of a k-mer.
-        evidence: motif evidence of tiles of the windows, uint8, shape (n, tiles, motifs); one tile if there is a
-            context; None if motifs are not read.
-        context: for region matrices of a cell type's neighbourhood; without it, tiles of the window are its columns.
-        columns: R, the columns of a neighbourhood.
-        truth: what is to be predicted, shape (n,) or (n, outputs).
+        truth: what is to be predicted, as a network learns it, shape (n,) or (n, outputs), or None.
         batch_size: rows per batch.
         seed: of order and strands.
         either_strand: read each window of a training batch on a random strand.
@@ -442,21 +443,13 @@ class WindowData:
     def __init__(
         self,
         codes: NDArray[np.uint8],
-        *,
-        k: int,
-        evidence: NDArray[np.uint8] | None = None,
-        context: Context | None = None,
-        columns: int = 1,
         truth: NDArray[Any] | None = None,
+        *,
         batch_size: int = 64,
         seed: int = 0,
         either_strand: bool = False,
     ) -> None:
         self.codes = codes
-        self.k = k
-        self.evidence = evidence
-        self.context = context
-        self.columns = columns
         self.truth = truth
         self.batch_size = min(batch_size, len(codes))
         self.seed = seed
@@ -471,32 +464,74 @@ class WindowData:
         """Number of full batches in one pass."""
         return len(self.codes) // self.batch_size
 
-    def batch(self, step: int) -> WindowBatch:
+    def batch(self, step: int) -> Batch:
         """Return the training batch of one step, counted over all passes."""
         positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        reverse = np.zeros(len(positions), dtype=bool)
-        if self.either_strand:
-            reverse = (keys(self.seed, 2, positions) & np.uint64(1)).astype(bool)
+        reverse = (keys(self.seed, _STRAND, positions) & np.uint64(1)).astype(bool) & self.either_strand
         return self.collate(self._order(positions), reverse)
 
-    def in_order(self, *, reverse: bool = False) -> Iterator[WindowBatch]:
+    def in_order(self, *, reverse: bool = False) -> Iterator[Batch]:
         """Yield all windows in order, the last batch being what is left; `reverse`: the other strand of each."""
         for start in range(0, len(self.codes), self.batch_size):
             rows = np.arange(start, min(start + self.batch_size, len(self.codes)))
             yield self.collate(rows, np.full(len(rows), reverse))
 
-    def collate(self, rows: NDArray[np.int64], reverse: NDArray[np.bool_]) -> WindowBatch:
+    @abstractmethod
+    def collate(self, rows: NDArray[np.int64], reverse: NDArray[np.bool_]) -> Batch:
         """Make a batch.
 
         Args:
             rows: of the windows, int64, shape (b,).
             reverse: which of them to read on the other strand, bool, shape (b,).
         """
+
+    def codes_of(self, rows: NDArray[np.int64], reverse: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """Return the bases of some windows as they are read, uint8, shape (b, length); for the arguments see above."""
         codes = self.codes[rows]
         codes[reverse] = reverse_complement(codes[reverse])
+        return codes
+
+
+def rows_of(array: NDArray[Any] | None, rows: NDArray[np.int64]) -> torch.Tensor | None:
+    """Return some rows of an array, if there is one, as a tensor."""
+    return None if array is None else torch.from_numpy(array[rows])
+
+
+class WindowData(StrandedData[WindowBatch]):
+    """Makes batches of both modalities of windows.
+
+    Args:
+        codes: base codes, uint8, shape (n, length).
+        k: length of a k-mer.
+        evidence: motif evidence of tiles of the windows, uint8, shape (n, tiles, motifs); one tile if there is a
+            context; None if motifs are not read.
+        context: for region matrices of a cell type's neighbourhood; without it, tiles of the window are its columns.
+        columns: R, the columns of a neighbourhood.
+        options: see `StrandedData`.
+    """
+
+    def __init__(
+        self,
+        codes: NDArray[np.uint8],
+        *,
+        k: int,
+        evidence: NDArray[np.uint8] | None = None,
+        context: Context | None = None,
+        columns: int = 1,
+        **options: Any,
+    ) -> None:
+        super().__init__(codes, **options)
+        self.k = k
+        self.evidence = evidence
+        self.context = context
+        self.columns = columns
+
+    def collate(self, rows: NDArray[np.int64], reverse: NDArray[np.bool_]) -> WindowBatch:
+        """See `StrandedData`."""
+        codes = self.codes_of(rows, reverse)
         ids, segments = map(torch.from_numpy, sequence_tokens(codes, self.k))
-        truth = None if self.truth is None else torch.from_numpy(self.truth[rows])
-        return WindowBatch(ids, segments, torch.from_numpy(codes), self._matrix(rows, reverse), truth)
+        matrix = self._matrix(rows, reverse)
+        return WindowBatch(ids, segments, torch.from_numpy(codes), matrix, rows_of(self.truth, rows))
 
     def _matrix(self, rows: NDArray[np.int64], reverse: NDArray[np.bool_]) -> RegionMatrix | None:
         """Return region matrices: tiles in the order in which a window is read; a neighbourhood has no direction."""

@@ -14,6 +14,7 @@ from genebert.errors import UserError, problem
 from genebert.model.config import GeneBertConfig
 from genebert.model.genebert import REGION_TASKS, SEQUENCE_TASKS, GeneBertForPreTraining
 from genebert.settings import Precision, Strategy
+from genebert.tokens import vocabulary_size
 from genebert.training import Learner
 
 LONG_STEP = 4.0
@@ -234,16 +235,20 @@ def flops_per_example(model: GeneBertForPreTraining, batch: PretrainingBatch) ->
     """Return the floating-point operations of one example, forward and backward, of matrix products alone.
 
     A multiplication and an addition are two. The backward pass takes twice the forward pass (gradients of inputs and
-    of weights), but for the patch embedding, whose input needs no gradient.
+    of weights), but for the patch embedding and a stem that reads tokens, whose inputs need no gradient.
     """
     config, rows, tokens = model.config, *batch.input_ids.shape
     tasks, twice = model.tasks, 2 if batch.closed is not None else 1
     forward = spared = 0.0
     if tasks & SEQUENCE_TASKS:
-        forward += sequence_flops(config, tokens) * (2 if batch.reverse_ids is not None else 1)
+        strands = 2 if batch.reverse_ids is not None else 1
+        forward += sequence_flops(config, tokens) * strands
+        if vocabulary_size(config.k) < config.hidden_size:
+            spared += stem_flops(config, tokens) * strands
+            forward += stem_flops(config, config.hidden_size) / rows  # of each token of the vocabulary, once per batch
     if tasks & REGION_TASKS:
-        spared = patch_flops(config) * twice
-        forward += region_flops(config) * twice + spared
+        spared += patch_flops(config) * twice
+        forward += (region_flops(config) + patch_flops(config)) * twice
     forward += sum(_head_flops(model, tokens, len(batch.scored_row) / rows, twice)[task] for task in tasks)
     return 3 * forward - spared
 
@@ -252,7 +257,12 @@ def sequence_flops(config: GeneBertConfig, tokens: int) -> float:
     """Return those of the sequence encoder, forward: of the layers' projections, their attention, and the stem."""
     width = config.hidden_size
     layer = 24 * tokens * width**2 + 4 * tokens**2 * width
-    return config.layers * layer + 2 * tokens * width**2 * config.stem + 4 * tokens * width
+    return config.layers * layer + stem_flops(config, tokens) + 4 * tokens * width
+
+
+def stem_flops(config: GeneBertConfig, tokens: int) -> float:
+    """Return those of the stem's filters, forward; they read tokens, or embeddings if these are narrower."""
+    return 2 * tokens * config.hidden_size * min(vocabulary_size(config.k), config.hidden_size) * config.stem
 
 
 def patch_flops(config: GeneBertConfig) -> float:

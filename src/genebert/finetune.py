@@ -24,7 +24,7 @@ from genebert.metrics import Estimate
 from genebert.predictor import Ensemble
 from genebert.pretrained import read_scanner
 from genebert.schema import Split
-from genebert.settings import FinetuneSettings
+from genebert.settings import FinetuneSettings, TuningSettings
 from genebert.shared_words import sharing, sharing_with_any
 from genebert.stage import Manifest, StageRun, open_stage, read_manifest
 from genebert.target import HALF, best_threshold
@@ -35,7 +35,6 @@ PRETRAINED, SCRATCH, ENSEMBLE = "pre-trained", "from scratch", "ensemble"
 GENEBERT = "genebert"
 TUNED_ON: tuple[Split, Split] = ("train", "valid")
 PREDICTIONS_FILE = "test_predictions.tsv"
-SHARED_OPTIONS = tuple(name for name in GeneBert.model_fields if name in FinetuneSettings.model_fields)
 
 
 @dataclass
@@ -144,7 +143,7 @@ def chromosomes_among(windows: Windows, names: Sequence[str]) -> list[str]:
 
 
 def _finetune(settings: FinetuneSettings, labelled: Labelled, pretrained: Manifest, run: StageRun) -> Path:
-    network = GeneBert(**{name: getattr(settings, name) for name in SHARED_OPTIONS})
+    network = GeneBert(model=settings.model, **{name: getattr(settings, name) for name in TuningSettings.model_fields})
     own = [_train(PRETRAINED, GENEBERT, network, labelled, settings)]
     own += [_train_key(key, labelled, settings) for key in settings.ensemble]
     compared = list(own)

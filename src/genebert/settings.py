@@ -14,11 +14,15 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["fp32", "bf16"]
 Masking = Literal["hidden-bases", "dnabert"]
 Modalities = Literal["both", "sequence", "motifs"]
+Mode = Literal["full", "frozen", "lora", "linear-probe"]
 PredictionFormat = Literal["tsv", "parquet", "bed", "bigwig"]
 KmerLength = Annotated[Literal[1, 3, 4, 5, 6], BeforeValidator(lambda k: int(k) if str(k).isdecimal() else k)]
 """As text too, as the command line gives it."""
 Strategy = Literal["ddp", "fsdp"]
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
+Epochs = Annotated[int, Field(ge=1, description="most passes over the training rows; the best on validation is kept")]
+Patience = Annotated[int, Field(ge=1, description="stop after so many passes that are no better on validation")]
+WeightDecay = Annotated[float, Field(ge=0, description="AdamW weight decay of linear and convolutional layers")]
 
 
 def positional(description: str, default: Any = ...) -> Any:
@@ -309,20 +313,22 @@ class LabelsSettings(StageSettings):
     seed: int = Field(0, ge=0, description="seed of everything that is drawn at random")
 
 
-class FinetuneSettings(StageSettings):
-    """Fine-tune a pre-trained model on labelled sequences or windows; baselines are trained beside it."""
+class LearningSettings(Settings):
+    """How a network learns from labelled windows."""
 
-    labels: Path = Field(
-        description="CSV or TSV with a header: label (classes), value (a number) or several label:NAME (0, 1, empty); "
-        "sequence, or chrom, start, end (0-based, half-open); optionally strand, cell_type, split; or a folder made by "
-        "labels"
-    )
-    model: Path = Field(description="folder made by pretrain")
-    valid: Path | None = Field(None, description="labelled validation sequences, if labels has no split column")
-    test: Path | None = Field(None, description="labelled test sequences, if labels has no split column")
-    genome: Path | None = Field(None, description="genome FASTA, for labels with coordinates")
-    corpus: Path | None = Field(None, description="folder made by prepare, for labels with a cell_type column")
-    mode: Literal["full", "frozen", "lora", "linear-probe"] = Field(
+    epochs: Epochs = 8
+    patience: Patience = 3
+    batch_size: int = Field(64, ge=2, description="rows per step")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    weight_decay: WeightDecay = 0.1
+    class_weights: bool = Field(False, description="weigh classes by the inverse of their frequency in training")
+    device: Device = machine("auto", "where to run")
+
+
+class TuningSettings(LearningSettings):
+    """What a fine-tuned GeneBERT reads, and what of it is trained: for the stage `finetune`, and as a method."""
+
+    mode: Mode = Field(
         "full",
         description="what is trained: full: everything; lora: adapters of rank 8 in both encoders, and the heads; "
         "frozen: the heads; linear-probe: a linear head over the encoders' states",
@@ -337,13 +343,28 @@ class FinetuneSettings(StageSettings):
         description="windows are aligned and have a direction (promoters, splice sites): positions and strands are "
         "told apart; else predictions are averaged over both strands",
     )
-    epochs: int = Field(8, ge=1, description="most passes over the training rows; the best on validation is kept")
-    patience: int = Field(3, ge=1, description="stop after so many passes that are no better on validation")
-    batch_size: int = Field(64, ge=2, description="rows per step")
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
-    weight_decay: float = Field(0.1, ge=0, description="AdamW weight decay of linear and convolutional layers")
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout on hidden states and in the encoders' head")
-    class_weights: bool = Field(False, description="weigh classes by the inverse of their frequency in training")
+    precision: Precision = Field("fp32", description="arithmetic: fp32, or bf16 mixed precision")
+
+
+class FinetuneInputs(StageSettings):
+    """What is fine-tuned on what."""
+
+    labels: Path = Field(
+        description="CSV or TSV with a header: label (classes), value (a number) or several label:NAME (0, 1, empty); "
+        "sequence, or chrom, start, end (0-based, half-open); optionally strand, cell_type, split; or a folder made by "
+        "labels"
+    )
+    model: Path = Field(description="folder made by pretrain")
+    valid: Path | None = Field(None, description="labelled validation sequences, if labels has no split column")
+    test: Path | None = Field(None, description="labelled test sequences, if labels has no split column")
+    genome: Path | None = Field(None, description="genome FASTA, for labels with coordinates")
+    corpus: Path | None = Field(None, description="folder made by prepare, for labels with a cell_type column")
+
+
+class FinetuneSettings(TuningSettings, FinetuneInputs):
+    """Fine-tune a pre-trained model on labelled sequences or windows; baselines are trained beside it."""
+
     threshold: Literal["half", "valid"] = Field(
         "half", description="from which probability on the second of two classes is predicted: 0.5, or as on validation"
     )
@@ -352,8 +373,6 @@ class FinetuneSettings(StageSettings):
     ensemble: list[str] = Field([], description="further methods whose predictions the predictor averages in")
     scratch: bool = Field(True, description="also train the same network from scratch, to compare")
     baselines: list[str] = Field(["kmer-regression"], description="methods to train beside it, to compare")
-    precision: Precision = Field("fp32", description="arithmetic: fp32, or bf16 mixed precision")
-    device: Device = machine("auto", "where to run")
 
 
 class EvaluateSettings(StageSettings):

@@ -14,18 +14,27 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 from toy_models import small
 
-from genebert.batches import Context
+from genebert.batches import Context, WindowData
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.inputs.scan import Scanner
 from genebert.methods import genebert
 from genebert.methods.base import Examples
-from genebert.methods.genebert import LORA_RANK, FittedGeneBert, GeneBert, Mode, Place, evidence_of
+from genebert.methods.genebert import (
+    LORA_RANK,
+    FittedGeneBert,
+    GeneBert,
+    Place,
+    branches_of,
+    evidence_of,
+    window_inputs,
+)
 from genebert.methods.networks import class_weights
 from genebert.model.genebert import GeneBertForPreTraining, GeneBertForSequenceClassification, save_model
 from genebert.model.summary import Summary
 from genebert.pretrained import write_scanner
 from genebert.schema import decode, encode, reverse_complement
+from genebert.settings import Mode
 from genebert.target import Kind, Target
 
 MODES = list(get_args(Mode))
@@ -315,6 +324,24 @@ def test_both_strands_are_predicted_alike_unless_windows_are_oriented(
         fitted = fit(oriented=oriented, **changes)
         here, there = fitted.predict(toy.test), fitted.predict(other_strand(toy.test))
         assert np.allclose(here, there, atol=1e-6) is not oriented
+
+
+@pytest.mark.parametrize("changes", [{}, {"oriented": True}, {"summary": False}, {"region_states": False}])
+def test_predictions_are_those_of_each_strand_alone(
+    changes: dict[str, Any], task: Callable[..., Any], fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The summary of a window without a direction is that of its other strand, and is computed once."""
+    fitted, examples = fit(**changes), task("classes").test
+    data = WindowData(**window_inputs(fitted.model.config, examples), batch_size=len(examples))
+    strands = (False,) if changes.get("oriented") else (False, True)
+    with torch.inference_mode():
+        batches = [next(data.in_order(reverse=reverse)) for reverse in strands]
+        alone = [branches_of(fitted.model, batch).mean(dim=1).softmax(dim=1).numpy() for batch in batches]
+    calls: list[int] = []
+    computed = fitted.model.summary_logits
+    monkeypatch.setattr(fitted.model, "summary_logits", lambda *given: calls.append(1) or computed(*given))
+    np.testing.assert_allclose(fitted.predict(examples), np.mean(alone, axis=0), atol=1e-6)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("length", [60, 61])

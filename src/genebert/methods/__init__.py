@@ -4,11 +4,9 @@ A new method is one file here: a module whose name, with dashes, is the method's
 `Method`.
 """
 
-import inspect
-from collections.abc import Iterator
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import TYPE_CHECKING
+
+from genebert.modules import class_in, module_keys
 
 if TYPE_CHECKING:
     from genebert.methods.base import Method
@@ -18,12 +16,8 @@ _SHARED = {"base", "boosting", "features", "linear", "networks", "one_vs_rest", 
 
 
 def method_keys() -> list[str]:
-    """Return the keys of all methods, by name."""
-    return sorted(name.replace("_", "-") for name in _modules())
-
-
-def _modules() -> Iterator[str]:
-    return (module.name for module in iter_modules(__path__) if module.name not in _SHARED)
+    """Return the keys of all methods, sorted."""
+    return module_keys(__path__, _SHARED)
 
 
 def method_class(key: str) -> "type[Method]":
@@ -32,15 +26,6 @@ def method_class(key: str) -> "type[Method]":
     Raises:
         KeyError: there is no such method.
     """
-    if key not in method_keys():
-        raise KeyError(key)
     from genebert.methods.base import Method
 
-    module = import_module(f"{__name__}.{key.replace('-', '_')}")
-    found = [
-        kind
-        for _, kind in inspect.getmembers(module, inspect.isclass)
-        if issubclass(kind, Method) and kind.__module__ == module.__name__
-    ]
-    assert len(found) == 1, f"{module.__name__} holds {len(found)} methods"
-    return found[0]
+    return class_in(__name__, key, Method, method_keys())

@@ -1,7 +1,7 @@
 """GeneBERT, fine-tuned: both modalities, the whole network or part of it."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -15,17 +15,15 @@ from genebert.batches import RegionMatrix, WindowBatch, WindowData, neighbourhoo
 from genebert.corpus.store import Corpus
 from genebert.errors import Problems, UserError, problem
 from genebert.methods.base import Examples, Fitted, Method
-from genebert.methods.networks import KeepBest, class_weights, evaluating, network_truth
+from genebert.methods.networks import Learning, class_weights, evaluating, learn, network_truth
 from genebert.model.config import GeneBertConfig
 from genebert.model.genebert import GeneBertForSequenceClassification, GeneBertModel, save_model
 from genebert.objectives import prediction_loss
 from genebert.pretrained import load_weights, read_scanner, same_scan
-from genebert.settings import Device, Modalities, Precision, load_preset, machine
+from genebert.settings import Device, TuningSettings, load_preset
 from genebert.target import Target
-from genebert.training import Learner, Schedule, enough_memory, pick_device
-from genebert.training import train as train_network
+from genebert.training import pick_device
 
-Mode = Literal["full", "frozen", "lora", "linear-probe"]
 PREDICT_BATCH = 256
 LORA_RANK = 8
 
@@ -70,10 +68,23 @@ class FittedGeneBert(Fitted):
         device = next(self.model.parameters()).device
         found = []
         with evaluating(self.model):
-            for batches in zip(*(data.in_order(reverse=reverse) for reverse in self._strands), strict=True):
-                logits = [branches_of(self.model, batch.to(device)).mean(dim=1) for batch in batches]
-                found.append(np.mean([self._predictions(one) for one in logits], axis=0))
+            for strands in zip(*(data.in_order(reverse=reverse) for reverse in self._strands), strict=True):
+                batches = [batch.to(device) for batch in strands]
+                summary = self.model.summary_logits(batches[0].codes, batches[0].matrix)  # that of either strand
+                states = [self.model.sequence_states(one.input_ids, one.segment_ids) for one in batches]
+                found.append(self._averaged(states, [one.matrix for one in batches], summary))
         return np.concatenate(found)
+
+    def _averaged(
+        self,
+        states: Sequence[torch.Tensor | None],
+        matrices: Sequence[RegionMatrix | None],
+        summary: torch.Tensor | None,
+    ) -> NDArray[np.float64]:
+        """Return predictions averaged over strands, of the states and the region matrices of each."""
+        pairs = zip(states, matrices, strict=True)
+        logits = [self.model.combine(one, matrix, summary).mean(dim=1) for one, matrix in pairs]
+        return np.mean([self.target.from_logits(one.double().cpu().numpy()) for one in logits], axis=0)
 
     def predict_in_cell_types(
         self, codes: NDArray[np.uint8], place: Place, cell_types: NDArray[np.int64]
@@ -95,15 +106,12 @@ class FittedGeneBert(Fitted):
             with evaluating(model):  # not around the yield: the caller's code, too, would then run without gradients
                 matrix = place.matrix(cell_type, model.config.region_columns, codes.shape[1]).to(device)
                 summary = model.summary_logits(batches[0].codes, matrix) if summary is None else summary
-                logits = [model.combine(one, matrix, summary).mean(dim=1) for one in states]
-            yield np.mean([self._predictions(one) for one in logits], axis=0)
+                predicted = self._averaged(states, [matrix] * len(states), summary)
+            yield predicted
 
     @property
     def _strands(self) -> tuple[bool, ...]:
         return (False,) if self.model.config.oriented else (False, True)
-
-    def _predictions(self, logits: torch.Tensor) -> NDArray[np.float64]:
-        return self.target.from_logits(logits.double().cpu().numpy())
 
     def save(self, folder: Path) -> None:
         """Write config.json and model.safetensors."""
@@ -119,7 +127,7 @@ class FittedGeneBert(Fitted):
         return cls(load_weights(GeneBertForSequenceClassification, folder).to(pick_device(device)).eval(), target)
 
 
-class GeneBert(Method):
+class GeneBert(TuningSettings, Method):
     """Both modalities, fine-tuned from a pre-trained network or from scratch."""
 
     title: ClassVar[str] = "GeneBERT"
@@ -130,29 +138,7 @@ class GeneBert(Method):
     initial: Literal["pre-trained", "random"] = Field(
         "pre-trained", description="weights to begin with; random takes only the sizes and the normaliser of the model"
     )
-    mode: Mode = Field(
-        "full",
-        description="what is trained: full: everything; lora: adapters of rank 8 in both encoders, and the heads; "
-        "frozen: the heads; linear-probe: a linear head over the encoders' states",
-    )
-    modalities: Modalities = Field("both", description="what is read: the sequence, the region matrix, or both")
     encoders: bool = Field(True, description="read the states of the encoders")
-    region_states: bool = Field(True, description="read the states of the region encoder, not just the own motifs")
-    summary: bool = Field(True, description="read k-mer counts and the best evidence of each motif directly, too")
-    oriented: bool = Field(
-        False,
-        description="windows are aligned and have a direction (promoters, splice sites): positions and strands are "
-        "told apart; else predictions are averaged over both strands",
-    )
-    epochs: int = Field(8, ge=1, description="most passes over the training rows; the best on validation is kept")
-    patience: int = Field(3, ge=1, description="stop after so many passes that are no better on validation")
-    batch_size: int = Field(64, ge=2, description="rows per step")
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
-    weight_decay: float = Field(0.1, ge=0, description="AdamW weight decay of linear and convolutional layers")
-    dropout: float = Field(0.1, ge=0, lt=1, description="dropout on hidden states and in the encoders' head")
-    class_weights: bool = Field(False, description="weigh classes by the inverse of their frequency in training")
-    precision: Precision = Field("fp32", description="arithmetic: fp32, or bf16 mixed precision")
-    device: Device = machine("auto", "where to run")
 
     def fit(self, train: Examples, valid: Examples, target: Target, seed: int, description: str = "") -> FittedGeneBert:
         """Learn from the training rows; the epoch is that with the lowest loss on the validation rows.
@@ -170,24 +156,12 @@ class GeneBert(Method):
             seed=seed,
             either_strand=not self.oriented,
         )
-        keep = KeepBest(FittedGeneBert(model, target), target, valid, data.steps_per_epoch, self.patience)
-        steps = self.epochs * data.steps_per_epoch
-        schedule = Schedule(steps, self.learning_rate, weight_decay=self.weight_decay, seed=seed)
-        learner = Learner(model, self._losses(train, target), {"prediction": 1.0}, schedule)
-        with enough_memory("Lower --batch-size."):
-            curves = train_network(
-                learner,
-                data.batch,
-                description=description or self.title,
-                batch_size=data.batch_size,
-                extra=[keep],
-                device=self.device,
-                precision=self.precision,
-            )
-        keep.restore(model, self.learning_rate)
+        fitted = FittedGeneBert(model, target)
+        learning = Learning(model, fitted, data, self._losses(train, target))
+        curves = learn(self, learning, target, valid, description or self.title, self.precision)
         if adapters is not None:
-            model = adapters.merge_and_unload()
-        return FittedGeneBert(model.eval(), target, curves.merge(pd.DataFrame(keep.rows), on="step", how="outer"))
+            adapters.merge_and_unload()  # into the layers of the model
+        return replace(fitted, curves=curves)
 
     def _network(self, train: Examples, target: Target) -> GeneBertForSequenceClassification:
         """Return the network to train: weights of the encoders as pre-trained, or random; the summary is fitted."""

@@ -5,7 +5,7 @@ They are trained by the one loop, `genebert.training.train`.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -19,22 +19,18 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from genebert.batches import Tensors
+from genebert.batches import StrandedData, Tensors, rows_of
 from genebert.errors import UserError, problem
 from genebert.methods.base import Examples, Fitted, Method
 from genebert.methods.saving import read_facts, reading, write_facts
 from genebert.objectives import prediction_loss
-from genebert.sampling import Shuffle, keys
-from genebert.schema import N, reverse_complement
-from genebert.settings import Device, machine
+from genebert.schema import N
+from genebert.settings import Device, Epochs, LearningSettings, Patience, Precision, WeightDecay
 from genebert.target import Target
-from genebert.training import Learner, Schedule, enough_memory, pick_device
-from genebert.training import train as train_network
+from genebert.training import Learner, Losses, Schedule, enough_memory, pick_device, train
 
 PREDICT_BATCH = 512
 _FILE = "network.safetensors"
-_STRANDS = 2
-"""What the strand of a training row is drawn for; see `sampling.keys`."""
 
 
 @dataclass(frozen=True)
@@ -135,55 +131,22 @@ class SequenceBatch(Tensors):
     truth: torch.Tensor | None
 
 
-class SequenceData:
-    """Makes batches of windows; a training batch depends on the seed and the step alone.
+class SequenceData(StrandedData[SequenceBatch]):
+    """Makes batches of the bases of windows.
 
     Args:
         examples: the windows.
-        truth: as a network learns it, shape (n,) or (n, outputs), or None.
-        batch_size: rows per batch.
-        seed: of order and strands.
-        either_strand: read each window of a training batch on a random strand.
+        truth, options: see `StrandedData`.
     """
 
-    def __init__(
-        self,
-        examples: Examples,
-        truth: NDArray[Any] | None = None,
-        *,
-        batch_size: int = PREDICT_BATCH,
-        seed: int = 0,
-        either_strand: bool = False,
-    ) -> None:
-        self.codes = examples.codes
+    def __init__(self, examples: Examples, truth: NDArray[Any] | None = None, **options: Any) -> None:
+        super().__init__(examples.codes, truth, **options)
         self.cell_type = None if examples.context is None else examples.context.cell_type
-        self.truth = truth
-        self.batch_size = min(batch_size, len(examples))
-        self.seed = seed
-        self.either_strand = either_strand
-        self._order = Shuffle(len(examples), seed)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Number of full batches in one pass."""
-        return len(self.codes) // self.batch_size
-
-    def batch(self, step: int) -> SequenceBatch:
-        """Return the training batch of one step, counted over all passes."""
-        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        reverse = keys(self.seed, _STRANDS, positions) % np.uint64(2) == 1
-        return self._collate(self._order(positions), reverse & self.either_strand)
-
-    def in_order(self, *, reverse: bool = False) -> Iterator[SequenceBatch]:
-        """Yield all windows in order, the last batch being what is left; `reverse`: the other strand of each."""
-        for start in range(0, len(self.codes), self.batch_size):
-            rows = np.arange(start, min(start + self.batch_size, len(self.codes)))
-            yield self._collate(rows, np.full(len(rows), reverse))
-
-    def _collate(self, rows: NDArray[np.int64], reverse: NDArray[np.bool_]) -> SequenceBatch:
-        codes = np.where(reverse[:, None], reverse_complement(self.codes[rows]), self.codes[rows])
-        others = [None if value is None else torch.from_numpy(value[rows]) for value in (self.cell_type, self.truth)]
-        return SequenceBatch(torch.from_numpy(codes), *others)
+    def collate(self, rows: NDArray[np.int64], reverse: NDArray[np.bool_]) -> SequenceBatch:
+        """See `StrandedData`."""
+        codes = torch.from_numpy(self.codes_of(rows, reverse))
+        return SequenceBatch(codes, *(rows_of(array, rows) for array in (self.cell_type, self.truth)))
 
 
 @dataclass(frozen=True)
@@ -208,7 +171,7 @@ class FittedNetwork(Fitted):
 
     def predict(self, examples: Examples) -> NDArray[np.float64]:
         """See `Fitted`."""
-        data = SequenceData(examples)
+        data = SequenceData(examples, batch_size=PREDICT_BATCH)
         with evaluating(self.network):
             strands = [self._on_strand(data, reverse) for reverse in ((False,) if self.oriented else (False, True))]
         return np.asarray(np.mean(strands, axis=0))
@@ -236,7 +199,7 @@ class FittedNetwork(Fitted):
             return cls(network.to(place).eval(), size, facts["oriented"], target)
 
 
-class NetworkMethod(Method):
+class NetworkMethod(LearningSettings, Method):
     """A network of the bases of windows; the epoch is chosen on the validation rows."""
 
     fitted: ClassVar[type[FittedNetwork]]
@@ -247,13 +210,9 @@ class NetworkMethod(Method):
         "else a random one is read in training, and predictions are averaged over both",
     )
     width: float = Field(1.0, gt=0, le=1, description="fraction of the published numbers of filters and units")
-    epochs: int = Field(30, ge=1, description="most passes over the training rows")
-    patience: int = Field(5, ge=1, description="passes without a lower validation loss after which to stop")
-    batch_size: int = Field(64, ge=2, description="rows per step")
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW weight decay of linear and convolutional layers")
-    class_weights: bool = Field(False, description="weigh classes by the inverse of their frequency in training")
-    device: Device = machine("auto", "where to run")
+    epochs: Epochs = 30
+    patience: Patience = 5
+    weight_decay: WeightDecay = 0.01
 
     def fit(self, train: Examples, valid: Examples, target: Target, seed: int, description: str = "") -> Fitted:
         """See `Method`.
@@ -272,22 +231,9 @@ class NetworkMethod(Method):
             either_strand=not self.oriented,
         )
         fitted = self.fitted(network, size, self.oriented, target)
-        keep = KeepBest(fitted, target, valid, data.steps_per_epoch, self.patience)
-        steps = self.epochs * data.steps_per_epoch
-        schedule = Schedule(steps, self.learning_rate, weight_decay=self.weight_decay, seed=seed)
-        learner = Learner(network, self._losses(train, target), {"prediction": 1.0}, schedule)
-        with enough_memory("Choose a smaller batch_size."):
-            curves = train_network(
-                learner,
-                data.batch,
-                description=description or self.title,
-                batch_size=data.batch_size,
-                extra=[keep],
-                device=self.device,
-            )
-        keep.restore(network, self.learning_rate)
-        curves = curves.merge(pd.DataFrame(keep.rows), on="step", how="outer")
-        return self.fitted(network.eval(), size, self.oriented, target, curves)
+        learning = Learning(network, fitted, data, self._losses(train, target))
+        curves = learn(self, learning, target, valid, description or self.title)
+        return replace(fitted, curves=curves)
 
     def _losses(self, train: Examples, target: Target) -> Callable[..., dict[str, torch.Tensor]]:
         weights = class_weights(target, train) if self.class_weights else None
@@ -344,6 +290,66 @@ class KeepBest(Callback):
         self.rows.append({"step": trainer.global_step, "valid_prediction": loss})
         best = int(np.argmin([*losses, loss]))
         trainer.should_stop = trainer.should_stop or len(losses) - best >= self.patience
+
+
+@dataclass(frozen=True)
+class Learning:
+    """A network and what it learns from.
+
+    Attributes:
+        network: to be trained.
+        fitted: predicts with it.
+        data: the training rows.
+        losses: see `training.Learner`; the one loss is called prediction.
+    """
+
+    network: nn.Module
+    fitted: Fitted
+    data: StrandedData[Any]
+    losses: Losses
+
+
+def learn(
+    settings: LearningSettings,
+    learning: Learning,
+    target: Target,
+    valid: Examples,
+    description: str,
+    precision: Precision = "fp32",
+) -> pd.DataFrame:
+    """Train a network, and leave it in eval mode with the weights of the epoch that is best on the validation rows.
+
+    Args:
+        settings: how to train.
+        learning: what.
+        target: what is predicted.
+        valid: the validation rows.
+        description: for the progress bar.
+        precision: arithmetic.
+
+    Returns:
+        losses by step.
+
+    Raises:
+        UserError: training diverged, or the memory of a GPU is too small.
+    """
+    network, data = learning.network, learning.data
+    keep = KeepBest(learning.fitted, target, valid, data.steps_per_epoch, settings.patience)
+    steps = settings.epochs * data.steps_per_epoch
+    schedule = Schedule(steps, settings.learning_rate, weight_decay=settings.weight_decay, seed=data.seed)
+    with enough_memory("Lower the batch size."):
+        curves = train(
+            Learner(network, learning.losses, {"prediction": 1.0}, schedule),
+            data.batch,
+            description=description,
+            batch_size=data.batch_size,
+            extra=[keep],
+            device=settings.device,
+            precision=precision,
+        )
+    keep.restore(network, settings.learning_rate)
+    network.eval()
+    return curves.merge(pd.DataFrame(keep.rows), on="step", how="outer")
 
 
 def network_truth(target: Target, examples: Examples) -> NDArray[Any]:

@@ -52,6 +52,26 @@ class Stem(nn.Module):
         convolved = self.convolution(normed.transpose(1, 2)).transpose(1, 2)
         return nn.functional.gelu(convolved)
 
+    def of_tokens(self, ids: torch.Tensor, vocabulary: torch.Tensor, real: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the same, shape (b, tokens, hidden), of tokens from what each token of the vocabulary contributes.
+
+        What a filter finds at a place depends on the token there alone. So there are as many input channels as tokens,
+        and where these are few, less is to be multiplied.
+
+        Args:
+            ids: int64, shape (b, tokens).
+            vocabulary: embeddings of all tokens, shape (vocabulary, hidden).
+            real: see `forward`.
+        """
+        convolution = self.convolution
+        filters = torch.einsum("vi,oiw->ovw", self.norm(vocabulary), convolution.weight).flatten(1)
+        marks = (ids[..., None] == torch.arange(len(vocabulary), device=ids.device)).to(filters.dtype)
+        if real is not None:
+            marks = marks * real[..., None]
+        (width,) = convolution.kernel_size
+        around = nn.functional.pad(marks, (0, 0, (width - 1) // 2, width // 2)).unfold(1, width, 1)
+        return nn.functional.gelu(nn.functional.linear(around.flatten(2), filters, convolution.bias))
+
 
 class SequenceEncoder(nn.Module):
     """BERT over [CLS] A [SEP] B [SEP], with an optional convolution before it.
@@ -100,9 +120,13 @@ class SequenceEncoder(nn.Module):
             attention_mask: int64 or bool, shape (b, tokens): 0 for padding, which then changes nothing.
             capture: output_hidden_states, output_attentions.
         """
-        embedded = self.bert.embeddings.word_embeddings(input_ids)
+        embeddings = self.bert.embeddings.word_embeddings
+        embedded = embeddings(input_ids)
         real = None if attention_mask is None else attention_mask.bool()
-        if self.stem is not None:
+        if self.stem is not None and embeddings.num_embeddings < embeddings.embedding_dim:
+            every = torch.arange(embeddings.num_embeddings, device=input_ids.device)
+            embedded = embedded + self.stem.of_tokens(input_ids, embeddings(every), real)
+        elif self.stem is not None:
             embedded = embedded + self.stem(embedded, real)
         output: Any = self.bert(
             inputs_embeds=embedded, token_type_ids=segment_ids, attention_mask=attention_mask, **capture

@@ -5,12 +5,11 @@ says in a few words what it is, and which holds one subclass of `Task`.
 """
 
 import ast
-import inspect
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import TYPE_CHECKING
+
+from genebert.modules import class_in, module_keys, module_name
 
 if TYPE_CHECKING:
     from genebert.tasks.base import Task
@@ -21,16 +20,12 @@ _SHARED = {"base", "labels", "on_genome", "windows"}
 
 def task_names() -> list[str]:
     """Return the names of all tasks, sorted."""
-    return sorted(module.name.replace("_", "-") for module in iter_modules(__path__) if module.name not in _SHARED)
-
-
-def _module_of(task: str) -> str:
-    return f"{__name__}.{task.replace('-', '_')}"
+    return module_keys(__path__, _SHARED)
 
 
 def task_help(task: str) -> str:
     """Return in one line what a task is: the first of its module's description, which is read and not imported."""
-    spec = find_spec(_module_of(task))
+    spec = find_spec(module_name(__name__, task))
     assert spec is not None and spec.origin is not None
     description = ast.get_docstring(ast.parse(Path(spec.origin).read_text()))
     return (description or "").partition("\n")[0]
@@ -42,15 +37,6 @@ def task_class(task: str) -> "type[Task]":
     Raises:
         KeyError: there is no such task.
     """
-    if task not in task_names():
-        raise KeyError(task)
     from genebert.tasks.base import Task
 
-    module = import_module(_module_of(task))
-    found = [
-        kind
-        for _, kind in inspect.getmembers(module, inspect.isclass)
-        if issubclass(kind, Task) and kind.__module__ == module.__name__
-    ]
-    assert len(found) == 1, f"{module.__name__} holds {len(found)} tasks"
-    return found[0]
+    return class_in(__name__, task, Task, task_names())
