@@ -10,7 +10,7 @@ from toys import reverse_complement as reverse_letters
 from genebert.errors import UserError
 from genebert.inputs.scan import Scanner
 from genebert.methods.base import Examples
-from genebert.methods.features import DenseFeatures, gapped_kmer_counts, kmer_counts
+from genebert.methods.features import DenseFeatures, composition, gapped_kmer_counts, kmer_counts
 from genebert.schema import decode, encode, reverse_complement
 from genebert.tokens import VOCABULARY_BASES
 
@@ -87,11 +87,22 @@ def test_windows_shorter_than_a_word_are_refused() -> None:
 
 def test_bases_at_positions_by_hand() -> None:
     examples = Examples(codes_of("ACNT"), Scanner([]))
-    seen = DenseFeatures(motifs=False, kmers=0, both_strands=False, bases=True).of(examples)
+    seen = DenseFeatures(motifs=False, kmers=(), both_strands=False, bases=True).of(examples)
     assert seen.reshape(4, 4).tolist() == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
 
 
 def test_features_of_both_strands_are_the_same_on_either() -> None:
-    features = DenseFeatures(motifs=False, kmers=4, both_strands=True, bases=False)
+    features = DenseFeatures(motifs=False, kmers=(4, 5), both_strands=True, bases=False, composition=True)
     other = Examples(reverse_complement(CODES), Scanner([]))
     np.testing.assert_array_equal(features.of(Examples(CODES, Scanner([]))), features.of(other))
+
+
+def test_composition_by_hand() -> None:
+    """CpG and GpC of the same bases are told apart, whatever the GC content."""
+    island, other = composition(codes_of("ACGCGCGT", "AGCGGCCT"))
+    assert island[:3].tolist() == [0.75, 0, 0] and other[:3].tolist() == pytest.approx([0.75, 0, 0])
+    pairs = [(x, y) for x, y in product(range(4), repeat=2) if (x, y) <= (3 - y, 3 - x)]
+    place = {"ACGT"[x] + "ACGT"[y]: 3 + i for i, (x, y) in enumerate(pairs)}
+    # each strand of the island has 3 CG, and 3 C and 3 G in 8 bases: 2 * 9 / 8 expected on both
+    assert island[place["CG"]] == pytest.approx(np.log((6 + 1) / (18 / 8 + 1)))
+    assert other[place["CG"]] == pytest.approx(np.log((2 + 1) / (18 / 8 + 1)))

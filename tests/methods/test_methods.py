@@ -26,6 +26,7 @@ SMALL_TREES = {"trees": 60, "learning_rate": 0.1, "least_rows": 10}
 NOTHING_TO_CHOOSE = {
     "kmer-regression": {"lengths": (4,), "strengths": (1.0,)},
     "gkm-svm": {"strengths": (0.1,)},
+    "kmer-trees": {"trees": 1},
     "motif-trees": {"trees": 1},
     "position-trees": {"trees": 1},
 }

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from genebert.errors import UserError
+from genebert.methods.kmer_trees import KmerTrees
 from genebert.methods.motif_trees import MotifTrees
 from genebert.methods.position_trees import PositionTrees
 
@@ -19,9 +20,9 @@ def test_there_are_as_many_trees_as_the_validation_rows_like(task: Callable[...,
     noisy.truth[:10] = 1 - noisy.truth[:10]
     losses = []
     for trees in range(1, 13):
-        fitted = PositionTrees(kmers=0, trees=trees, patience=trees, **SMALL).fit(toy.train, noisy, toy.target, 0)
+        fitted = PositionTrees(kmers=(), trees=trees, patience=trees, **SMALL).fit(toy.train, noisy, toy.target, 0)
         losses.append(toy.target.loss(noisy.truth, fitted.predict(noisy)))
-    chosen = PositionTrees(kmers=0, trees=12, patience=12, **SMALL).fit(toy.train, noisy, toy.target, 0)
+    chosen = PositionTrees(kmers=(), trees=12, patience=12, **SMALL).fit(toy.train, noisy, toy.target, 0)
     assert chosen.ensembles[0].num_trees() == int(np.argmin(losses)) + 1 < 12
     assert toy.target.loss(noisy.truth, chosen.predict(noisy)) == pytest.approx(min(losses))
 
@@ -29,18 +30,20 @@ def test_there_are_as_many_trees_as_the_validation_rows_like(task: Callable[...,
 def test_patience_ends_the_search(task: Callable[..., Any]) -> None:
     toy = task("classes")
     wrong = replace(toy.valid, truth=1 - toy.valid.truth)
-    fitted = PositionTrees(kmers=0, trees=50, patience=3, **SMALL).fit(toy.train, wrong, toy.target, 0)
+    fitted = PositionTrees(kmers=(), trees=50, patience=3, **SMALL).fit(toy.train, wrong, toy.target, 0)
     assert fitted.ensembles[0].num_trees() == 1
 
 
-def test_motifs_can_be_left_out(task: Callable[..., Any]) -> None:
+def test_each_kind_of_trees_sees_its_features(task: Callable[..., Any]) -> None:
     toy = task("classes")
+    width = toy.test.codes.shape[1]
     columns = [
-        MotifTrees(motifs=motifs, kmers=k).features.of(toy.test).shape[1] for motifs, k in ((1, 0), (0, 4), (1, 4))
+        kind(kmers=kmers).features.of(toy.test).shape[1]
+        for kind, kmers in ((MotifTrees, ()), (MotifTrees, (4,)), (KmerTrees, (2, 4)), (PositionTrees, (2,)))
     ]
-    assert columns == [2, 136, 138]
-    with pytest.raises(ValueError, match="without motifs and k-mers there is nothing to see"):
-        MotifTrees(motifs=False, kmers=0)
+    assert columns == [2 + 13, 2 + 136 + 13, 10 + 136 + 13, 16 + 4 * width]
+    with pytest.raises(ValueError, match="at least 1 item"):
+        KmerTrees(kmers=())
 
 
 def test_a_missing_library_of_the_system_is_named(task: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

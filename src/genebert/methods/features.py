@@ -4,9 +4,10 @@ Words are counted as sparse matrices: most words of a window's length do not occ
 not counted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +100,30 @@ def base_columns(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
     return (codes[:, :, None] == np.arange(N)).reshape(len(codes), -1).astype(np.float32)
 
 
+def composition(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return what windows are made of, alike on both strands: float32, shape (n, 13).
+
+    GC content, GC skew and AT skew (without their sign), as fractions of the window; then the log-odds of the ten
+    dinucleotides, a dinucleotide and its reverse complement being one, against what the bases alone would give (Burge,
+    Campbell and Karlin 1992, PNAS 89:1358). So CpG islands are told from what is merely rich in G and C.
+
+    Args:
+        codes: base codes, uint8, shape (n, length).
+    """
+    length = codes.shape[1]
+    bases = np.stack([(codes == base).sum(axis=1) for base in range(N)])
+    a, c, g, t = bases
+    columns = [(c + g) / length, np.abs(c - g) / length, np.abs(a - t) / length]
+    for first, second in product(range(N), repeat=2):
+        mirrored = N - 1 - second, N - 1 - first
+        if (first, second) > mirrored:
+            continue
+        found = sum(((codes[:, :-1] == x) & (codes[:, 1:] == y)).sum(axis=1) for x, y in ((first, second), mirrored))
+        expected = (bases[first] * bases[second] + bases[mirrored[0]] * bases[mirrored[1]]) / length
+        columns.append(np.log((found + 1) / (expected + 1)))
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
 def cell_type_columns(examples: Examples) -> sparse.csr_matrix:
     """Return in which cell type each window is looked at: 0 or 1, shape (n, cell types); no column without context."""
     n = len(examples)
@@ -121,15 +146,17 @@ class DenseFeatures:
 
     Attributes:
         motifs: the evidence of each motif in the whole window.
-        kmers: length of k-mers to count, 0 for none.
+        kmers: lengths of the k-mers to count.
         both_strands: a k-mer and its reverse complement are one.
         bases: which base lies at each position.
+        composition: see `composition`.
     """
 
     motifs: bool
-    kmers: int
+    kmers: Sequence[int]
     both_strands: bool
     bases: bool
+    composition: bool = False
 
     def of(self, examples: Examples) -> NDArray[np.float32]:
         """Return the features of windows: float32, shape (n, features).
@@ -140,10 +167,11 @@ class DenseFeatures:
         parts = [cell_type_columns(examples).toarray()]
         if self.motifs:
             parts.append(examples.evidence)
-        if self.kmers:
-            parts.append(kmer_counts(examples.codes, self.kmers, both_strands=self.both_strands).toarray())
+        parts += [kmer_counts(examples.codes, k, both_strands=self.both_strands).toarray() for k in self.kmers]
         if self.bases:
             parts.append(base_columns(examples.codes))
+        if self.composition:
+            parts.append(composition(examples.codes))
         return np.concatenate(parts, axis=1, dtype=np.float32)
 
 

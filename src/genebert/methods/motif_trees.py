@@ -1,10 +1,10 @@
-"""Boosted trees on the best evidence of each motif and on k-mer counts."""
+"""Boosted trees on the best evidence of each motif, on k-mer counts of both strands, and on composition."""
 
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from genebert.methods.boosting import BoostedTrees
+from genebert.methods.boosting import BoostedTrees, KmerLengths
 from genebert.methods.features import DenseFeatures
 
 
@@ -13,16 +13,9 @@ class MotifTrees(BoostedTrees):
 
     title: ClassVar[str] = "boosted trees on motifs"
 
-    motifs: bool = Field(True, description="see the evidence of each motif")
-    kmers: int = Field(4, ge=0, le=7, description="length of k-mers to count on both strands, 0 for none")
-
-    @model_validator(mode="after")
-    def _check_features(self) -> Self:
-        if not self.motifs and not self.kmers:
-            raise ValueError("without motifs and k-mers there is nothing to see")
-        return self
+    kmers: KmerLengths = Field((4, 5), description="lengths of k-mers to count on both strands")
 
     @property
     def features(self) -> DenseFeatures:
         """See `BoostedTrees`."""
-        return DenseFeatures(motifs=self.motifs, kmers=self.kmers, both_strands=True, bases=False)
+        return DenseFeatures(motifs=True, kmers=self.kmers, both_strands=True, bases=False, composition=True)

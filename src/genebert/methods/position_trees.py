@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from genebert.methods.boosting import BoostedTrees
+from genebert.methods.boosting import BoostedTrees, KmerLengths
 from genebert.methods.features import DenseFeatures
 
 
@@ -13,7 +13,7 @@ class PositionTrees(BoostedTrees):
 
     title: ClassVar[str] = "boosted trees on positions"
 
-    kmers: int = Field(4, ge=0, le=7, description="length of k-mers to count on the strand as given, 0 for none")
+    kmers: KmerLengths = Field((4,), description="lengths of k-mers to count on the strand as given")
 
     @property
     def features(self) -> DenseFeatures:
