@@ -9,6 +9,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from toys import World, random_bases, reverse_complement
 
+from genebert import calibration
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.finetune import finetune
@@ -282,13 +283,20 @@ def test_weighed_classes_have_the_probabilities_of_the_validation_rows_and_are_d
 
 
 def test_a_temperature_at_the_end_of_its_search_is_told(
-    toy_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    toy_sequences: Path,
+    toy_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    rows = [row if row[2] != "valid" else [row[0], str(1 - int(row[1])), row[2]] for row in rows_of("label")]
-    path = write_rows(tmp_path / "labels.csv", ["label"], rows)  # the opposite holds for validation rows
-    out = finetune(settings(path, toy_model, tmp_path / "out", epochs=4, learning_rate=3e-3))
+    monkeypatch.setattr(calibration, "_RANGE", (0.02, 0.04))  # lower than what fits
+    out = finetune(settings(toy_sequences, toy_model, tmp_path / "out"))
     (told,) = read_manifest(out).metrics["calibration"]["at_bounds"]
-    assert "the temperature is 20.0" in told and f"Calibration: {told}" in capsys.readouterr().err
+    assert (
+        "the temperature is 0.0" in told
+        and "that is tried" in told
+        and f"Calibration: {told}" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("mode", ["frozen", "lora", "linear-probe"])
@@ -348,7 +356,7 @@ def test_test_rows_that_share_bases_with_pretraining_are_counted(
     seen, held_out = (decode(toy.sequence[np.flatnonzero(toy.split == split)[0]]) for split in (0, 2))
     for row, letters in zip(test, (seen[:60], reverse_complement(seen[20:80]), held_out[:60]), strict=False):
         row[0] = letters
-    test[3][0] = seen[:31] + test[3][0][:29]  # 31 bases are too few
+    test[3][0] = seen[:31] + reverse_complement(seen[31]) + test[3][0][:28]  # 31 bases are too few
     test[4][0] = seen[:32] + test[4][0][:28]
     path = write_rows(tmp_path / "labels.csv", ["label"], rows)
     moved = Path(shutil.copytree(toy_model, tmp_path / "model"))

@@ -41,7 +41,7 @@ def read_labels(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "labels.tsv", sep="\t")
 
 
-TWO_LABELS = {"CTCF": [0, 1] * 20, "Max": pd.array([1, None] * 20, dtype="Int64")}
+TWO_LABELS = {"CTCF": [0, 1] * 20, "Max": pd.array([1, None, 0, 0] * 10, dtype="Int64")}
 TABLES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {
     "two classes": ({"label": [0, 1] * 20}, {}, {"label": "label"}),
     "three classes": ({"Kind": ["a", "b", "c", "a"] * 10}, {"label_column": "Kind"}, {"label": "Kind"}),

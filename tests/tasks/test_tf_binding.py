@@ -158,8 +158,14 @@ def test_a_cell_type_without_a_peak_on_the_chromosomes_used_keeps_its_column(mak
 
 
 def test_the_table_is_read_as_labels_of_cell_types_of_which_some_are_unknown(
-    folder: Path, genome: Genome, tmp_path: Path
+    make: Make, folder: Path, genome: Genome, tmp_path: Path
 ) -> None:
+    path = tmp_path / "labels.tsv"
+    make().table.to_csv(path, sep="\t", index=False)
+    windows = read_windows(path, genome, labelled=True)
+    target = Target.of(windows.table, windows.table)
+    assert (target.kind, target.names) == ("labels", ("B", "NK", "T"))
+    assert np.isnan(target.truth(windows.table)).sum() == 5  # a flank; and of T on chr2 and B on chr3, two rows each
     task = TfBinding(
         out=tmp_path / "out",
         genome=genome.path,
@@ -168,7 +174,8 @@ def test_the_table_is_read_as_labels_of_cell_types_of_which_some_are_unknown(
         valid_chromosomes=["chr2"],
         test_chromosomes=["chr3"],
     )
-    windows = read_windows(labels(task), genome, labelled=True)
-    target = Target.of(windows.table, windows.table)
-    assert (target.kind, target.names) == ("labels", ("B", "NK", "T"))
-    assert np.isnan(target.truth(windows.table)).sum() == 5  # a flank; and of T on chr2 and B on chr3, two rows each
+    with pytest.raises(UserError) as error:  # which finetune would do
+        labels(task)
+    assert f"The labels made from {folder} cannot be learned from" in str(error.value)
+    assert "valid: label:T is not both 0 and 1 there" in str(error.value)
+    assert not task.out.exists()
