@@ -141,7 +141,7 @@ def render(title: str, lead: str, headline: Sequence[Tile], parts: Sequence[Sect
 
 def breakable(name: str) -> Markup:
     """Return a name, escaped, that may go on in the next line after a slash or an underscore."""
-    return Markup(re.sub("([/_])", r"\1<wbr>", escape(name)))
+    return Markup(re.sub("([/_])", r"\1<wbr>", str(escape(name))))
 
 
 def _check_parent(found: Problems, manifest: Manifest, name: str, given: Iterable[Manifest]) -> None:
