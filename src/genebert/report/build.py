@@ -133,7 +133,8 @@ def render(title: str, lead: str, headline: Sequence[Tile], parts: Sequence[Sect
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"own_ids": own_ids, "breakable": breakable}
+    environment.filters["own_ids"] = own_ids
+    environment.filters["breakable"] = breakable
     style = Markup((_HERE / "style.css").read_text(encoding="utf-8"))
     template = environment.get_template("page.html.j2")
     return template.render(title=title, lead=lead, tiles=headline, sections=parts, style=style, version=__version__)
@@ -141,7 +142,7 @@ def render(title: str, lead: str, headline: Sequence[Tile], parts: Sequence[Sect
 
 def breakable(name: str) -> Markup:
     """Return a name, escaped, that may go on in the next line after a slash or an underscore."""
-    return Markup(re.sub("([/_])", r"\1<wbr>", escape(name)))
+    return Markup(re.sub("([/_])", r"\1<wbr>", str(escape(name))))
 
 
 def _check_parent(found: Problems, manifest: Manifest, name: str, given: Iterable[Manifest]) -> None:
