@@ -18,7 +18,7 @@ from genebert.batches import Context, WindowData
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.inputs.scan import Scanner
-from genebert.methods import genebert
+from genebert.methods import base, genebert
 from genebert.methods.base import Examples
 from genebert.methods.genebert import (
     LORA_RANK,
@@ -214,6 +214,19 @@ def test_a_network_without_a_model_is_normalised_by_the_training_rows(task: Call
     np.testing.assert_allclose(encoder.evidence_mean.numpy(), tiles.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(encoder.evidence_std.numpy(), tiles.std(axis=0, ddof=1).clip(min=1), rtol=1e-5)
     assert fitted.model.config.k == 1  # that of the preset
+
+
+def test_evidence_in_a_file_gives_the_same_network(task: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = task("classes")
+    found = []
+    for most in (base.MOST_IN_MEMORY, 1000):
+        monkeypatch.setattr(base, "MOST_IN_MEMORY", most)
+        monkeypatch.setattr(base, "_ROWS", 64)
+        train, valid = (Examples(part.codes, part.scanner, part.truth) for part in (toy.train, toy.valid))
+        fitted = GeneBert(**FAST).fit(train, valid, toy.target, 0)
+        assert isinstance(train.tiled(16), np.memmap) is (most == 1000)
+        found.append(weights_of(fitted))
+    assert changed(*found) == set()
 
 
 # Choices and leaks ------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from toy_models import small
 
 from genebert.model import summary
-from genebert.model.summary import KNOTS, MOST, Summary, SummaryHead
+from genebert.model.summary import KNOTS, MOST, Summary, SummaryHead, moments
 from genebert.schema import encode, reverse_complement
 from genebert.tokens import VOCABULARY_BASES
 
@@ -126,6 +126,25 @@ def test_what_is_fitted_is_that_of_numpy(rows: int, oriented: bool, monkeypatch:
     np.testing.assert_allclose(features.numpy()[:, ~varies], 0, atol=1e-5)
     if rows > 2:
         np.testing.assert_allclose(features.mean(dim=0).numpy(), 0, atol=0.2)  # some are clamped
+
+
+def test_of_tiles_the_best_one_counts() -> None:
+    generator = np.random.default_rng(5)
+    codes = random_codes(generator, 30, 40)
+    tiles = torch.from_numpy(generator.integers(0, 256, size=(30, 4, 6), dtype=np.uint8))
+    first, second = make(), make()
+    first.fit(codes, tiles)
+    second.fit(codes, tiles.amax(dim=1))
+    for name, value in second.state_dict().items():
+        assert torch.equal(first.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("rows", [1, 2, 50])
+def test_moments_of_blocks_are_those_of_all_rows(rows: int) -> None:
+    values = np.random.default_rng(rows).integers(0, 256, size=(rows, 5))
+    mean, deviation = moments(torch.split(torch.from_numpy(values), 8))
+    np.testing.assert_allclose(mean.numpy(), values.mean(axis=0))
+    np.testing.assert_allclose(deviation.numpy(), values.std(axis=0), atol=1e-6)
 
 
 def test_far_features_are_clamped() -> None:

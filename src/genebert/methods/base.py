@@ -1,8 +1,10 @@
 """The interface of all methods, and what they learn from."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,6 +15,15 @@ from genebert.batches import Context
 from genebert.inputs.scan import Scanner
 from genebert.settings import Device
 from genebert.target import Kind, Target
+
+MOST_IN_MEMORY = 1 << 30
+"""Bytes of motif evidence; what is larger lies in a temporary file."""
+_ROWS = 1 << 12  # looked at together
+
+
+def blocks_of(rows: int) -> Iterator[slice]:
+    """Yield slices of at most 4,096 of so many rows, for arrays that may be larger than the memory."""
+    return (slice(start, start + _ROWS) for start in range(0, rows, _ROWS))
 
 
 @dataclass(frozen=True)
@@ -43,10 +54,25 @@ class Examples:
         return self.tiled(1)[:, 0]
 
     def tiled(self, tiles: int) -> NDArray[np.uint8]:
-        """Return motif evidence tile by tile: uint8, shape (n, tiles, motifs); scanned once."""
+        """Return motif evidence tile by tile: uint8, shape (n, tiles, motifs), not to be changed; scanned once.
+
+        If it is large, it lies in a temporary file, and is an array that reads from there.
+
+        Raises:
+            OSError: the disk is full.
+        """
         if tiles not in self._tiled:
-            self._tiled[tiles] = self.scanner.scan_tiles(self.codes, tiles)
+            large = len(self) * tiles * len(self.scanner.motifs) > MOST_IN_MEMORY
+            self._tiled[tiles] = self._scanned_to_file(tiles) if large else self.scanner.scan_tiles(self.codes, tiles)
         return self._tiled[tiles]
+
+    def _scanned_to_file(self, tiles: int) -> NDArray[np.uint8]:
+        with TemporaryFile() as file:  # it has no name, and is gone when the array is
+            for rows in blocks_of(len(self)):
+                self.scanner.scan_tiles(self.codes[rows], tiles).tofile(file)
+            file.flush()
+            shape = len(self), tiles, len(self.scanner.motifs)
+            return np.memmap(file, np.uint8, "c", shape=shape)  # "c": torch refuses arrays that are not to be written
 
     @property
     def known_truth(self) -> NDArray[Any]:

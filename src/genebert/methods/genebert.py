@@ -14,10 +14,11 @@ from pydantic import Field
 from genebert.batches import RegionMatrix, WindowBatch, WindowData, neighbourhood
 from genebert.corpus.store import Corpus
 from genebert.errors import Problems, UserError, problem
-from genebert.methods.base import Examples, Fitted, Method
+from genebert.methods.base import Examples, Fitted, Method, blocks_of
 from genebert.methods.networks import Learning, class_weights, evaluating, learn, network_truth
 from genebert.model.config import GeneBertConfig
 from genebert.model.genebert import GeneBertForSequenceClassification, GeneBertModel, save_model
+from genebert.model.summary import moments
 from genebert.objectives import prediction_loss
 from genebert.pretrained import load_weights, read_scanner, same_scan
 from genebert.settings import Device, TuningSettings, load_preset
@@ -171,12 +172,14 @@ class GeneBert(TuningSettings, Method):
         if config.encoders and self.model is not None:
             self._take_over(model, load_weights(GeneBertModel, self.model), train)
         elif model.reads_region_states and evidence is not None:
-            values = torch.from_numpy(evidence).flatten(0, 1).float()
-            model.genebert.region_encoder.evidence_mean.copy_(values.mean(dim=0))
-            model.genebert.region_encoder.evidence_std.copy_(values.std(dim=0).clamp(min=1.0))
+            tiles = (torch.from_numpy(evidence[rows]).flatten(0, 1) for rows in blocks_of(len(evidence)))
+            mean, deviation = moments(tiles)
+            count = evidence.shape[0] * evidence.shape[1]
+            unbiased = deviation * (count / max(count - 1, 1)) ** 0.5
+            model.genebert.region_encoder.evidence_mean.copy_(mean)
+            model.genebert.region_encoder.evidence_std.copy_(unbiased.clamp(min=1.0))
         if model.summary is not None:
-            own = None if evidence is None else torch.from_numpy(evidence.max(axis=1))
-            model.summary.fit(torch.from_numpy(train.codes), own)
+            model.summary.fit(torch.from_numpy(train.codes), None if evidence is None else torch.from_numpy(evidence))
         return model
 
     def _config(self, train: Examples, target: Target) -> GeneBertConfig:

@@ -1,6 +1,6 @@
 """What can be seen of a window without learning: how often words occur, which motifs, and which base is where."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 import torch
@@ -75,21 +75,49 @@ class Summary(nn.Module):
 
     @torch.no_grad()
     def fit(self, codes: torch.Tensor, evidence: torch.Tensor | None) -> None:
-        """Fit quantiles, means and standard deviations on training rows; for the arguments see `forward`."""
+        """Fit quantiles, means and standard deviations on training rows, block by block.
+
+        Args:
+            codes: see `forward`.
+            evidence: see `forward`; or that of tiles of the windows, shape (b, tiles, motifs).
+        """
+        blocks = torch.split(torch.arange(len(codes)), _ROWS)
         if evidence is not None and self.motifs:
-            at = torch.tensor(KNOTS, dtype=torch.float64) * (len(evidence) - 1)
-            for columns in torch.split(torch.arange(self.motifs), 256):
-                ranked = evidence[:, columns].sort(dim=0).values
-                self.knots[:, columns] = ranked[at.round().long()].float()
-        total, squares = torch.zeros(2, self.width, dtype=torch.float64)
-        for rows in torch.split(torch.arange(len(codes)), _ROWS):
-            raw = self._raw(codes[rows], None if evidence is None else evidence[rows]).double()
-            total += raw.sum(dim=0)
-            squares += raw.square().sum(dim=0)
-        mean = total / len(codes)
-        deviation = (squares / len(codes) - mean.square()).clamp(min=0).sqrt()
+            self.knots.copy_(_quantiles(_best(evidence[rows]) for rows in blocks))
+        mean, deviation = moments(
+            self._raw(codes[rows], None if evidence is None else _best(evidence[rows])) for rows in blocks
+        )
         self.centre.copy_(mean)
         self.scale.copy_(torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)))
+
+
+def _best(evidence: torch.Tensor) -> torch.Tensor:
+    """Return the best evidence of each motif in windows, shape (b, motifs), of that of windows or of their tiles."""
+    return evidence if evidence.dim() == 2 else evidence.amax(dim=1)
+
+
+def moments(blocks: Iterable[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return means and standard deviations (of these rows) of columns, float64, of rows that come in blocks."""
+    count, total, squares = 0, torch.zeros(()).double(), torch.zeros(()).double()
+    for block in blocks:
+        values = block.double()
+        count += len(values)
+        total = total + values.sum(dim=0)
+        squares = squares + values.square().sum(dim=0)
+    mean = total / count
+    return mean, (squares / count - mean.square()).clamp(min=0).sqrt()
+
+
+def _quantiles(blocks: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Return the quantiles `KNOTS`, shape (knots, columns), of uint8 rows that come in blocks: the nearest value."""
+    counts = torch.zeros((), dtype=torch.int64)
+    for block in blocks:
+        columns = block.shape[1]
+        places = block.long() + 256 * torch.arange(columns)
+        counts = counts + torch.bincount(places.flatten(), minlength=256 * columns).view(columns, 256)
+    below = counts.cumsum(dim=1)
+    at = (torch.tensor(KNOTS).double() * (below[0, -1] - 1)).round()
+    return torch.stack([(below <= rank).sum(dim=1) for rank in at])
 
 
 def _count(k: int, stranded: bool) -> int:
