@@ -18,6 +18,7 @@ import torch
 from click.testing import CliRunner
 
 from genebert.corpus.store import Corpus
+from genebert.inputs.motifs import read_motifs
 from genebert.schema import SPLITS, N, decode
 from genebert.stage import read_manifest
 from genebert.tokens import DIGIT_OF_CODE, sequence_tokens
@@ -25,8 +26,8 @@ from genebert.tokens import DIGIT_OF_CODE, sequence_tokens
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(FOLDER))  # they import each other, as scripts do
 
-ablation, composition, dnabert_style, masking, pretraining = map(
-    import_module, ("ablation", "composition", "dnabert_style", "masking", "pretraining")
+ablation, composition, dnabert_style, masking, motifs_without_chip, pretraining = map(
+    import_module, ("ablation", "composition", "dnabert_style", "masking", "motifs_without_chip", "pretraining")
 )
 
 
@@ -337,3 +338,16 @@ def test_variants_are_compared_seed_by_seed() -> None:
     assert "| other | 0.267 (0.100..0.500) |" in table
     assert "| two seeds | 0.850 (0.800..0.900) |" in table
     assert "none" not in table and "| *chance* | 0.127 (0.100..0.200) |" in table
+
+
+def test_motifs_of_chip_seq_are_left_out(tmp_path: Path) -> None:
+    collection, kept = tmp_path / "hocomoco.meme", tmp_path / "selex.meme"
+    names = ["A.H13CORE.0.PSM.A", "B.H13CORE.0.SM.B", "C.H13CORE.1.P.C", "D.H13CORE.0.GI.D"]
+    matrix = "letter-probability matrix: alength= 4 w= 2\n0.7 0.1 0.1 0.1\n0.1 0.1 0.1 0.7\n"
+    collection.write_text("MEME version 4\n\nALPHABET= ACGT\n\n" + "\n".join(f"MOTIF {n}\n{matrix}" for n in names))
+    made = CliRunner().invoke(motifs_without_chip.main, [str(collection), str(kept)], catch_exceptions=False)
+    assert made.output == "2 of 4 motifs\n"
+    assert [motif.id for motif in read_motifs(str(kept))] == [names[1], names[3]]
+    collection.write_text(collection.read_text().replace(names[0], "MA0001.1"))
+    refused = CliRunner().invoke(motifs_without_chip.main, [str(collection), str(kept)])
+    assert refused.exit_code == 1 and "MA0001.1 is no name of HOCOMOCO" in refused.output
