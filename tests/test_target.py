@@ -76,7 +76,7 @@ def test_a_target_survives_json(target: Target) -> None:
 WRONG: dict[str, tuple[pd.DataFrame, tuple[str, ...]]] = {
     "none": (table(strand=["+"]), ("line 1", "tells no kind of target", "Name one column `label`")),
     "two": (table(label=["1"], value=["2"]), ("line 1", "tells more than one kind of target")),
-    "empty class": (table(label=["a", " "]), ("line 3", "label is empty")),
+    "empty class": (table(label=["a", ""]), ("line 3", "label is empty")),
     "no number": (table(value=["1", "x", "nan", "inf"]), ("line 3", "value is 'x'", "line 4", "'nan'", "line 5")),
     "no answer": (
         labels_of(["1", "2"], ["yes", "0"]),

@@ -27,8 +27,8 @@ class Calibration:
 
     Attributes:
         temperature: by which log-odds are divided.
-        offsets: of classes, in nats, added to the log-probabilities after that; only their differences matter; empty
-            for none.
+        offsets: of classes, in nats, added to the log-probabilities after that; 0 for the class with most validation
+            rows; empty for none.
     """
 
     temperature: float = 1.0
@@ -124,6 +124,7 @@ def _temperature_and_offsets(truth: NDArray[np.int64], logs: Numbers) -> tuple[f
         return -(actual * found).sum() / len(truth), np.array([(excess * logs).sum(), *excess.sum(axis=0)])
 
     bounds = [(1 / _RANGE[1], 1 / _RANGE[0]), *[(-_MOST_OFFSET, _MOST_OFFSET)] * logs.shape[1]]
+    bounds[1 + int(np.bincount(truth).argmax())] = 0.0, 0.0  # only differences matter, and a bound is to be one of them
     start = np.array([1.0, *np.zeros(logs.shape[1])])
     options = {"ftol": 1e-12, "gtol": 1e-8, "maxiter": 1000}
     inverse, *offsets = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x.tolist()
