@@ -314,6 +314,19 @@ def test_less_than_the_whole_network_can_be_trained(
     assert results_of(found) == pytest.approx(results_of(out), abs=1e-6)
 
 
+def test_without_encoders_the_summary_alone_is_fitted_and_nothing_is_compared_with_it_from_scratch(
+    toy_model: Path, tmp_path: Path
+) -> None:
+    labels = write_rows(tmp_path / "labels.csv", ["label"], rows_of("label"))
+    changes = {"encoders": False, "scratch": True, "epochs": 20}
+    out = finetune(settings(labels, toy_model, tmp_path / "out", **changes))
+    results = read_manifest(out, "finetune").metrics["results"]
+    assert {row["method"] for row in results} == {"pre-trained"}
+    assert results_of(out)["AUROC"] > 0.7
+    network = Predictor.open(out).ensemble.members[0][1].model
+    assert network.classifier is None and not any(p.requires_grad for p in network.genebert.parameters())
+
+
 @pytest.mark.parametrize("oriented", [False, True])
 def test_strands_are_told_apart_where_windows_are_oriented(
     oriented: bool, toy_world: World, toy_sequences: Path, toy_model: Path, tmp_path: Path

@@ -128,9 +128,10 @@ def _check_kinds(settings: FinetuneSettings, labelled: Labelled) -> None:
         found.add("--threshold valid", "there are not two classes to choose it for", "Leave it out.")
     if settings.class_weights and labelled.target.kind != "classes":
         found.add("--class-weights", "there are no classes to weigh", "Leave it out.")
-    if labelled.corpus is not None and (not settings.region_states or settings.modalities == "sequence"):
+    reads_regions = settings.encoders and settings.region_states and settings.modalities != "sequence"
+    if labelled.corpus is not None and not reads_regions:
         what = "the rows name cell types, and only the region encoder's states tell one from another"
-        found.add("--no-region-states, --modalities sequence", what, "Leave them out.")
+        found.add("--no-encoders, --no-region-states, --modalities sequence", what, "Leave them out.")
     if settings.ensemble and labelled.corpus is not None:
         what = "the rows name cell types, about which only GeneBERT knows more than their names"
         found.add("--ensemble", what, "Leave it out; --seeds averages networks.")
@@ -147,7 +148,7 @@ def _finetune(settings: FinetuneSettings, labelled: Labelled, pretrained: Manife
     own = [_train(PRETRAINED, GENEBERT, network, labelled, settings)]
     own += [_train_key(key, labelled, settings) for key in settings.ensemble]
     compared = list(own)
-    if settings.scratch:
+    if settings.scratch and settings.encoders:  # without encoders, nothing is pre-trained
         untrained = network.model_copy(update={"initial": "random"})
         compared.append(_train(SCRATCH, GENEBERT, untrained, labelled, settings))
     compared += [_train_key(key, labelled, settings) for key in settings.baselines if key not in settings.ensemble]

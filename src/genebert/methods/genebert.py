@@ -139,7 +139,6 @@ class GeneBert(TuningSettings, Method):
     initial: Literal["pre-trained", "random"] = Field(
         "pre-trained", description="weights to begin with; random takes only the sizes and the normaliser of the model"
     )
-    encoders: bool = Field(True, description="read the states of the encoders")
 
     def fit(self, train: Examples, valid: Examples, target: Target, seed: int, description: str = "") -> FittedGeneBert:
         """Learn from the training rows; the epoch is that with the lowest loss on the validation rows.
