@@ -335,7 +335,7 @@ class TuningSettings(LearningSettings):
     )
     modalities: Modalities = Field("both", description="what is read: the sequence, the region matrix, or both")
     encoders: bool = Field(
-        True, description="read the states of the encoders; without them, the summary alone, which is many times as fast"
+        True, description="read the states of the encoders; without them, the summary alone: many times as fast"
     )
     region_states: bool = Field(
         True, description="read the states of the region encoder; without them, just the motifs of the window itself"
