@@ -19,15 +19,16 @@ from click.testing import CliRunner
 
 from genebert.corpus.store import Corpus
 from genebert.inputs.motifs import read_motifs
-from genebert.schema import SPLITS, N, decode
+from genebert.schema import SPLITS, N, decode, encode, reverse_complement
 from genebert.stage import read_manifest
 from genebert.tokens import DIGIT_OF_CODE, sequence_tokens
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(FOLDER))  # they import each other, as scripts do
 
-ablation, composition, dnabert_style, masking, motifs_without_chip, pretraining = map(
-    import_module, ("ablation", "composition", "dnabert_style", "masking", "motifs_without_chip", "pretraining")
+ablation, composition, dnabert_style, masking, motifs_without_chip, pretraining, sequence_corpus = map(
+    import_module,
+    ("ablation", "composition", "dnabert_style", "masking", "motifs_without_chip", "pretraining", "sequence_corpus"),
 )
 
 
@@ -351,3 +352,15 @@ def test_motifs_of_chip_seq_are_left_out(tmp_path: Path) -> None:
     collection.write_text(collection.read_text().replace(names[0], "MA0001.1"))
     refused = CliRunner().invoke(motifs_without_chip.main, [str(collection), str(kept)])
     assert refused.exit_code == 1 and "MA0001.1 is no name of HOCOMOCO" in refused.output
+
+
+def test_a_corpus_of_sequences_holds_nothing_of_the_rows_to_be_tested_on(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    first, second, third = (decode(generator.integers(0, 4, 101).astype(np.uint8)) for _ in range(3))
+    mirrored = decode(reverse_complement(encode(second).codes[None])[0])
+    (tmp_path / "train.csv").write_text(f"sequence\n{first}\n{second}\n")
+    (tmp_path / "test.csv").write_text(f"sequence\n{third[:60]}{mirrored[-41:]}\n{third[:40]}\n")
+    windows = sequence_corpus.pieces(tmp_path / "train.csv", 50)
+    assert windows == [first[:50], first[50:100], second[:50], second[50:100]]
+    # the other strand of `second` ends with what begins it, 41 bases of which the test row has
+    assert sequence_corpus.apart_from(windows, tmp_path / "test.csv") == [*windows[:2], windows[3]]
