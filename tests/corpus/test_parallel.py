@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import toy_tasks
-from toy_tasks import add, die_always, die_once, lack_genebert, local_cluster, refuse, who
+from toy_tasks import add, die_always, die_once, lack_genebert, local_cluster, meet, refuse, who
 
 from genebert.corpus import parallel
 from genebert.corpus.parallel import RETRIES, Cluster, Processes, ThisProcess, Workers, open_workers
@@ -60,8 +60,8 @@ def test_a_mistake_of_the_user_comes_back_as_one(workers: Workers) -> None:
 
 
 @pytest.mark.parametrize("kind", ["processes", "cluster"])
-def test_several_workers_do_the_work(kind: str, request: pytest.FixtureRequest) -> None:
-    found = squares(request.getfixturevalue(kind), who, None)
+def test_several_workers_do_the_work(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    found = squares(request.getfixturevalue(kind), meet, tmp_path)
     assert len(set(found.values())) == 2
     assert os.getpid() not in found.values()
 
