@@ -19,7 +19,7 @@ from genebert.schema import SPLITS, Split
 from genebert.shared_words import groups
 from genebert.target import CLASS, LABEL_PREFIX, VALUE, Target, check_variety
 from genebert.tasks.labels import check_genome
-from genebert.tasks.windows import COORDINATES, Windows, read_windows
+from genebert.tasks.windows import COORDINATES, Windows, read_windows, say_repeats
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,7 @@ def read_labelled(
     finally:
         if genome:
             genome.close()
+    say_repeats(windows.values())
     every = pd.concat([one.table for one in windows.values()])
     _check_splits(windows, files.labels)
     target = Target.of(every, windows["train"].table)
