@@ -158,6 +158,19 @@ def evaluated(labels: Path, model: Path, out: Path) -> Path:
     return evaluate(EvaluateSettings(labels=labels, model=model, out=out, device="cpu"))
 
 
+def test_how_many_rows_repeat_another_is_said_in_evaluation(
+    sequence_predictor: Path, toy_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They once vanished without a word."""
+    labels = tmp_path / "labels.csv"
+    rows = [f"chr3,{start},{start + 60},{label}" for start, label in ((1000, 1), (2000, 0), (1000, 1), (1000, 0))]
+    labels.write_text("\n".join(["chrom,start,end,label", *rows]) + "\n")
+    out = tmp_path / "e"
+    options = {"labels": labels, "model": sequence_predictor, "genome": toy_world.genome, "device": "cpu"}
+    assert read_manifest(evaluate(EvaluateSettings(out=out, **options))).metrics["rows"] == 3
+    assert "labels.csv: rows left out, since they repeat another: 1\n" in capsys.readouterr().err
+
+
 def test_several_labels_at_once(toy_model: Path, tmp_path: Path) -> None:
     columns = ["label:GATA", "label:Ebox"]
     rows = rows_of(*columns)

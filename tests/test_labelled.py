@@ -86,6 +86,18 @@ def test_rows_are_divided_by_what_pretraining_held_out(prefix: str, read: Read, 
             assert set(labelled.windows[split].table["chrom"]) == {chrom}
 
 
+def test_how_many_rows_repeat_another_is_said_once(
+    read: Read, toy_world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They once vanished without a word."""
+    rows = [(f"chr{i}", "0", "40", label) for i in (1, 2, 3) for label in "abb"]
+    read("chrom,start,end,label", rows, genome=toy_world.genome, held_out={"chr2": "valid", "chr3": "test"})
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("labels.csv: rows left out, since they repeat another: 3")
+    read("sequence,label,split", sequences(("a",), ("b",), ("b",)))
+    assert capsys.readouterr().err == ""
+
+
 def test_the_scale_of_a_number_is_that_of_the_training_rows(read: Read) -> None:
     rows = sequences(("1",), ("3",))
     held_out = [(bases, value if split == "train" else value + "000", split) for bases, value, split in rows]

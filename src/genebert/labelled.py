@@ -1,6 +1,6 @@
 """Labelled tables as methods learn from them: windows by split, the target, and what they lie in."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from genebert.schema import SPLITS, Split
 from genebert.shared_words import groups
 from genebert.target import CLASS, LABEL_PREFIX, VALUE, Target, check_variety
 from genebert.tasks.labels import check_genome
-from genebert.tasks.windows import COORDINATES, Windows, read_windows
+from genebert.tasks.windows import COORDINATES, Windows, read_windows, say_repeats
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,7 @@ def read_labelled(
     finally:
         if genome:
             genome.close()
+    say_repeats(windows.values())
     every = pd.concat([one.table for one in windows.values()])
     _check_splits(windows, files.labels)
     target = Target.of(every, windows["train"].table)
@@ -132,7 +133,7 @@ def set_aside(labelled: Labelled, fraction: float, seed: int) -> Labelled:
         seed: of the order.
 
     Raises:
-        UserError: too few rows, or not all classes, can be set aside.
+        UserError: too few rows, or not all classes, can be set aside; or all rows of a split are then alike.
     """
     whole = labelled.windows["train"]
     group = groups(whole.codes)
@@ -148,12 +149,17 @@ def set_aside(labelled: Labelled, fraction: float, seed: int) -> Labelled:
     windows = {**labelled.windows, "train": whole.rows(~is_valid), "valid": whole.rows(is_valid)}
     every = pd.concat([one.table for one in windows.values()])
     target = Target.of(every, windows["train"].table)
-    if target.kind == "classes":
-        found = {split: set(target.truth(windows[split].table).tolist()) for split in ("train", "valid")}
-        if not found["train"] == found["valid"] == set(range(len(target.names))):
-            what = "not all classes are among both training and validation rows"
-            raise UserError(problem(whole.path, what, "Choose another valid_fraction."))
+    found = Problems(f"The rows of {whole.path} cannot be set aside; with another valid_fraction, they may be:")
+    if target.kind == "classes" and not _has_all_classes([windows["train"], windows["valid"]], target):
+        what = "not all classes are among both training and validation rows"
+        found.add("valid_fraction", what, "Choose another one.")
+    check_variety({split: one.table for split, one in windows.items()}, target, found)
+    found.raise_any()
     return replace(labelled, windows=windows, target=target)
+
+
+def _has_all_classes(parts: Sequence[Windows], target: Target) -> bool:
+    return all(set(one.table[CLASS]) == set(target.names) for one in parts)
 
 
 def _read_splits(

@@ -18,7 +18,7 @@ from genebert.predictor import Predictor
 from genebert.settings import EvaluateSettings, PredictSettings
 from genebert.stage import open_stage
 from genebert.tasks.labels import check_genome
-from genebert.tasks.windows import Windows, read_windows, window_chunks
+from genebert.tasks.windows import Windows, read_windows, say_repeats, window_chunks
 
 CHUNK = 1 << 14
 """Rows predicted at a time, so that memory for bases and motif evidence does not grow with their number."""
@@ -171,6 +171,7 @@ def _read_labelled(settings: EvaluateSettings, predictor: Predictor, corpus: Cor
     if corpus is not None and not windows.located:
         raise UserError(problem(windows.path, NEEDS_PLACE, "Give chrom, start, end."))
     predictor.check_windows(windows)
+    say_repeats([windows])
     return windows
 
 

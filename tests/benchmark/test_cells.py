@@ -183,3 +183,21 @@ def test_rows_that_cannot_be_set_aside(tmp_path: Path) -> None:
     write_rows(tmp_path / "train.csv", rare)
     with pytest.raises(UserError, match="not all classes"):
         set_aside(tmp_path, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("target", "rows", "message"),
+    [
+        ("label:A,label:B", ["1,1", "0,0"] + ["1,0", "0,0"] * 9, "label:B is not both 0 and 1 there"),
+        ("value", ["2"] + ["1"] * 19, "all its values are 1"),
+    ],
+)
+def test_rows_of_one_answer_are_not_set_aside(target: str, rows: list[str], message: str, tmp_path: Path) -> None:
+    """They once were, and the ValueError of a method, which is no failure of its own, ended the benchmark."""
+    letters = sequences(0, len(rows), np.random.default_rng(0))
+    whole = [f"{one},{row}" for one, row in zip(letters, rows, strict=True)]
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.csv").write_text("\n".join([f"sequence,{target}", *whole]) + "\n")
+    with pytest.raises(UserError, match=message) as error:
+        set_aside(tmp_path, 0.2)
+    assert "train.csv" in str(error.value) and "valid_fraction" in str(error.value)

@@ -42,6 +42,13 @@ def test_the_k_and_penalty_of_lowest_validation_loss_are_taken(task: Callable[..
     assert toy.target.loss(toy.valid.truth, chosen.predict(toy.valid)) == pytest.approx(min(losses.values()))
 
 
+def test_longer_words_than_trees_count_are_refused() -> None:
+    """Of 16 bases there are 4^16, which once exhausted the memory."""
+    assert KmerRegression(lengths=(1, 7)).lengths == (1, 7)
+    with pytest.raises(ValueError, match="less than or equal to 7"):
+        KmerRegression(lengths=(4, 16))
+
+
 def test_margins_are_those_of_liblinear_on_cosines(task: Callable[..., Any]) -> None:
     toy = task("classes")
     features = [normalize(gapped_kmer_counts(rows.codes, 5, 4)) for rows in (toy.train, toy.test)]

@@ -6,12 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import toys
 from hypothesis import given
 from hypothesis import strategies as st
 from toys import World, random_bases, reverse_complement, write_fasta
 
 from genebert.errors import UserError
+from genebert.inputs.scan import Scanner
+from genebert.labelled import LabelledFiles, read_labelled
 from genebert.schema import SPLITS
+from genebert.stage import read_manifest
 from genebert.target import Target
 from genebert.tasks.custom import Custom, divided
 from genebert.tasks.labels import labels
@@ -167,6 +171,54 @@ def test_bed_files_are_classes_or_have_a_column_that_tells(make: Make, toy_world
     assert list(made("names", bed=[one])["label"]) == ["kind0", "kind1"] * 3
     scores = made("scores", bed=[one], bed_column="score", width=20)
     assert list(scores["value"]) == [0, 0.5, 1, 1.5, 2, 2.5] and list(scores["start"][:2]) == [115, 515]
+
+
+NEAR_ENDS = [("chr1", 10, 60), ("chr1", 40, 80), ("chr1", 150, 250), ("chr1", 160, 240)]
+NEAR_ENDS += [(chrom, start, start + 50) for chrom in ("chr1", "chr2", "chr3") for start in (1000, 2000)]
+NEAR_ENDS += [("chr3", 19_980, 20_000)]
+
+
+@pytest.mark.parametrize("kind", ["table", "bed", "several"])
+def test_windows_that_are_resized_beyond_an_end_are_left_out(
+    kind: str, make: Make, toy_world: World, tmp_path: Path
+) -> None:
+    """They once were in the table, which each later stage refused."""
+    rows = pd.DataFrame(NEAR_ENDS, columns=["chrom", "start", "end"])
+    rows["label"] = np.where(rows["start"] % 2000, "a", "b")
+    options: dict[str, Any] = {"bed": []}
+    for name, part in rows.groupby("label") if kind == "several" else [("rows", rows)]:
+        path = tmp_path / f"{name}.bed"
+        part.to_csv(path, sep="\t", index=False, header=False)
+        options["bed"].append(path)
+    if kind == "table":
+        options = {"table": write_table(tmp_path / "rows.csv", **rows)}
+    made = make(**options, genome=toy_world.genome, width=200, **CHROMOSOMES)
+    found = read_labels(made).sort_values(["chrom", "start"], ignore_index=True)
+    assert list(found["start"]) == [100, 925, 1925, 925, 1925, 925, 1925]
+    assert (found["end"] - found["start"] == 200).all()
+    notes = read_manifest(made).metrics["notes"]
+    assert notes["windows left out, beyond an end of their chromosome"] == 3
+    assert notes["rows left out, since they repeat another"] == 1
+    scanner = Scanner([toys.consensus_motif("m", "GATAAG", 0.9)])
+    windows = read_labelled(LabelledFiles(made, genome=toy_world.genome), scanner).windows
+    assert {split: len(one) for split, one in windows.items()} == {"train": 3, "valid": 2, "test": 2}
+    assert all(one.repeats == 0 for one in windows.values())
+
+
+def test_windows_of_which_none_fits_are_refused(make: Make, toy_world: World, tmp_path: Path) -> None:
+    bed = tmp_path / "w.bed"
+    bed.write_text("chr1\t0\t9\tx\n")
+    with pytest.raises(UserError, match="--width: no window of 100 bp lies inside its chromosome"):
+        make(bed=[bed], genome=toy_world.genome, width=100, **CHROMOSOMES)
+
+
+def test_windows_of_a_bed_that_differ_in_their_class_alone_are_kept(
+    make: Make, toy_world: World, tmp_path: Path
+) -> None:
+    """The class is the name there, which counted for nothing when repeats were looked for."""
+    bed = tmp_path / "w.bed"
+    bed.write_text("".join(f"chr{i}\t0\t9\t{name}\n" for i in (1, 2, 3) for name in "aba"))
+    assert list(read_labels(make(bed=[bed], genome=toy_world.genome, **CHROMOSOMES))["label"]) == ["a", "b"] * 3
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {

@@ -187,14 +187,14 @@ def check_intervals(
             "Use the genome assembly that the intervals were called on, or cut them.",
         )
     found.raise_any()
-    repeated = np.zeros(len(table), dtype=bool) if keep_repeats else _repeated(table)
+    repeated = np.zeros(len(table), dtype=bool) if keep_repeats else repeats_of(table)
     if repeated.any():
         table = table[~repeated].reset_index(drop=True)
     return Intervals(table, path, int(repeated.sum()), skipped)
 
 
-def _repeated(table: pd.DataFrame) -> NDArray[np.bool_]:
-    """Return which rows say the same as an earlier one: bool, shape (n,)."""
+def repeats_of(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return which rows say the same as an earlier one, whatever their lines and names: bool, shape (n,)."""
     key = [name for name in table.columns if name not in ("line", "name")]
     repeated = table.duplicated(["chrom", "start", "end"], keep=False).to_numpy()
     repeated[repeated] = table[repeated].duplicated(key)  # few rows share their place: compare no others

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from genebert.settings import Device
 from genebert.target import Target
 
 Features = NDArray[np.float32]
-KmerLengths = tuple[Annotated[int, Field(ge=1, le=7)], ...]
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
 from itertools import combinations, product
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from scipy import sparse
 
 from genebert.errors import UserError, problem
 from genebert.methods.base import Examples
 from genebert.schema import N
 from genebert.tokens import SPECIAL_TOKENS, UNK, tokenize
+
+KmerLengths = tuple[Annotated[int, Field(ge=1, le=7)], ...]
+"""Option of methods that count k-mers: there are up to 4^k columns."""
 
 
 def kmer_counts(codes: NDArray[np.uint8], k: int, *, both_strands: bool = False) -> sparse.csr_matrix:

@@ -7,14 +7,14 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import MaxAbsScaler
 
 from genebert.console import track
 from genebert.methods.base import Examples, Fitted, Method
-from genebert.methods.features import kmer_counts, with_cell_type
+from genebert.methods.features import KmerLengths, kmer_counts, with_cell_type
 from genebert.methods.linear import Linear
 from genebert.methods.saving import read_facts, reading, write_facts
 from genebert.settings import Device
@@ -68,7 +68,7 @@ class KmerRegression(Method):
         description="windows are aligned and have a direction (promoters, splice sites): strands are told apart; "
         "else a k-mer and its reverse complement are one",
     )
-    lengths: tuple[PositiveInt, ...] = Field((4, 5, 6), min_length=1, description="k-mer lengths to try")
+    lengths: KmerLengths = Field((4, 5, 6), min_length=1, description="k-mer lengths to try")
     strengths: tuple[PositiveFloat, ...] = Field(
         (0.01, 0.1, 1.0, 10.0), min_length=1, description="inverse L2 penalties (C) to try"
     )

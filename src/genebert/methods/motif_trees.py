@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from genebert.methods.boosting import BoostedTrees, KmerLengths
-from genebert.methods.features import DenseFeatures
+from genebert.methods.boosting import BoostedTrees
+from genebert.methods.features import DenseFeatures, KmerLengths
 
 
 class MotifTrees(BoostedTrees):

@@ -12,17 +12,19 @@ from pydantic import Field
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.accessibility import PEAK_SUFFIXES, cell_type_of
 from genebert.inputs.genome import Genome
-from genebert.inputs.intervals import read_bed, read_table
+from genebert.inputs.intervals import read_bed, read_table, repeats_of
 from genebert.schema import Split
 from genebert.shared_words import LENGTH, groups
 from genebert.target import CLASS, LABEL_PREFIX, VALUE, check_target, label_names
-from genebert.tasks.base import LabelTable, Sources, Task
+from genebert.tasks.base import LabelTable, Note, Sources, Task
+from genebert.tasks.on_genome import inside
 from genebert.tasks.windows import encode_all, of_one_width, read_fasta, windows_of
 
 _KEPT = ("line", "chrom", "start", "end", "strand", "sequence", "name", "cell_type", "split")
 """Columns of a table that are of use beside the target's."""
 _BY_CHROMOSOME = "--valid-chromosomes and --test-chromosomes"
 _BY_FRACTION = "--valid-fraction and --test-fraction"
+_REPEATS = "rows left out, since they repeat another"
 Rows = tuple[pd.DataFrame, NDArray[np.uint8] | None]
 """Labelled rows, and their base codes if they are sequences, shape (n, length)."""
 
@@ -85,10 +87,11 @@ class Custom(Task):
     def windows(self, sources: Sources) -> LabelTable:
         """Return the labelled rows; see the class."""
         readers = {"table": self._from_table, "positives": self._from_fasta, "bed": self._from_bed}
-        table, codes = readers[self.one_of(*readers)](sources)
+        notes: dict[str, Note] = {}
+        table, codes = readers[self.one_of(*readers)](sources, notes)
         self._check_rows(table, codes)
         if codes is None or not self.by_fraction:
-            return LabelTable(table)
+            return LabelTable(table, notes)
         group = groups(codes) if codes.shape[1] >= LENGTH else np.unique(codes, axis=0, return_inverse=True)[1]
         size = np.bincount(group)
         table = table.assign(split=self._divided(group))
@@ -119,13 +122,14 @@ class Custom(Task):
             found.add("rows", "nothing says which are for what", remedy)
         found.raise_any()
 
-    def _from_table(self, sources: Sources) -> Rows:
+    def _from_table(self, sources: Sources, notes: dict[str, Note]) -> Rows:
         assert self.table is not None
         table = self._with_standard_names(read_table(self.table), self.table)
         windows = windows_of(table, self.table, sources.genome, labelled=True, width=self.width)
         if "sequence" in table:
             return table.drop(columns="line"), windows.codes
-        return windows.table, None
+        notes[_REPEATS] = windows.repeats
+        return self._on_genome(windows.table, sources.need_genome(), notes), None
 
     def _with_standard_names(self, table: pd.DataFrame, path: Path) -> pd.DataFrame:
         """Return the columns of use, under the names that they have everywhere."""
@@ -150,7 +154,7 @@ class Custom(Task):
         columns = {name: name for name in _KEPT if name in table} | chosen
         return pd.DataFrame({standard: table[name] for standard, name in columns.items()})
 
-    def _from_fasta(self, sources: Sources) -> Rows:
+    def _from_fasta(self, sources: Sources, notes: dict[str, Note]) -> Rows:
         if self.positives is None or self.negatives is None:
             raise UserError(problem("--negatives", "it goes with --positives", "Give both."))
         tables = []
@@ -161,7 +165,7 @@ class Custom(Task):
         codes, _ = encode_all(table["sequence"], table["where"].tolist(), self.positives.parent)
         return table[["name", "sequence", CLASS]], codes
 
-    def _from_bed(self, sources: Sources) -> Rows:
+    def _from_bed(self, sources: Sources, notes: dict[str, Note]) -> Rows:
         genome = sources.need_genome()
         files = {cell_type_of(path, PEAK_SUFFIXES): path for path in self.bed}
         if len(files) < len(self.bed):
@@ -172,11 +176,12 @@ class Custom(Task):
             what = f"the windows of one have {widths[0]} bp, and those of another {widths[1]} bp"
             raise UserError(problem("--bed", what, "Give --width."))
         table = pd.concat(tables, ignore_index=True)
-        return table.fillna({"strand": "."}) if "strand" in table else table, None
+        table = table.fillna({"strand": "."}) if "strand" in table else table
+        return self._on_genome(table, genome, notes), None
 
     def _read_bed(self, path: Path, label: str | None, genome: Genome) -> pd.DataFrame:
         """Return the windows of a BED; all have the label, or if that is None, what a column says."""
-        table = read_bed(path, genome.lengths).table
+        table = read_bed(path, genome.lengths, keep_repeats=True).table  # rows may differ in their name alone, a class
         target = CLASS if label is not None or self.bed_column == "name" else VALUE
         if label is None:
             if self.bed_column not in table:
@@ -188,6 +193,16 @@ class Custom(Task):
         check_target(table, found)
         found.raise_any()
         return table[[name for name in ("chrom", "start", "end", "strand", target) if name in table]]
+
+    def _on_genome(self, table: pd.DataFrame, genome: Genome, notes: dict[str, Note]) -> pd.DataFrame:
+        """Return the windows that lie inside their chromosome as they are now wide, each once, as they will be read."""
+        known, repeated = inside(table, genome), repeats_of(table)
+        if not known.any():
+            what = f"no window of {self.width} bp lies inside its chromosome"
+            raise UserError(problem("--width", what, "Give a smaller one."))
+        notes["windows left out, beyond an end of their chromosome"] = int((~known).sum())
+        notes[_REPEATS] = int(notes.get(_REPEATS, 0)) + int((known & repeated).sum())
+        return table[known & ~repeated].reset_index(drop=True)
 
 
 def _target_columns(table: pd.DataFrame) -> list[str]:

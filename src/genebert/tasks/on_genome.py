@@ -43,11 +43,17 @@ def oriented_codes(genome: Genome, windows: pd.DataFrame) -> NDArray[np.uint8]:
 
 def usable(windows: pd.DataFrame, genome: Genome, most_n: float = MOST_N) -> NDArray[np.bool_]:
     """Return which windows of one width lie inside their chromosome, with at most a fraction of N: bool, shape (n,)."""
-    inside = (windows["start"] >= 0) & (windows["end"] <= windows["chrom"].map(genome.lengths))
-    found = inside.to_numpy(copy=True)
-    unknown = (oriented_codes(genome, windows[inside]) == N).sum(axis=1)
-    found[found] = unknown <= most_n * (windows["end"] - windows["start"])[inside]
+    found = inside(windows, genome)
+    known = windows[found]
+    unknown = (oriented_codes(genome, known) == N).sum(axis=1)
+    found[found] = unknown <= most_n * (known["end"] - known["start"])
     return found
+
+
+def inside(windows: pd.DataFrame, genome: Genome) -> NDArray[np.bool_]:
+    """Return which windows lie inside their chromosome: bool, shape (n,)."""
+    found = (windows["start"] >= 0) & (windows["end"] <= windows["chrom"].map(genome.lengths))
+    return found.to_numpy(copy=True)
 
 
 def matched_windows(

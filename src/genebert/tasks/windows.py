@@ -1,6 +1,6 @@
 """Windows to learn from or to predict for, from CSV, TSV, BED or FASTA, as base codes with what they are labelled."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -10,6 +10,7 @@ import pandas as pd
 import pysam
 from numpy.typing import NDArray
 
+from genebert.console import say
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import Genome
 from genebert.inputs.intervals import check_intervals, open_text, read_bed, read_table, readable
@@ -34,12 +35,14 @@ class Windows:
         codes: base codes, uint8, shape (n, length); of the minus strand where `strand` says so.
         path: the file they came from.
         ambiguous: number of IUPAC letters that were read as N.
+        repeats: number of labelled rows left out because an earlier row of the file says the same.
     """
 
     table: pd.DataFrame
     codes: NDArray[np.uint8]
     path: Path
     ambiguous: int = 0
+    repeats: int = 0
 
     def __len__(self) -> int:
         return len(self.table)
@@ -195,7 +198,15 @@ def windows_of(
     if "sequence" in table:
         return _from_sequences(table, path)
     checked = check_intervals(table, path, _need(genome, path).lengths, keep_repeats=not labelled)
-    return _from_genome(checked.table, _need(genome, path), path, width)
+    windows = _from_genome(checked.table, _need(genome, path), path, width)
+    return replace(windows, repeats=checked.duplicates)
+
+
+def say_repeats(windows: Iterable[Windows]) -> None:
+    """Say of each file how many rows were left out because they repeat another."""
+    for path, count in {one.path: one.repeats for one in windows}.items():
+        if count:
+            say(f"{path}: rows left out, since they repeat another: {count:,}")
 
 
 def _need(genome: Genome | None, path: Path) -> Genome:
