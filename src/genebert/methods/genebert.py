@@ -157,7 +157,8 @@ class GeneBert(TuningSettings, Method):
             either_strand=not self.oriented,
         )
         fitted = FittedGeneBert(model, target)
-        learning = Learning(model, fitted, data, self._losses(train, target))
+        weights = class_weights(target, train) if self.class_weights else None
+        learning = Learning(model, fitted, data, self._losses(target, weights), weights)
         curves = learn(self, learning, target, valid, description or self.title, self.precision)
         if adapters is not None:
             adapters.merge_and_unload()  # into the layers of the model
@@ -259,9 +260,7 @@ class GeneBert(TuningSettings, Method):
             parameter.requires_grad_(True)
         return adapters
 
-    def _losses(self, train: Examples, target: Target) -> Callable[..., dict[str, torch.Tensor]]:
-        weights = class_weights(target, train) if self.class_weights else None
-
+    def _losses(self, target: Target, weights: torch.Tensor | None) -> Callable[..., dict[str, torch.Tensor]]:
         def losses(model: GeneBertForSequenceClassification, batch: WindowBatch) -> dict[str, torch.Tensor]:
             """Half the loss of the mean of the branches, and half the mean of the branches' losses."""
             assert batch.truth is not None
