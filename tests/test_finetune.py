@@ -420,6 +420,15 @@ WRONG_OPTIONS: dict[str, tuple[dict[str, object], str, list[str]]] = {
         "label",
         ["--baselines: 'svm' is no method", "--ensemble: 'genebert' is no method", "Choose of", "kmer-regression"],
     ),
+    # A linear probe read the encoders all the same, and lora and frozen trained what full does.
+    **{
+        f"{mode} without encoders": (
+            {"mode": mode, "encoders": False},
+            "label",
+            [f"--mode {mode}: it is about encoders, and --no-encoders leaves them out"],
+        )
+        for mode in ("linear-probe", "frozen", "lora")
+    },
     "a threshold for numbers": ({"threshold": "valid"}, "value", ["labels.csv", "--threshold valid", "Leave it out"]),
     "a threshold for three": ({"threshold": "valid"}, "three", ["--threshold valid"]),
     "weights for numbers": ({"class_weights": True}, "value", ["labels.csv", "--class-weights", "Leave it out"]),

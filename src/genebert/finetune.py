@@ -86,6 +86,9 @@ def _check_methods(settings: FinetuneSettings) -> None:
                 found.add(f"--{option}", f"{key!r} is no method", f"Choose of {', '.join(known)}.")
         if len(set(getattr(settings, option))) < len(getattr(settings, option)):
             found.add(f"--{option}", "it names a method twice", "Name each once.")
+    if settings.mode != "full" and not settings.encoders:
+        what = "it is about encoders, and --no-encoders leaves them out"
+        found.add(f"--mode {settings.mode}", what, "Leave one of them out.")
     found.raise_any()
 
 
