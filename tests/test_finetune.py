@@ -12,7 +12,7 @@ from toys import World, random_bases, reverse_complement
 from genebert import calibration
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError
-from genebert.finetune import finetune
+from genebert.finetune import finetune, method_of
 from genebert.model.genebert import GeneBertModel
 from genebert.predict import evaluate, predict
 from genebert.predictor import Predictor
@@ -433,9 +433,30 @@ WRONG_OPTIONS: dict[str, tuple[dict[str, object], str, list[str]]] = {
         "label",
         ["--baselines: 'svm' is no method", "--ensemble: 'genebert' is no method", "Choose of", "kmer-regression"],
     ),
+    # A linear probe read the encoders all the same, and lora and frozen trained what full does.
+    **{
+        f"{mode} without encoders": (
+            {"mode": mode, "encoders": False},
+            "label",
+            [f"--mode {mode}: it is about encoders, and --no-encoders leaves them out"],
+        )
+        for mode in ("linear-probe", "frozen", "lora")
+    },
     "a threshold for numbers": ({"threshold": "valid"}, "value", ["labels.csv", "--threshold valid", "Leave it out"]),
     "a threshold for three": ({"threshold": "valid"}, "three", ["--threshold valid"]),
     "weights for numbers": ({"class_weights": True}, "value", ["labels.csv", "--class-weights", "Leave it out"]),
+    # The predictor was said to read both strands, and its predictions were not those of the other strand.
+    "strands told apart in the ensemble alone": (
+        {"ensemble": ["position-trees", "splice-finder"]},
+        "label",
+        ["--ensemble position-trees: it tells strands apart", "or add --oriented"],
+    ),
+    # Probabilities of equally frequent classes were averaged with those of classes as they are.
+    "classes weighed in a part of the ensemble": (
+        {"ensemble": ["deepbind", "motif-trees"], "class_weights": True},
+        "label",
+        ["--ensemble motif-trees: it does not weigh classes", "or --class-weights"],
+    ),
 }
 
 
@@ -446,7 +467,17 @@ def test_options_that_do_not_fit_the_labels(case: str, toy_model: Path, tmp_path
     with pytest.raises(UserError) as error:
         finetune(settings(path, toy_model, tmp_path / "out", **options))
     assert [fragment for fragment in fragments if fragment not in str(error.value)] == []
+    assert "splice-finder:" not in str(error.value) and "deepbind:" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("weighed", "key"), [(False, "deepbind"), (True, "deepbind"), (True, "motif-trees")])
+def test_methods_beside_the_network_weigh_classes_as_it_does_if_they_can(weighed: bool, key: str) -> None:
+    """Networks among the baselines and in the ensemble once ignored --class-weights."""
+    options = settings(Path("labels"), Path("model"), Path("out"), class_weights=weighed, oriented=True)
+    method = method_of(key, options)
+    assert getattr(method, "class_weights", None) is (weighed if key == "deepbind" else None)
+    assert getattr(method, "oriented", None) is (True if key == "deepbind" else None)
 
 
 def test_an_ensemble_with_methods_that_see_no_neighbourhood_is_refused(

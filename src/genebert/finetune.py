@@ -86,6 +86,9 @@ def _check_methods(settings: FinetuneSettings) -> None:
                 found.add(f"--{option}", f"{key!r} is no method", f"Choose of {', '.join(known)}.")
         if len(set(getattr(settings, option))) < len(getattr(settings, option)):
             found.add(f"--{option}", "it names a method twice", "Name each once.")
+    if settings.mode != "full" and not settings.encoders:
+        what = "it is about encoders, and --no-encoders leaves them out"
+        found.add(f"--mode {settings.mode}", what, "Leave one of them out.")
     found.raise_any()
 
 
@@ -135,7 +138,19 @@ def _check_kinds(settings: FinetuneSettings, labelled: Labelled) -> None:
     if settings.ensemble and labelled.corpus is not None:
         what = "the rows name cell types, about which only GeneBERT knows more than their names"
         found.add("--ensemble", what, "Leave it out; --seeds averages networks.")
+    _check_averaged(settings, found)
     found.raise_any()
+
+
+def _check_averaged(settings: FinetuneSettings, found: Problems) -> None:
+    """Note which methods cannot be averaged with GeneBERT, as they do not do with strands and classes as it does."""
+    for key in settings.ensemble:
+        kind = method_class(key)
+        if kind.strand_as_given and not settings.oriented:
+            what = "it tells strands apart, and the windows are not oriented"
+            found.add(f"--ensemble {key}", what, "Leave it out, or add --oriented.")
+        if settings.class_weights and "class_weights" not in kind.model_fields:
+            found.add(f"--ensemble {key}", "it does not weigh classes", "Leave it out, or --class-weights.")
 
 
 def chromosomes_among(windows: Windows, names: Sequence[str]) -> list[str]:
@@ -186,10 +201,15 @@ def joined_of(methods: Sequence[Trained]) -> Trained:
     return Trained(ENSEMBLE, GENEBERT, [], [average[0]], [average[1]])
 
 
+def method_of(key: str, settings: FinetuneSettings) -> Method:
+    """Return a method with what it shares with GeneBERT set alike, as far as it can be."""
+    kind, shared = method_class(key), ("oriented", "class_weights", "device")
+    return kind(**{name: getattr(settings, name) for name in shared if name in kind.model_fields})
+
+
 def _train_key(key: str, labelled: Labelled, settings: FinetuneSettings) -> Trained:
-    kind = method_class(key)
-    options = {name: getattr(settings, name) for name in ("oriented", "device") if name in kind.model_fields}
-    return _train(kind.title, key, kind(**options), labelled, settings)
+    method = method_of(key, settings)
+    return _train(method.title, key, method, labelled, settings)
 
 
 def _train(title: str, key: str, method: Method, labelled: Labelled, settings: FinetuneSettings) -> Trained:

@@ -97,7 +97,13 @@ def mcc(label: NDArray[Any], predicted: NDArray[Any]) -> float:
     return float((right * total - (actual * guessed).sum()) / scale) if scale > 0 else 0.0
 
 
-def log_loss(label: NDArray[Any], probability: NDArray[Any]) -> float:
-    """Return the mean negative log-likelihood in nats; label: shape (n,); probability: shape (n, classes)."""
+def log_loss(label: NDArray[Any], probability: NDArray[Any], weights: NDArray[Any] | None = None) -> float:
+    """Return the mean negative log-likelihood in nats.
+
+    Args:
+        label: int64, shape (n,).
+        probability: shape (n, classes).
+        weights: of the rows, shape (n,); only their ratios matter.
+    """
     chosen = probability[np.arange(len(label)), label]
-    return float(-np.log(np.clip(chosen, 1e-12, 1)).mean())
+    return float(-np.average(np.log(np.clip(chosen, 1e-12, 1)), weights=weights))

@@ -89,10 +89,15 @@ class Target:
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         return shifted / shifted.sum(axis=1, keepdims=True)
 
-    def loss(self, truth: NDArray[Any], predicted: Numbers) -> float:
-        """Return what is to be low on validation rows: nats per row or label, or squared standard deviations."""
+    def loss(self, truth: NDArray[Any], predicted: Numbers, weights: Numbers | None = None) -> float:
+        """Return what is to be low on validation rows: nats per row or label, or squared standard deviations.
+
+        Args:
+            truth, predicted: see the class.
+            weights: of the rows of each class, shape (classes,); by default, they are equal.
+        """
         if self.kind == "classes":
-            return log_loss(truth, predicted)
+            return log_loss(truth, predicted, None if weights is None else weights[truth])
         known = np.isfinite(truth)
         if self.kind == "value":
             return float((((predicted - truth)[known] / self.scale) ** 2).mean())

@@ -489,11 +489,33 @@ def of_length(length: int, toy: Any) -> Any:
 def test_windows_that_do_not_fit_the_network_are_refused(task: Callable[..., Any], fit: Fit) -> None:
     toy = task("classes")
     with pytest.raises(UserError, match="the longest has 258 bp, and the model reads at most 257 bp"):
-        fit(of_length(258, toy), encoders=False, mode="linear-probe")  # which reads the encoders all the same
+        fit(of_length(258, toy), mode="linear-probe")
     assert fit(of_length(258, toy), encoders=False).model.config.window_length == 258
     assert fit(of_length(257, toy)).model.config.window_length == 257
     with pytest.raises(UserError, match=r"windows: they have 8 bp.*more than 8 bp"):
         fit(of_length(8, toy))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"encoders": False}, {"region_states": False}, {"modalities": "sequence"}],
+    ids=lambda one: next(iter(one)),
+)
+def test_windows_are_as_long_as_tiles_where_these_are_read(
+    changes: dict[str, Any], task: Callable[..., Any], fit: Fit
+) -> None:
+    """Windows with fewer bases than the region matrix has columns were refused by networks that do not read it."""
+    toy = of_length(8, task("classes"))
+    assert fit(toy, **changes).predict(toy.test).shape == (80, 2)
+    with pytest.raises(UserError, match=r"they have 6 bp.*more than 6 bp"):
+        fit(of_length(6, toy), **changes)
+
+
+@pytest.mark.parametrize("mode", ["linear-probe", "frozen", "lora"])
+def test_what_is_about_encoders_is_refused_without_them(mode: str, fit: Fit) -> None:
+    """A linear probe once read the encoders that it was told to leave out."""
+    with pytest.raises(UserError, match=f"mode, encoders: {mode} is about encoders, and they are off"):
+        fit(encoders=False, mode=mode)
 
 
 def test_a_network_that_reads_nothing_is_refused(fit: Fit) -> None:

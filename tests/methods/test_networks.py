@@ -11,6 +11,7 @@ from genebert.inputs.scan import Scanner
 from genebert.methods import method_class, method_keys
 from genebert.methods.base import Examples
 from genebert.methods.deepbind import DeepBind
+from genebert.methods.genebert import GeneBert
 from genebert.methods.networks import (
     FittedNetwork,
     NetworkMethod,
@@ -120,6 +121,18 @@ def test_weights_make_a_rare_class_likelier(task: Callable[..., Any]) -> None:
         for weigh in (False, True)
     )
     assert unweighed < 0.35 and weighed > unweighed + 0.1
+
+
+@pytest.mark.parametrize("method", [DeepBind, GeneBert])
+def test_the_epoch_is_chosen_by_the_loss_that_is_trained(method: Any, task: Callable[..., Any]) -> None:
+    """With weights of classes, the epoch was once that with the lowest loss of unweighed validation rows."""
+    toy = task("classes")
+    train = toy.train.rows(np.flatnonzero((toy.train.truth == 0) | (np.arange(len(toy.train)) % 8 == 0)))
+    weights = class_weights(toy.target, train).numpy()[toy.valid.truth]
+    fitted = method(epochs=2, batch_size=32, device="cpu", class_weights=True).fit(train, toy.valid, toy.target, 0)
+    chosen = np.log(fitted.predict(toy.valid)[np.arange(len(toy.valid)), toy.valid.truth])
+    assert fitted.curves["valid_prediction"].min() == pytest.approx(-(weights * chosen).sum() / weights.sum(), rel=1e-4)
+    assert abs(fitted.curves["valid_prediction"].min() + chosen.mean()) > 1e-3
 
 
 def test_an_epoch_has_each_row_once_on_either_strand() -> None:

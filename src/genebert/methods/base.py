@@ -126,6 +126,8 @@ class Method(BaseModel, ABC):
     """What it can predict."""
     seeded: ClassVar[bool] = True
     """Whether another seed gives another result."""
+    strand_as_given: ClassVar[bool] = False
+    """Whether strands are told apart, whatever the options say."""
     fitted: ClassVar[type[Fitted]]
 
     @abstractmethod

@@ -157,7 +157,8 @@ class GeneBert(TuningSettings, Method):
             either_strand=not self.oriented,
         )
         fitted = FittedGeneBert(model, target)
-        learning = Learning(model, fitted, data, self._losses(train, target))
+        weights = class_weights(target, train) if self.class_weights else None
+        learning = Learning(model, fitted, data, self._losses(target, weights), weights)
         curves = learn(self, learning, target, valid, description or self.title, self.precision)
         if adapters is not None:
             adapters.merge_and_unload()  # into the layers of the model
@@ -195,21 +196,23 @@ class GeneBert(TuningSettings, Method):
         if self.model is None:
             config.max_tokens = needed
         probe = self.mode == "linear-probe"
-        encoders = self.encoders or probe
+        config.modalities, config.encoders, config.region_states = self.modalities, self.encoders, self.region_states
         found = Problems("The windows cannot be read by this network:")
-        if encoders and needed > config.max_tokens:
+        if self.encoders and needed > config.max_tokens:
             most = config.max_tokens + 2 * config.k - 5
             found.add("windows", f"the longest has {length} bp, and the model reads at most {most} bp", "Shorten them.")
-        if not (encoders or self.summary):
+        if not (self.encoders or self.summary):
             found.add("encoders, summary", "both are off, and nothing else is read", "Turn one on.")
-        least = max(2 * config.k, config.region_columns)
+        if not self.encoders and self.mode != "full":
+            what = f"{self.mode} is about encoders, and they are off"
+            found.add("mode, encoders", what, "Turn them on, or choose the mode full.")
+        least = max(2 * config.k, tiles_of(config, train))
         if length <= least:
             found.add("windows", f"they have {length} bp", f"Give windows of more than {least} bp.")
         found.raise_any()
         config.motifs = len(train.scanner.motifs)
         config.region_decoder = config.signal_head = False
-        config.modalities, config.oriented, config.linear_head = self.modalities, self.oriented, probe
-        config.encoders, config.region_states = encoders, self.region_states
+        config.oriented, config.linear_head = self.oriented, probe
         config.summary = self.summary and not probe
         config.dropout = self.dropout
         config.window_length = length
@@ -259,9 +262,7 @@ class GeneBert(TuningSettings, Method):
             parameter.requires_grad_(True)
         return adapters
 
-    def _losses(self, train: Examples, target: Target) -> Callable[..., dict[str, torch.Tensor]]:
-        weights = class_weights(target, train) if self.class_weights else None
-
+    def _losses(self, target: Target, weights: torch.Tensor | None) -> Callable[..., dict[str, torch.Tensor]]:
         def losses(model: GeneBertForSequenceClassification, batch: WindowBatch) -> dict[str, torch.Tensor]:
             """Half the loss of the mean of the branches, and half the mean of the branches' losses."""
             assert batch.truth is not None
@@ -285,15 +286,18 @@ def window_inputs(config: GeneBertConfig, examples: Examples) -> dict[str, Any]:
 
 
 def evidence_of(config: GeneBertConfig, examples: Examples) -> NDArray[np.uint8] | None:
-    """Return the motif evidence that a network reads of windows: uint8, shape (n, tiles, motifs), or None.
+    """Return the motif evidence that a network reads of windows: uint8, shape (n, tiles, motifs), or None."""
+    return examples.tiled(tiles_of(config, examples)) if config.reads_motifs else None
+
+
+def tiles_of(config: GeneBertConfig, examples: Examples) -> int:
+    """Return into how many tiles windows are divided.
 
     Without a cell type, the columns of a region matrix are tiles of the window; where the region encoder is not read,
     the window is one tile.
     """
-    if not config.reads_motifs:
-        return None
-    tiled = config.encoders and config.region_states and examples.context is None
-    return examples.tiled(config.region_columns if tiled else 1)
+    tiled = config.reads_motifs and config.encoders and config.region_states and examples.context is None
+    return config.region_columns if tiled else 1
 
 
 def branches_of(model: GeneBertForSequenceClassification, batch: WindowBatch) -> torch.Tensor:

@@ -231,13 +231,12 @@ class NetworkMethod(LearningSettings, Method):
             either_strand=not self.oriented,
         )
         fitted = self.fitted(network, size, self.oriented, target)
-        learning = Learning(network, fitted, data, self._losses(train, target))
+        weights = class_weights(target, train) if self.class_weights else None
+        learning = Learning(network, fitted, data, self._losses(target, weights), weights)
         curves = learn(self, learning, target, valid, description or self.title)
         return replace(fitted, curves=curves)
 
-    def _losses(self, train: Examples, target: Target) -> Callable[..., dict[str, torch.Tensor]]:
-        weights = class_weights(target, train) if self.class_weights else None
-
+    def _losses(self, target: Target, weights: torch.Tensor | None) -> Callable[..., dict[str, torch.Tensor]]:
         def losses(network: nn.Module, batch: SequenceBatch) -> dict[str, torch.Tensor]:
             logits = network(batch.codes, batch.cell_type)
             assert batch.truth is not None
@@ -256,6 +255,7 @@ class KeepBest(Callback):
         valid: the validation rows.
         epoch_steps: steps per epoch.
         patience: epochs without a lower loss after which training stops.
+        class_weights: of the validation rows, as of the training rows, shape (classes,), or None.
         rows: validation losses by step.
         weights: the best ones.
     """
@@ -265,6 +265,7 @@ class KeepBest(Callback):
     valid: Examples
     epoch_steps: int
     patience: int
+    class_weights: NDArray[np.float64] | None = None
     rows: list[dict[str, float]] = field(default_factory=list)
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
@@ -283,7 +284,7 @@ class KeepBest(Callback):
         """Measure at the end of an epoch."""
         if trainer.global_step % self.epoch_steps:
             return
-        loss = self.target.loss(self.valid.known_truth, self.fitted.predict(self.valid))
+        loss = self.target.loss(self.valid.known_truth, self.fitted.predict(self.valid), self.class_weights)
         losses = [row["valid_prediction"] for row in self.rows]
         if loss < min(losses, default=float("inf")):
             self.weights = {name: value.detach().clone() for name, value in module.model.state_dict().items()}
@@ -301,12 +302,14 @@ class Learning:
         fitted: predicts with it.
         data: the training rows.
         losses: see `training.Learner`; the one loss is called prediction.
+        class_weights: that it weighs rows by, float32, shape (classes,), or None.
     """
 
     network: nn.Module
     fitted: Fitted
     data: StrandedData[Any]
     losses: Losses
+    class_weights: torch.Tensor | None = None
 
 
 def learn(
@@ -334,7 +337,8 @@ def learn(
         UserError: training diverged, or the memory of a GPU is too small.
     """
     network, data = learning.network, learning.data
-    keep = KeepBest(learning.fitted, target, valid, data.steps_per_epoch, settings.patience)
+    weights = None if learning.class_weights is None else learning.class_weights.double().numpy()
+    keep = KeepBest(learning.fitted, target, valid, data.steps_per_epoch, settings.patience, weights)
     steps = settings.epochs * data.steps_per_epoch
     schedule = Schedule(steps, settings.learning_rate, weight_decay=settings.weight_decay, seed=data.seed)
     with enough_memory("Lower the batch size."):

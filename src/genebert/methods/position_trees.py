@@ -12,6 +12,7 @@ class PositionTrees(BoostedTrees):
     """Trees for windows that are aligned at something, such as a start of transcription or a splice site."""
 
     title: ClassVar[str] = "boosted trees on positions"
+    strand_as_given: ClassVar[bool] = True
 
     kmers: KmerLengths = Field((4,), description="lengths of k-mers to count on the strand as given")
 
