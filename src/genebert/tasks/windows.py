@@ -10,6 +10,7 @@ import pandas as pd
 import pysam
 from numpy.typing import NDArray
 
+from genebert.console import say
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import Genome
 from genebert.inputs.intervals import check_intervals, open_text, read_bed, read_table, readable
@@ -309,6 +310,12 @@ def check_strands(windows: Windows) -> None:
         what = f"the model is of oriented windows, and windows have no strand, such as that around {place}"
         remedy = "Give + or - (column 6 of a BED, `strand` of a table), or sequences, or fine-tune without --oriented."
         raise UserError(problem(windows.path, what, remedy))
+
+
+def say_unused(genome: Path | None, windows: Windows) -> None:
+    """Say that a genome is given and not used, if windows are sequences."""
+    if genome is not None and not windows.located:
+        say(f"--genome {genome} is not used: {windows.path} has sequences, which are taken as they are")
 
 
 def _from_genome(table: pd.DataFrame, genome: Genome, path: Path, width: int | None) -> Windows:
