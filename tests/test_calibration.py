@@ -170,6 +170,11 @@ def test_what_comes_true_by_hand() -> None:
     assert [part.tolist() for part in two] == [[1, 0], [0.6, 0.7]]
     four = events(FOUR, np.array([2, 1]), np.array([[0.1, 0.2, 0.6, 0.1], [0.7, 0.1, 0.1, 0.1]]))
     assert [part.tolist() for part in four] == [[1, 0], [0.6, 0.7]]
+    # Of classes that were weighed, the likeliest was once looked at, also where another is predicted.
+    rows = np.array([[0.1, 0.2, 0.6, 0.1], [0.7, 0.1, 0.1, 0.1]])
+    weighed = events(FOUR, np.array([1, 1]), rows, (0.4, 0.1, 0.4, 0.1))
+    assert [part.tolist() for part in weighed] == [[1, 0], [0.2, 0.7]]
+    assert calibration_error(FOUR, np.array([1, 1]), rows, (0.4, 0.1, 0.4, 0.1)) == pytest.approx((0.8 + 0.7) / 2)
     truth = np.array([[1, np.nan, 0], [np.nan, np.nan, 1]])
     labels = events(LABELS, truth, np.arange(6).reshape(2, 3) / 10)
     assert [part.tolist() for part in labels] == [[1, 0, 1], [0, 0.2, 0.5]]

@@ -292,7 +292,11 @@ def test_weighed_classes_have_the_probabilities_of_the_validation_rows_and_are_d
     table = pd.read_csv(out / "test_predictions.tsv", sep="\t", dtype={"label": str})
     guess = table[[f"pre-trained: {name}" for name in names]].to_numpy().argmax(axis=1)
     assert results_of(out)["accuracy"] == pytest.approx((np.array(names)[guess] == table["label"]).mean())
-    assert results_of(evaluated(path, out, tmp_path / "e")) == pytest.approx(results_of(out), abs=1e-6)
+    measured = evaluated(path, out, tmp_path / "e")
+    assert results_of(measured) == pytest.approx(results_of(out), abs=1e-6)
+    for folder in (measured, written):  # once, nothing said what was decided
+        decided = pd.read_csv(folder / "predictions.tsv", sep="\t", dtype=str).query("split == 'test'")
+        assert list(decided["predicted"]) == list(np.array(names)[guess])
 
 
 def test_a_temperature_at_the_end_of_its_search_is_told(
@@ -401,6 +405,22 @@ def test_test_rows_that_share_bases_with_pretraining_are_counted(
         )
         assert (f"{tmp_path / 'gone'}, which the model was pre-trained on, is not there" in said) is (expected is None)
         assert ("its cell types are not used, since the labels have no column `cell_type`" in said) is bool(corpus)
+
+
+def test_a_genome_that_sequences_do_not_need_is_told(
+    toy_world: World, toy_model: Path, sequence_predictor: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was once left unused without a word."""
+    path = write_rows(tmp_path / "labels.csv", ["label"], rows_of("label"))
+    options = {"genome": toy_world.genome, "device": "cpu"}
+    finetune(settings(path, toy_model, tmp_path / "f", **options))
+    said = [capsys.readouterr().err]
+    evaluate(EvaluateSettings(labels=path, model=sequence_predictor, out=tmp_path / "e", **options))
+    said.append(capsys.readouterr().err)
+    predict(PredictSettings(windows=path, model=sequence_predictor, out=tmp_path / "p", **options))
+    said.append(capsys.readouterr().err)
+    expected = f"--genome {toy_world.genome} is not used: {path} has sequences"
+    assert ["".join(text.split()).count("".join(expected.split())) for text in said] == [1, 1, 1]
 
 
 def test_oriented_windows_without_a_strand_are_not_trained_on(

@@ -17,7 +17,7 @@ from genebert.predict import predict
 from genebert.prediction_files import FILES, ON_GENOME, mean_over
 from genebert.settings import PredictionFormat, PredictSettings
 from genebert.stage import read_manifest
-from genebert.target import Target
+from genebert.target import Target, Threshold
 
 LENGTHS = {"chr2": 500, "chr1": 1000, "chrEmpty": 50}
 TWO = Target("classes", ("no", "yes"))
@@ -74,8 +74,28 @@ def test_tsv_and_parquet_hold_the_windows_and_all_predictions(target: Target, tm
     assert (tsv.name, parquet.name) == ("predictions.tsv", "predictions.parquet")
     text, exact = pd.read_csv(tsv, sep="\t"), pd.read_parquet(parquet)
     expected = pd.concat([table, pd.DataFrame(predicted, columns=titles(target))], axis=1)
+    if target.kind == "classes":
+        expected["predicted"] = np.array(target.names)[predicted.argmax(axis=1)]
     pd.testing.assert_frame_equal(exact, expected)
     pd.testing.assert_frame_equal(text, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("target", "threshold", "expected"),
+    [(TWO, 0.4, ["no", "yes"]), (TWO, 0.2, ["yes", "yes"]), (THREE, (0.6, 0.3, 0.1), ["b", "c"])],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["tsv", "parquet"])
+def test_the_class_that_the_threshold_decides_for_is_written(
+    kind: PredictionFormat, target: Target, threshold: Threshold, expected: list[str], tmp_path: Path
+) -> None:
+    """Nothing said which class a predictor decides for, which is not the likeliest one where classes were weighed."""
+    rows = {TWO: [[0.7, 0.3], [0.6, 0.4]], THREE: [[0.5, 0.4, 0.1], [0.5, 0.2, 0.3]]}[target]
+    with FILES[kind](tmp_path, target, LENGTHS, threshold) as file:
+        file.write(windows(2), np.array(rows))
+        (path,) = file.close()
+    table = pd.read_parquet(path) if kind == "parquet" else pd.read_csv(path, sep="\t")
+    assert list(table["predicted"]) == expected
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.kind)

@@ -1,3 +1,4 @@
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from toy_models import small
 
+from genebert import predictor
 from genebert.calibration import Calibration
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError
@@ -114,6 +116,27 @@ def test_predictions_in_cell_types_are_averaged_and_calibrated_too(crowd: Corpus
     for predicted, *alone in zip(found, *each, strict=True):
         np.testing.assert_allclose(predicted, Calibration(0.5).apply(TWO, np.mean(alone, axis=0)))
     assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("lacking", ["offsets", "threshold"])
+def test_what_an_earlier_version_wrote_is_refused(lacking: str, tmp_path: Path) -> None:
+    """It once ended in a KeyError, or was read as if it were complete."""
+    Ensemble(TWO, [("genebert", network(0))]).save(tmp_path, SCANNER)
+    path = tmp_path / "predictor.json"
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({name: value for name, value in facts.items() if name != lacking}))
+    with pytest.raises(UserError, match=f"an earlier version made it, which did not write {lacking}. Fine-tune again"):
+        Ensemble.load(tmp_path, "cpu")
+
+
+def test_a_folder_that_does_not_say_whether_it_is_oriented_is_refused(
+    sequence_predictor: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = read_manifest(sequence_predictor, "finetune")
+    del manifest.metrics["oriented"]
+    monkeypatch.setattr(predictor, "read_manifest", lambda *_, **__: manifest)
+    with pytest.raises(UserError, match=r"which did not write oriented\. Fine-tune again"):
+        Predictor.open(sequence_predictor, "cpu")
 
 
 # Opened -----------------------------------------------------------------------------------------------------

@@ -131,20 +131,24 @@ def _temperature_and_offsets(truth: NDArray[np.int64], logs: Numbers) -> tuple[f
     return 1 / inverse, tuple(offsets)
 
 
-def events(target: Target, truth: NDArray[Any], predicted: Numbers) -> tuple[NDArray[np.int64], Numbers]:
+def events(
+    target: Target, truth: NDArray[Any], predicted: Numbers, threshold: Threshold = HALF
+) -> tuple[NDArray[np.int64], Numbers]:
     """Return what came true (0 or 1) and its probability, both of shape (events,).
 
-    Of two classes, that is the second; of several, the one predicted; of labels, each that is known.
+    Of two classes, that is the second; of several, the one that is predicted; of labels, each that is known.
 
     Args:
         target: classes or labels.
         truth: see `Target`.
         predicted: float64, shape (n, names).
+        threshold: by which one of several classes is predicted.
     """
     if target.is_binary:
         return truth.astype(np.int64), predicted[:, 1]
     if target.kind == "classes":
-        return (predicted.argmax(axis=1) == truth).astype(np.int64), predicted.max(axis=1)
+        guess = target.guesses(predicted, threshold)
+        return (guess == truth).astype(np.int64), predicted[np.arange(len(guess)), guess]
     known = np.isfinite(truth)
     return truth[known].astype(np.int64), predicted[known]
 
@@ -175,7 +179,11 @@ def wilson(fraction: float, n: int, z: float = 1.96) -> tuple[float, float]:
     return min(float(centre - half), fraction), max(float(centre + half), fraction)
 
 
-def calibration_error(target: Target, truth: NDArray[Any], predicted: Numbers) -> float:
-    """Return the expected calibration error (Naeini et al. 2015): mean |predicted - observed| over bins by rows."""
-    bins = reliability(*events(target, truth, predicted))
+def calibration_error(target: Target, truth: NDArray[Any], predicted: Numbers, threshold: Threshold = HALF) -> float:
+    """Return the expected calibration error (Naeini et al. 2015): mean |predicted - observed| over bins by rows.
+
+    Args:
+        target, truth, predicted, threshold: see `events`.
+    """
+    bins = reliability(*events(target, truth, predicted, threshold))
     return float(np.average((bins["predicted"] - bins["observed"]).abs(), weights=bins["n"]))

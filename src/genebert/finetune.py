@@ -28,7 +28,7 @@ from genebert.settings import FinetuneSettings, TuningSettings
 from genebert.shared_words import sharing, sharing_with_any
 from genebert.stage import Manifest, StageRun, open_stage, read_manifest
 from genebert.target import HALF, best_threshold
-from genebert.tasks.windows import Windows, check_strands
+from genebert.tasks.windows import Windows, check_strands, say_unused
 from genebert.training import pick_device
 
 PRETRAINED, SCRATCH, ENSEMBLE = "pre-trained", "from scratch", "ensemble"
@@ -99,6 +99,7 @@ def _read(settings: FinetuneSettings, pretrained: Manifest) -> Labelled:
     labelled = read_labelled(files, read_scanner(settings.model), held_out)
     if settings.corpus and labelled.corpus is None:
         say(f"--corpus {settings.corpus}: its cell types are not used, since the labels have no column `cell_type`")
+    say_unused(settings.genome, labelled.windows["train"])
     _check_unseen(labelled, pretrained)
     _check_kinds(settings, labelled)
     for windows in labelled.windows.values() if settings.oriented else ():
@@ -270,7 +271,10 @@ def _facts_of(
     target, truth = labelled.target, labelled.examples("test").known_truth
     if target.kind == "value":
         return None
-    errors = {name: calibration_error(target, truth, one) for name, one in (("before", before), ("after", after))}
+    errors = {
+        "before": calibration_error(target, truth, before),
+        "after": calibration_error(target, truth, after, calibration.threshold(target)),  # the same classes
+    }
     offsets = dict(zip(target.names, calibration.offsets, strict=False))  # there may be none
     return {
         "temperature": calibration.temperature,

@@ -18,7 +18,7 @@ from genebert.predictor import Predictor
 from genebert.settings import EvaluateSettings, PredictSettings
 from genebert.stage import open_stage
 from genebert.tasks.labels import check_genome
-from genebert.tasks.windows import Windows, read_windows, say_repeats, window_chunks
+from genebert.tasks.windows import Windows, read_windows, say_repeats, say_unused, window_chunks
 
 CHUNK = 1 << 14
 """Rows predicted at a time, so that memory for bases and motif evidence does not grow with their number."""
@@ -29,9 +29,9 @@ def predict(settings: PredictSettings) -> Path:
     """Predict classes, labels or a number of windows.
 
     Writes predictions.tsv (or .parquet): all windows in their order (chrom, start, end, 0-based, half-open, and where
-    given strand and name, or sequence_id), the cell type where the model knows cell types, and one column per class or
-    label, or `predicted`; or predictions.bed; or one
-    bigWig per class (of two, the second) and cell type.
+    given strand and name, or sequence_id), the cell type where the model knows cell types, one column per class or
+    label, and `predicted`, the class or the number; or predictions.bed; or one bigWig per class (of two, the second)
+    and cell type.
 
     Raises:
         UserError: an input cannot be used, or inputs do not belong together.
@@ -61,9 +61,12 @@ def _predict_all(
             check_genome(genome, corpus)
         lengths = dict(genome.lengths) if genome else {}
         size = max(1, CHUNK // max(1, len(chosen)))
-        with FILES[settings.format](folder, predictor.target, lengths) as file, progress_bar() as progress:
+        made = FILES[settings.format](folder, predictor.target, lengths, predictor.ensemble.threshold)
+        with made as file, progress_bar() as progress:
             task = progress.add_task("predicting", total=None, note="")
             for windows in window_chunks(settings.windows, genome, width=predictor.width, rows=size):
+                if not rows:
+                    say_unused(settings.genome, windows)
                 _check_place(windows, settings, corpus)
                 predictor.check_windows(windows)
                 windows = _for_cell_types(windows, corpus, chosen)
@@ -131,7 +134,7 @@ def evaluate(settings: EvaluateSettings) -> Path:
             what = "the model predicts per cell type, and the rows name none"
             raise UserError(problem(windows.path, what, "Add a column `cell_type`."))
         found = []
-        with TsvFile(run.folder, predictor.target, {}) as file:
+        with TsvFile(run.folder, predictor.target, {}, predictor.ensemble.threshold) as file:
             for chunk, predicted in _predicted(windows, predictor, corpus):
                 file.write(chunk.table, predicted)
                 found.append(predicted)
@@ -170,6 +173,7 @@ def _read_labelled(settings: EvaluateSettings, predictor: Predictor, corpus: Cor
             genome.close()
     if corpus is not None and not windows.located:
         raise UserError(problem(windows.path, NEEDS_PLACE, "Give chrom, start, end."))
+    say_unused(settings.genome, windows)
     predictor.check_windows(windows)
     say_repeats([windows])
     return windows

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from genebert.errors import UserError, problem
 from genebert.settings import PredictionFormat
-from genebert.target import Target
+from genebert.target import HALF, Target, Threshold
 
 Numbers = NDArray[np.float64]
-STEM = "predictions"
+STEM, PREDICTED = "predictions", "predicted"
 NO_CELL_TYPE = ""
 _NO_NAME = ("", ".")
 
@@ -29,12 +29,14 @@ class PredictionFile(ABC):
         folder: to write into.
         target: what is predicted.
         lengths: chromosome -> length in bp; empty for sequences without coordinates.
+        threshold: by which a class is predicted.
     """
 
-    def __init__(self, folder: Path, target: Target, lengths: Mapping[str, int]) -> None:
+    def __init__(self, folder: Path, target: Target, lengths: Mapping[str, int], threshold: Threshold = HALF) -> None:
         self.folder = folder
         self.target = target
         self.lengths = lengths
+        self.threshold = threshold
 
     @abstractmethod
     def write(self, table: pd.DataFrame, predicted: Numbers) -> None:
@@ -55,9 +57,12 @@ class PredictionFile(ABC):
         self.release()
 
     def with_columns(self, table: pd.DataFrame, predicted: Numbers) -> pd.DataFrame:
-        """Return the windows with a column per class or label, `p(NAME)`, or the column `predicted`."""
-        titles = ["predicted"] if self.target.kind == "value" else [f"p({name})" for name in self.target.names]
-        return pd.concat([table.reset_index(drop=True), pd.DataFrame(predicted, columns=titles)], axis=1)
+        """Return the windows with a column per class or label, `p(NAME)`, and `predicted`, the class or the number."""
+        titles = [PREDICTED] if self.target.kind == "value" else [f"p({name})" for name in self.target.names]
+        found = pd.DataFrame(predicted, columns=titles)
+        if self.target.kind == "classes":
+            found[PREDICTED] = np.array(self.target.names, object)[self.target.guesses(predicted, self.threshold)]
+        return pd.concat([table.reset_index(drop=True), found], axis=1)
 
     def intervals(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return chrom, start, end of windows, without what lies beyond the ends of their chromosomes."""
@@ -70,7 +75,7 @@ class PredictionFile(ABC):
 
 
 class TsvFile(PredictionFile):
-    """predictions.tsv: one row per window (and cell type), one column per class or label."""
+    """predictions.tsv: one row per window (and cell type), see `with_columns`."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

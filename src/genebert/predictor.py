@@ -1,10 +1,10 @@
 """Predictors on disk: one fitted method or an ensemble, with the facts that their use depends on."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,17 +87,25 @@ class Ensemble:
         """Read what `save` wrote; device: where networks are to run.
 
         Raises:
-            UserError: a file is damaged.
+            UserError: a file is damaged, or lacks something.
         """
         facts = json.loads((folder / PREDICTOR_FILE).read_text())
+        _check_complete(facts, ("target", "members", "temperature", "offsets", "threshold"), folder)
         target = Target.from_json(facts["target"])
         members = [
             (key, method_class(key).fitted.load(folder / MEMBERS / f"{i}-{key}", target, device))
             for i, key in enumerate(facts["members"])
         ]
-        calibration = Calibration(facts["temperature"], tuple(facts.get("offsets", ())))
+        calibration = Calibration(facts["temperature"], tuple(facts["offsets"]))
         threshold = facts["threshold"]
         return cls(target, members, calibration, tuple(threshold) if isinstance(threshold, list) else threshold)
+
+
+def _check_complete(facts: Mapping[str, Any], needed: Sequence[str], folder: Path) -> None:
+    missing = [name for name in needed if name not in facts]
+    if missing:
+        what = f"an earlier version made it, which did not write {', '.join(missing)}"
+        raise UserError(problem(folder, what, "Fine-tune again."))
 
 
 @dataclass(frozen=True)
@@ -128,10 +136,10 @@ class Predictor:
             UserError: the folder, or a file in it, cannot be used.
         """
         manifest = read_manifest(folder, "finetune", verify=True)
-        facts = manifest.metrics
+        shape = ("window_width", "per_cell_type", "oriented")
+        _check_complete(manifest.metrics, shape, folder)
         ensemble = Ensemble.load(folder, device)
-        shape = facts["window_width"], facts["per_cell_type"], facts["oriented"]
-        return cls(ensemble, read_scanner(folder), manifest, *shape)
+        return cls(ensemble, read_scanner(folder), manifest, *(manifest.metrics[name] for name in shape))
 
     @property
     def target(self) -> Target:

@@ -207,6 +207,7 @@ def make_predictor(out: Path, corpus: Path, model: Path, classes: list[str]) -> 
             "error_after": 0.043,
             "at_bounds": bounds,
         },
+        "threshold": [0.6, 0.3, 0.1] if len(classes) == 3 else 0.5,
         "results": results,
     }
 

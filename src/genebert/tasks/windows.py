@@ -322,6 +322,12 @@ def check_strands(windows: Windows) -> None:
         raise UserError(problem(windows.path, what, remedy))
 
 
+def say_unused(genome: Path | None, windows: Windows) -> None:
+    """Say that a genome is given and not used, if windows are sequences."""
+    if genome is not None and not windows.located:
+        say(f"--genome {genome} is not used: {windows.path} has sequences, which are taken as they are")
+
+
 def _from_genome(table: pd.DataFrame, genome: Genome, path: Path, width: int | None) -> Windows:
     table = of_one_width(table, path, width)
     before = genome.ambiguous

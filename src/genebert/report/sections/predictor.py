@@ -223,8 +223,10 @@ def _confusions(
 def _reliability(target: Target, predictions: pd.DataFrame, truth: NDArray[Any], metrics: Mapping[str, Any]) -> Figure:
     """Draw how far the predictor's probabilities come true; of several classes, that of the predicted one."""
     columns = [f"{CALIBRATED}: {name}" for name in target.names]
-    label, score = events(target, truth, predictions[columns].to_numpy(np.float64))
-    which = "of the predicted class" if target.kind == "classes" else "of all labels that are known"
+    label, score = events(target, truth, predictions[columns].to_numpy(np.float64), metrics["threshold"])
+    which = (
+        "of the class that the predictor decides for" if target.kind == "classes" else "of all labels that are known"
+    )
     return Figure(
         "Calibration.",
         [figures.reliability_curves(label, {CALIBRATED: score})],
