@@ -458,7 +458,7 @@ WRONG_OPTIONS: dict[str, tuple[dict[str, object], str, list[str]]] = {
         f"{mode} without encoders": (
             {"mode": mode, "encoders": False},
             "label",
-            [f"--mode {mode}: it is about encoders, and --no-encoders leaves them out"],
+            [f"--mode {mode}: it is about encoders, and --no-encoders, or"],
         )
         for mode in ("linear-probe", "frozen", "lora")
     },

@@ -86,9 +86,9 @@ def _check_methods(settings: FinetuneSettings) -> None:
                 found.add(f"--{option}", f"{key!r} is no method", f"Choose of {', '.join(known)}.")
         if len(set(getattr(settings, option))) < len(getattr(settings, option)):
             found.add(f"--{option}", "it names a method twice", "Name each once.")
-    if settings.mode != "full" and not settings.encoders:
-        what = "it is about encoders, and --no-encoders leaves them out"
-        found.add(f"--mode {settings.mode}", what, "Leave one of them out.")
+    if settings.mode != "full" and not settings.reads_encoders:
+        what = "it is about encoders, and --no-encoders, or --modalities motifs --no-region-states, leaves them out"
+        found.add(f"--mode {settings.mode}", what, "Leave one or the other out.")
     found.raise_any()
 
 
@@ -164,7 +164,7 @@ def _finetune(settings: FinetuneSettings, labelled: Labelled, pretrained: Manife
     own = [_train(PRETRAINED, GENEBERT, network, labelled, settings)]
     own += [_train_key(key, labelled, settings) for key in settings.ensemble]
     compared = list(own)
-    if settings.scratch and settings.encoders:  # without encoders, nothing is pre-trained
+    if settings.scratch and settings.reads_encoders:  # without encoders, nothing is pre-trained
         untrained = network.model_copy(update={"initial": "random"})
         compared.append(_train(SCRATCH, GENEBERT, untrained, labelled, settings))
     compared += [_train_key(key, labelled, settings) for key in settings.baselines if key not in settings.ensemble]

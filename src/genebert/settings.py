@@ -349,6 +349,11 @@ class TuningSettings(LearningSettings):
     dropout: float = Field(0.1, ge=0, lt=1, description="dropout on hidden states and in the encoders' head")
     precision: Precision = Field("fp32", description="arithmetic: fp32, or bf16 mixed precision")
 
+    @property
+    def reads_encoders(self) -> bool:
+        """Whether the states of any encoder are read: for motifs without region states, there are none."""
+        return self.encoders and (self.modalities != "motifs" or self.region_states)
+
 
 class FinetuneInputs(StageSettings):
     """What is fine-tuned on what."""

@@ -514,12 +514,21 @@ def test_windows_are_as_long_as_tiles_where_these_are_read(
 @pytest.mark.parametrize("mode", ["linear-probe", "frozen", "lora"])
 def test_what_is_about_encoders_is_refused_without_them(mode: str, fit: Fit) -> None:
     """A linear probe once read the encoders that it was told to leave out."""
-    with pytest.raises(UserError, match=f"mode, encoders: {mode} is about encoders, and they are off"):
+    with pytest.raises(UserError, match=f"mode, encoders: {mode} is about encoders, and none is read"):
         fit(encoders=False, mode=mode)
 
 
+def test_motifs_without_region_states_leave_no_encoder_to_read(task: Callable[..., Any], fit: Fit) -> None:
+    """The head over the encoders was built over no states at all, and failed in the first step."""
+    toy, changes = task("classes"), {"modalities": "motifs", "region_states": False}
+    fitted = fit(toy, **changes)
+    assert fitted.model.classifier is None and fitted.predict(toy.test).shape == (80, 2)
+    with pytest.raises(UserError, match="mode, encoders: frozen is about encoders"):
+        fit(toy, **changes, mode="frozen")
+
+
 def test_a_network_that_reads_nothing_is_refused(fit: Fit) -> None:
-    with pytest.raises(UserError, match="encoders, summary: both are off"):
+    with pytest.raises(UserError, match="encoders, summary: neither is read"):
         fit(encoders=False, summary=False)
 
 

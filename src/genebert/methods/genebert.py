@@ -196,15 +196,15 @@ class GeneBert(TuningSettings, Method):
         if self.model is None:
             config.max_tokens = needed
         probe = self.mode == "linear-probe"
-        config.modalities, config.encoders, config.region_states = self.modalities, self.encoders, self.region_states
+        config.modalities, config.encoders, config.region_states = self.modalities, self.reads_encoders, self.region_states
         found = Problems("The windows cannot be read by this network:")
-        if self.encoders and needed > config.max_tokens:
+        if config.encoders and needed > config.max_tokens:
             most = config.max_tokens + 2 * config.k - 5
             found.add("windows", f"the longest has {length} bp, and the model reads at most {most} bp", "Shorten them.")
-        if not (self.encoders or self.summary):
-            found.add("encoders, summary", "both are off, and nothing else is read", "Turn one on.")
-        if not self.encoders and self.mode != "full":
-            what = f"{self.mode} is about encoders, and they are off"
+        if not (config.encoders or self.summary):
+            found.add("encoders, summary", "neither is read, and there is nothing else", "Turn one on.")
+        if not config.encoders and self.mode != "full":
+            what = f"{self.mode} is about encoders, and none is read"
             found.add("mode, encoders", what, "Turn them on, or choose the mode full.")
         least = max(2 * config.k, tiles_of(config, train))
         if length <= least:
