@@ -196,7 +196,8 @@ class GeneBert(TuningSettings, Method):
         if self.model is None:
             config.max_tokens = needed
         probe = self.mode == "linear-probe"
-        config.modalities, config.encoders, config.region_states = self.modalities, self.reads_encoders, self.region_states
+        config.modalities, config.region_states = self.modalities, self.region_states
+        config.encoders = self.reads_encoders
         found = Problems("The windows cannot be read by this network:")
         if config.encoders and needed > config.max_tokens:
             most = config.max_tokens + 2 * config.k - 5
