@@ -430,6 +430,7 @@ class ReportSettings(StageSettings):
     pretrained: Path | None = Field(None, description="folder made by pretrain")
     predictors: list[Path] = Field([], description="folders made by finetune")
     variants: Path | None = Field(None, description="folder made by variants")
+    risk: Path | None = Field(None, description="folder made by risk")
     title: str = Field("GeneBERT report", description="title of the page")
 
 

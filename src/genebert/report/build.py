@@ -19,6 +19,7 @@ from genebert.report.sections.corpus import corpus_section
 from genebert.report.sections.general import held_out, provenance_section, reading_section, tiles
 from genebert.report.sections.predictor import predictor_section
 from genebert.report.sections.pretraining import pretraining_section
+from genebert.report.sections.risk import risk_section
 from genebert.report.sections.variants import variants_section
 from genebert.settings import ReportSettings
 from genebert.stage import Manifest, describe_input, open_stage, read_manifest
@@ -36,12 +37,14 @@ class Results:
         pretrained: a model pre-trained on it, or None.
         predictors: name on the page -> predictor.
         variants: scored variants, or None.
+        risk: of a cohort, or None.
     """
 
     corpus: Corpus
     pretrained: Manifest | None
     predictors: dict[str, Manifest]
     variants: Manifest | None
+    risk: Manifest | None
 
     @classmethod
     def open(cls, settings: ReportSettings) -> "Results":
@@ -61,6 +64,7 @@ class Results:
                 )
             ),
             read_manifest(settings.variants, "variants") if settings.variants else None,
+            read_manifest(settings.risk, "risk") if settings.risk else None,
         )
         results.check_kinship()
         return results
@@ -68,7 +72,8 @@ class Results:
     @property
     def made(self) -> list[Manifest]:
         """What was made from the corpus, in the order of the page."""
-        return [manifest for manifest in (self.pretrained, *self.predictors.values(), self.variants) if manifest]
+        found = (self.pretrained, *self.predictors.values(), self.variants, self.risk)
+        return [manifest for manifest in found if manifest]
 
     def check_kinship(self) -> None:
         """Check that the results come from each other.
@@ -82,8 +87,9 @@ class Results:
         if self.pretrained:
             for manifest in self.predictors.values():
                 _check_parent(found, manifest, "model", [self.pretrained])
-        if self.variants and self.predictors:
-            _check_parent(found, self.variants, "model", self.predictors.values())
+        for manifest in (self.variants, self.risk):
+            if manifest and self.predictors:
+                _check_parent(found, manifest, "model", self.predictors.values())
         found.raise_any()
 
     def sections(self) -> list[Section]:
@@ -94,6 +100,8 @@ class Results:
         parts += [predictor_section(manifest, name) for name, manifest in self.predictors.items()]
         if self.variants:
             parts.append(variants_section(self.variants))
+        if self.risk:
+            parts.append(risk_section(self.risk.folder, self.risk.metrics))
         return [*parts, reading_section(), provenance_section([self.corpus.manifest, *self.made])]
 
 
@@ -105,6 +113,7 @@ def report(settings: ReportSettings) -> Path:
     """
     results = Results.open(settings)
     inputs = {"corpus": settings.corpus, "pretrained": settings.pretrained, "variants": settings.variants}
+    inputs["risk"] = settings.risk
     inputs |= {f"predictor {name}": manifest.folder for name, manifest in results.predictors.items()}
     with open_stage("report", settings, inputs) as run:
         if run.finished:

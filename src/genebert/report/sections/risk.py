@@ -1,0 +1,256 @@
+"""The section about disease risk, or a trait, in a cohort."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from genebert.metrics import Estimate
+from genebert.report import cohort_figures, figures
+from genebert.report.canvas import minus
+from genebert.report.compare import Scores
+from genebert.report.content import Block, Figure, Folded, Prose, Section, Standing, Table, Verdict, Verdicts
+from genebert.report.tables import counted
+
+MODEL = "GeneBERT"
+TOP_REGIONS = 12
+TOP_DRAWN = 6
+TOP_TFS = 15
+CAVEAT = (
+    "For research. A risk from a cohort holds for people like those in it: cases and controls that differ in ancestry,"
+    " or were sequenced differently, can be told apart by what has nothing to do with the disease."
+)
+_WORDS = dict.fromkeys(
+    ("sample", "method", "against", "measure", "region", "chrom", "top_tf", "tf", "direction", "variant", "id"), str
+)
+_CHANCE = {"AUROC": 0.5, "Pearson": 0.0, "R2": 0.0}
+
+
+def risk_section(folder: Path, metrics: Mapping[str, Any]) -> Section:
+    """Describe a cohort: how well each method predicts, the regions and TFs behind it, and where variants converge.
+
+    Args:
+        folder: with the tables of the stage `risk`.
+        metrics: as its manifest has them.
+    """
+    binary = metrics["trait"] == "binary"
+    predictions, measured = _table(folder, "predictions"), _table(folder, "metrics")
+    comparisons = _table(folder, "comparisons")
+    regions, tfs, variants = (_table(folder, name) for name in ("regions", "tfs", "convergence"))
+    blocks: list[Block] = [
+        _about(metrics, binary),
+        Verdicts(_verdicts(comparisons)),
+        _measures(measured, metrics),
+        _comparisons(comparisons),
+        _ranking(predictions, measured) if binary else _agreement(predictions, measured),
+        _regions_figure(regions),
+        _regions_table(regions, binary),
+        *_convergence(regions, variants, binary),
+        *_tfs(tfs, binary),
+    ]
+    return Section(f"Risk: {metrics['phenotype']}", blocks)
+
+
+def _table(folder: Path, name: str) -> pd.DataFrame:
+    path = folder / f"{name}.tsv"
+    return pd.read_csv(path, sep="\t", dtype=_WORDS, keep_default_na=False, na_values=["."])
+
+
+def _about(metrics: Mapping[str, Any], binary: bool) -> Prose:
+    people = (
+        f"{metrics['cases']:,} cases and {metrics['controls']:,} controls"
+        if binary
+        else f"{metrics['individuals']:,} individuals"
+    )
+    covariates = ", ".join(metrics["covariates"]) or "none"
+    return Prose(
+        f"{people}; {counted(metrics['variants'], 'variant')} in {counted(metrics['regions'], 'region')}, on"
+        f" {counted(metrics['haplotypes'], 'distinct haplotype')} other than the reference, each of which was scored"
+        f" once. Covariates: {covariates}. Every individual's prediction comes from models that saw neither it nor its"
+        f" family ({metrics['folds']} folds; penalties are chosen on folds within the training part). {CAVEAT}"
+    )
+
+
+def _verdicts(comparisons: pd.DataFrame) -> list[Verdict]:
+    """Say of the model against each other method whether the interval of their difference excludes 0."""
+    own = comparisons[comparisons["method"] == MODEL]
+    first = own[own["measure"] == own["measure"].iloc[0]] if len(own) else own
+    found = []
+    for row in first.itertuples():
+        standing: Standing = "above" if row.low > 0 else "below" if row.high < 0 else "level"
+        said = {"above": "is above", "below": "is below", "level": "cannot be told from"}[standing]
+        size = f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
+        found.append(Verdict(standing, f"{row.measure}: {MODEL} {said} {row.against} ({minus(size)})."))
+    return found
+
+
+def _measures(measured: pd.DataFrame, metrics: Mapping[str, Any]) -> Figure:
+    methods = list(dict.fromkeys(measured["method"]))
+    colours = figures.colours_of(methods)
+    panels = []
+    for measure, rows in measured.groupby("measure", sort=False):
+        found = {row.method: Estimate(row.value, row.low, row.high) for row in rows.itertuples()}
+        panels.append(figures.dots("", str(measure), found, _CHANCE.get(str(measure)), colours))
+    caption = (
+        "Out-of-fold predictions; bars, 95% bootstrap interval over individuals (whole families, where they are given);"
+        f" n = {metrics['individuals']:,}. Polygenic score: the dosages of the same variants. Burden: alternate alleles"
+        " per region. Brier score: mean squared error of the probability, where less is better."
+    )
+    return Figure("Methods compared.", panels, caption=caption, columns=2)
+
+
+def _comparisons(comparisons: pd.DataFrame) -> Table:
+    rows = [
+        [row.method, row.against, row.measure, minus(f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]")]
+        for row in comparisons.itertuples()
+    ]
+    return Table(
+        "Differences between methods.",
+        ["Method", "Less", "Measure", "Difference [95% interval]"],
+        rows,
+        text=3,
+        note="Both methods on the same resamples of individuals.",
+    )
+
+
+def _scores(predictions: pd.DataFrame, measured: pd.DataFrame) -> Scores:
+    return {name: predictions[name].to_numpy(np.float64) for name in dict.fromkeys(measured["method"])}
+
+
+def _ranking(predictions: pd.DataFrame, measured: pd.DataFrame) -> Figure:
+    label, scores = predictions["phenotype"].to_numpy(np.int64), _scores(predictions, measured)
+    panels = [
+        figures.roc_curves(label, scores),
+        figures.precision_recall_curves(label, scores),
+        figures.reliability_curves(label, {MODEL: scores[MODEL]}),
+    ]
+    said = [
+        "Receiver operating characteristic, and its area.",
+        "Precision against recall, and average precision; dashed, the share of cases.",
+        "Calibration in ten bins of equally many individuals, with 95% Wilson intervals; dashed, perfect.",
+    ]
+    return Figure("Ranking and calibration.", panels, said, "Out-of-fold probabilities.", columns=3)
+
+
+def _agreement(predictions: pd.DataFrame, measured: pd.DataFrame) -> Figure:
+    true = predictions["phenotype"].to_numpy(np.float64)
+    panels = [figures.scatter(name, true, score) for name, score in _scores(predictions, measured).items()]
+    return Figure("Predicted against true values.", panels, caption="Out-of-fold predictions.", columns=3)
+
+
+def _regions_figure(regions: pd.DataFrame) -> Figure:
+    top = regions.head(TOP_REGIONS)
+    panels = [
+        cohort_figures.weights(
+            top["region"].tolist(), top["weight"].to_numpy(np.float64), top["p"].to_numpy(np.float64)
+        ),
+        cohort_figures.expected_against_observed(regions["p"].dropna().to_numpy(np.float64), "regions"),
+    ]
+    said = [
+        "Weights of the regions that rank first, in the model fitted on all individuals.",
+        "p values of all regions against uniform ones; grey, 95% band.",
+    ]
+    return Figure("Regions.", panels, said, columns=2)
+
+
+def _regions_table(regions: pd.DataFrame, binary: bool) -> Table:
+    above, below = _groups(binary)
+    rows = [
+        [
+            str(row.rank),
+            row.region,
+            _tf(row.top_tf, row.top_tf_change),
+            minus(f"{row.weight:+.3g}"),
+            f"{row.p:.2g}",
+            f"{row.q:.2g}",
+            f"{row.variants:,}",
+            f"{row.carriers_cases:,}",
+            f"{row.carriers_controls:,}",
+        ]
+        for row in regions.head(TOP_REGIONS).itertuples()
+    ]
+    header = ["Rank", "Region", "TF", "Weight", "p", "q", "Variants", f"Carriers, {above}", f"Carriers, {below}"]
+    note = (
+        f"The first of {len(regions):,}; all are in regions.tsv. p: score test of the region's effects. q: expected"
+        " share of false ones among regions up to this one (Benjamini and Hochberg). TF: the one whose best hit the"
+        " carriers' variants change most, with the change of its −log₁₀ p."
+    )
+    return Table("Regions that rank first.", header, rows, text=3, note=note)
+
+
+def _tf(name: Any, change: float) -> str:
+    return f"{name} ({minus(f'{change:+.1f}')})" if isinstance(name, str) else "–"
+
+
+def _groups(binary: bool) -> tuple[str, str]:
+    """Return what those with the higher and those with the lower phenotype are called."""
+    return ("cases", "controls") if binary else ("above the median", "below it")
+
+
+def _convergence(regions: pd.DataFrame, variants: pd.DataFrame, binary: bool) -> list[Block]:
+    """Draw, region by region, which variants different individuals carry."""
+    panels, groups = [], _groups(binary)
+    for row in regions.itertuples():
+        rows = variants[variants["region"] == row.region].drop_duplicates("variant")
+        if len(rows) > 1 and len(panels) < TOP_DRAWN:
+            rows = rows.assign(position=rows["variant"].str.rsplit(":", n=2).str[1].astype(np.int64))
+            panels.append(cohort_figures.convergence(row.region, rows, (row.start, row.end), groups))
+    if not panels:
+        return []
+    caption = (
+        f"Each stem is a variant at its place; its height, the number of carriers: {groups[0]} upwards, {groups[1]}"
+        " downwards. Vermilion: the alternate allele raises the log-odds; blue: lowers it. Where different variants of"
+        " one colour lie on one side, they converge."
+    )
+    return [
+        Figure("Where variants of different individuals converge.", panels, caption=caption, columns=2),
+        Folded("Variants of the regions that rank first", _variants_table(variants, groups)),
+    ]
+
+
+def _variants_table(variants: pd.DataFrame, groups: Sequence[str]) -> Table:
+    rows = [
+        [
+            row.region,
+            row.variant,
+            _missing(row.id),
+            f"{row.tf} {row.direction}" if isinstance(row.tf, str) else "–",
+            minus(f"{row.change:+.3f}"),
+            f"{row.carriers_cases:,}",
+            f"{row.carriers_controls:,}",
+        ]
+        for row in variants.itertuples()
+    ]
+    header = ["Region", "Variant", "ID", "TF", "Change", f"Carriers, {groups[0]}", f"Carriers, {groups[1]}"]
+    return Table("Variants by region.", header, rows, text=4, note="Change: of the log-odds, in nats.")
+
+
+def _missing(value: Any) -> str:
+    return value if isinstance(value, str) else "–"
+
+
+def _tfs(tfs: pd.DataFrame, binary: bool) -> list[Block]:
+    if tfs.empty:
+        return []
+    above, below = _groups(binary)
+    rows = [
+        [
+            row.tf,
+            row.direction,
+            f"{row.p:.2g}",
+            f"{row.q:.2g}",
+            f"{row.variants:,}",
+            f"{row.regions:,}",
+            f"{row.carriers_cases:,}",
+            f"{row.carriers_controls:,}",
+        ]
+        for row in tfs.sort_values("p", kind="stable").head(TOP_TFS).itertuples()
+    ]
+    header = ["TF", "Hits", "p", "q", "Variants", "Regions", f"Carriers, {above}", f"Carriers, {below}"]
+    note = (
+        f"The first of {len(tfs):,} pairs of TF and direction; all are in tfs.tsv. TFs with similar motifs stand or"
+        " fall together."
+    )
+    return [Table("TFs whose hits variants gain or lose.", header, rows, text=2, note=note)]

@@ -1,0 +1,117 @@
+"""The section about a cohort, on tables that are made by hand, with hostile names."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from genebert.report import cohort_figures
+from genebert.report.build import render
+from genebert.report.content import Figure, Table, Verdicts
+from genebert.report.sections.risk import TOP_REGIONS, risk_section
+
+REGION = "chr1:<script>{}"
+PHENOTYPE = "<b>disease"
+METHODS = ("GeneBERT", "polygenic score", "covariates")
+BINARY = {
+    "trait": "binary",
+    "phenotype": PHENOTYPE,
+    "individuals": 200,
+    "cases": 100,
+    "controls": 100,
+    "regions": 30,
+    "variants": 60,
+    "haplotypes": 70,
+    "covariates": ["sex"],
+    "folds": 5,
+}
+
+
+def write_tables(folder: Path, *, binary: bool = True) -> dict[str, Any]:
+    """Write what the stage `risk` writes, and return its metrics."""
+    rng = np.random.default_rng(0)
+    label = np.arange(200) % 2
+    phenotype = label if binary else label + rng.normal(size=200)
+    scores = {name: np.clip(0.5 + (label - 0.5) * s + 0.2 * rng.normal(size=200), 0.01, 0.99) for name, s in
+              zip(METHODS, (0.4, 0.2, 0.0), strict=True)}  # fmt: skip
+    people = pd.DataFrame({"sample": [f"P{i}" for i in range(200)], "fold": label, "phenotype": phenotype, **scores})
+    measure = "AUROC" if binary else "Pearson"
+    measured = [(name, measure, 0.7 - 0.1 * i, 0.6, 0.8, 200) for i, name in enumerate(METHODS)]
+    compared = [
+        ("GeneBERT", "polygenic score", measure, 0.1, 0.02, 0.18),
+        ("GeneBERT", "covariates", measure, 0, -1, 1),
+    ]
+    regions = pd.DataFrame(
+        {
+            "rank": range(1, 31),
+            "region": [REGION.format(i) for i in range(30)],
+            "chrom": "chr1",
+            "start": np.arange(30) * 1000,
+            "end": np.arange(30) * 1000 + 500,
+            "weight": np.linspace(-1, 1, 30),
+            "p": np.linspace(0.001, 1, 30),
+            "q": 1.0,
+            "carriers_cases": 3,
+            "carriers_controls": 1,
+            "variants": 2,
+            "mean_change_cases": 0.1,
+            "mean_change_controls": 0.0,
+            "top_tf": ["GATA1", "."] * 15,
+            "top_tf_change": [1.5, "."] * 15,
+        }
+    )
+    places = [(i, i * 1000 + at) for i in range(8) for at in (100, 300)]
+    converging = pd.DataFrame(
+        [(REGION.format(i), "GATA1", "lost", f"chr1:{at}:A>G", ".", 4, 1, -0.5 + at % 3) for i, at in places],
+        columns=["region", "tf", "direction", "variant", "id", "carriers_cases", "carriers_controls", "change"],
+    )
+    tfs = pd.DataFrame(
+        [("SPI1", "gained", 0.5, 0.5, 1, 1, 1, 1), ("GATA1", "lost", 0.01, 0.02, 9, 3, 8, 8)],
+        columns=["tf", "direction", "p", "q", "carriers_cases", "carriers_controls", "variants", "regions"],
+    )
+    tables = {
+        "predictions": people,
+        "metrics": pd.DataFrame(measured, columns=["method", "measure", "value", "low", "high", "n"]),
+        "comparisons": pd.DataFrame(compared, columns=["method", "against", "measure", "difference", "low", "high"]),
+        "regions": regions,
+        "convergence": converging,
+        "tfs": tfs,
+    }
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.tsv", sep="\t", index=False)
+    return BINARY | {"trait": "binary" if binary else "quantitative"}
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_the_section_shows_what_the_tables_hold(tmp_path: Path, binary: bool) -> None:
+    section = risk_section(tmp_path, write_tables(tmp_path, binary=binary))
+    (verdicts,) = (block for block in section.blocks if isinstance(block, Verdicts))
+    assert [item.standing for item in verdicts.items] == ["above", "level"]
+    shown = {block.title: block for block in section.blocks if isinstance(block, Table)}
+    regions = shown["Regions that rank first."]
+    assert len(regions.rows) == TOP_REGIONS
+    assert [regions.rows[i][2] for i in (0, 1)] == ["GATA1 (+1.5)", "–"]
+    assert regions.header[-1] == ("Carriers, controls" if binary else "Carriers, below it")
+    assert [row[0] for row in shown["TFs whose hits variants gain or lose."].rows] == ["GATA1", "SPI1"]  # by p
+    figures = {block.title: block for block in section.blocks if isinstance(block, Figure)}
+    assert len(figures["Where variants of different individuals converge."].panels) == 6
+    assert ("Ranking and calibration." in figures) == binary
+    page = render("title", "", [], [section])
+    assert "<script>" not in page and "<b>disease" not in page
+    assert "&lt;script&gt;0" in page
+
+
+def test_no_region_with_several_variants_is_no_error(tmp_path: Path) -> None:
+    metrics = write_tables(tmp_path)
+    table = pd.read_csv(tmp_path / "convergence.tsv", sep="\t")
+    table.drop_duplicates("region").to_csv(tmp_path / "convergence.tsv", sep="\t", index=False)
+    titles = [block.title for block in risk_section(tmp_path, metrics).blocks if isinstance(block, Figure)]
+    assert "Where variants of different individuals converge." not in titles
+
+
+def test_carriers_stand_where_their_variants_are() -> None:
+    rows = pd.DataFrame({"position": [11, 40], "change": [-1.0, 1.0], "carriers_cases": [7, 0], "carriers_controls": 1})
+    svg = str(cohort_figures.convergence("r", rows, (0, 50), ("cases", "controls")).svg)
+    assert "Carriers: controls | cases" in svg and svg.count("#0072b2") and svg.count("#d55e00")
