@@ -20,7 +20,7 @@ BINARY = {
     "phenotype": PHENOTYPE,
     "individuals": 200,
     "cases": 100,
-    "controls": 100,
+    "caveat": "For research only.",
     "regions": 30,
     "variants": 60,
     "haplotypes": 70,

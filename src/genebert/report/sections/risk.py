@@ -18,10 +18,6 @@ MODEL = "GeneBERT"
 TOP_REGIONS = 12
 TOP_DRAWN = 6
 TOP_TFS = 15
-CAVEAT = (
-    "For research. A risk from a cohort holds for people like those in it: cases and controls that differ in ancestry,"
-    " or were sequenced differently, can be told apart by what has nothing to do with the disease."
-)
 _WORDS = dict.fromkeys(
     ("sample", "method", "against", "measure", "region", "chrom", "top_tf", "tf", "direction", "variant", "id"), str
 )
@@ -59,17 +55,16 @@ def _table(folder: Path, name: str) -> pd.DataFrame:
 
 
 def _about(metrics: Mapping[str, Any], binary: bool) -> Prose:
-    people = (
-        f"{metrics['cases']:,} cases and {metrics['controls']:,} controls"
-        if binary
-        else f"{metrics['individuals']:,} individuals"
-    )
+    people = counted(metrics["individuals"], "individual")
+    if binary:
+        people += f", {metrics['cases']:,} of them cases"
     covariates = ", ".join(metrics["covariates"]) or "none"
     return Prose(
         f"{people}; {counted(metrics['variants'], 'variant')} in {counted(metrics['regions'], 'region')}, on"
         f" {counted(metrics['haplotypes'], 'distinct haplotype')} other than the reference, each of which was scored"
         f" once. Covariates: {covariates}. Every individual's prediction comes from models that saw neither it nor its"
-        f" family ({metrics['folds']} folds; penalties are chosen on folds within the training part). {CAVEAT}"
+        f" relatives, as far as these were given ({metrics['folds']} folds; penalties are chosen within the training"
+        f" folds). {metrics['caveat']}"
     )
 
 
