@@ -37,7 +37,9 @@ def random_sites(
     """Draw (0-based position, REF, ALTs): SNVs, insertions, deletions, substitutions of several bases, or several."""
     sites = []
     for at in places:
-        kind = generator.choice(["snv", "insertion", "deletion", "substitution", "several"], p=[0.4, 0.2, 0.2, 0.1, 0.1])
+        kind = generator.choice(
+            ["snv", "insertion", "deletion", "substitution", "several"], p=[0.4, 0.2, 0.2, 0.1, 0.1]
+        )
         size = int(generator.integers(1, longest))
         other = "ACGT"["ACGT".index(letters[at]) - int(generator.integers(1, 4))]
         if kind == "snv":

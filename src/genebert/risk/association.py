@@ -1,12 +1,13 @@
 """Is a region, or a TF, associated with the phenotype? A score test with p values by permutation.
 
-The statistic is the partial correlation of the phenotype with the region's effect, covariates projected out of both: the
-score test of a linear model. Where few individuals carry an effect it is far from normal, so that p comes from
+The statistic is the partial correlation of the phenotype with the region's effect, covariates projected out of both:
+the score test of a linear model. Where few individuals carry an effect it is far from normal, so that p comes from
 permutations of the phenotype's residuals, as Freedman and Lane (1983) permute them, of all regions at once. To reach
 small p at little cost, permutations go on only for those that fewer than `ENOUGH` of them have surpassed so far
-(sequential Monte Carlo, Besag and Clifford 1991): p is exact for large numbers of them, uniform under the null
-hypothesis, and at least 1 / (1 + the most permutations). A normal or beta approximation by moments would be cheaper, but
-is wrong where it matters, at effects of few carriers. Families are not looked at: with many relatives, p is too small.
+(sequential Monte Carlo, Besag and Clifford 1991). Such p are uniform under the null hypothesis, but for covariates,
+whose coefficients are estimated, and are at least 1 / (1 + the most permutations). An approximation by moments would be
+cheaper, but is worst where it matters, at effects of few carriers. Families are not looked at: with many relatives, p is
+too small.
 """
 
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from genebert.risk.design import Individuals, Numbers
+from genebert.risk.models import basis_of
 
 ENOUGH = 10
 """Of so many permutations that surpass it, p is known well enough (to a third of itself)."""
@@ -50,8 +52,8 @@ def associate(individuals: Individuals, effects: csr_matrix | Numbers, permutati
         permutations: most of them for one effect.
         seed: of the permutations.
     """
-    basis = np.linalg.qr(individuals.covariates)[0]
-    rest = individuals.values - basis @ (basis.T @ individuals.values)
+    basis = basis_of(individuals.covariates)
+    rest = individuals.phenotype - basis @ (basis.T @ individuals.phenotype)
     by_effect = csr_matrix(effects.T) if isinstance(effects, csr_matrix) else np.ascontiguousarray(effects.T)
     told = by_effect @ basis
     squares = by_effect.multiply(by_effect) if isinstance(by_effect, csr_matrix) else by_effect**2

@@ -18,7 +18,7 @@ from scipy.special import softmax
 
 from genebert.haplotypes import CohortHaplotypes
 from genebert.risk.design import Individuals, Numbers, one_hot
-from genebert.risk.models import Candidates, Fitted, Method, coefficients
+from genebert.risk.models import Candidates, Fitted, Method, basis_of, coefficients
 
 STATES = 16
 """Most dimensions that changes of the network's states are reduced to."""
@@ -41,8 +41,6 @@ class AttentionPooling(Method):
             random projection of it, which looks at no individual, stands for it.
     """
 
-    title = "GeneBERT attention"
-
     def __init__(
         self, individuals: Individuals, cohort: CohortHaplotypes, change: Numbers, embedding: NDArray[np.float32] | None
     ) -> None:
@@ -57,9 +55,9 @@ class AttentionPooling(Method):
         """Fit all candidates: no score at all, then each penalty with each number of steps."""
         people = self.individuals
         train = people.outside(held_out)
-        c, base = people.covariates[train], coefficients(people.covariates[train], people.values[train])
-        rest = people.values[train] - c @ base
-        pooled = Pooled.of(self.copies[train], self.region_of, self._features(train), np.linalg.qr(c)[0], rest)
+        c, base = people.covariates[train], coefficients(people.covariates[train], people.phenotype[train])
+        rest = people.phenotype[train] - c @ base
+        pooled = Pooled.of(self.copies[train], self.region_of, self._features(train), basis_of(c), rest)
         logits = [np.zeros((self.region_of.shape[1], 1))]
         values = [np.zeros((self.region_of.shape[0], 1))]
         for penalty in PENALTIES:
@@ -110,7 +108,9 @@ class Pooled:
     rest: Numbers
 
     @classmethod
-    def of(cls, copies: csr_matrix, region_of: csr_matrix, features: Numbers, basis: Numbers, rest: Numbers) -> "Pooled":
+    def of(
+        cls, copies: csr_matrix, region_of: csr_matrix, features: Numbers, basis: Numbers, rest: Numbers
+    ) -> "Pooled":
         """Return them with features in these units."""
         sums = copies @ features
         size = np.linalg.norm(sums - basis @ (basis.T @ sums), axis=0)
@@ -182,7 +182,7 @@ class FittedAttention(Fitted):
 
     def candidates(self, rows: NDArray[np.bool_]) -> Candidates:
         """Return scores and squared errors."""
-        rest = self.individuals.values[rows] - self.individuals.covariates[rows] @ self.base
+        rest = self.individuals.phenotype[rows] - self.individuals.covariates[rows] @ self.base
         return Candidates(self.score[rows], (rest[:, None] - self.score[rows]) ** 2)
 
     def attention(self, candidate: int) -> Numbers:

@@ -22,36 +22,36 @@ class Covariates:
 
     Attributes:
         names: of the columns; a word's column is named "covariate=word", for all words but the first.
-        values: float64, shape (n, names).
+        numbers: float64, shape (n, names).
     """
 
     names: tuple[str, ...]
-    values: NDArray[np.float64]
+    numbers: NDArray[np.float64]
 
     def joined(self, names: Sequence[str], values: NDArray[np.float64]) -> "Covariates":
         """Return the covariates with further columns, float64, shape (n, names)."""
-        return Covariates((*self.names, *names), np.concatenate([self.values, values], axis=1))
+        return Covariates((*self.names, *names), np.concatenate([self.numbers, values], axis=1))
 
     @property
     def design(self) -> NDArray[np.float64]:
         """A column of ones and the covariates, these with mean 0 and variance 1: shape (n, 1 + names)."""
-        spread = self.values.std(axis=0)
-        scaled = (self.values - self.values.mean(axis=0)) / np.where(spread > 0, spread, 1)
-        return np.concatenate([np.ones((len(self.values), 1)), scaled], axis=1)
+        spread = self.numbers.std(axis=0)
+        scaled = (self.numbers - self.numbers.mean(axis=0)) / np.where(spread > 0, spread, 1)
+        return np.concatenate([np.ones((len(self.numbers), 1)), scaled], axis=1)
 
     def check(self, found: Problems) -> None:
         """Note which covariates are constant, or follow from the ones before them."""
-        constant = np.ptp(self.values, axis=0) == 0 if len(self.values) else np.zeros(len(self.names), dtype=bool)
-        for name, value in zip(np.array(self.names)[constant], self.values[0, constant], strict=True):
+        constant = np.ptp(self.numbers, axis=0) == 0 if len(self.numbers) else np.zeros(len(self.names), dtype=bool)
+        for name, value in zip(np.array(self.names)[constant], self.numbers[0, constant], strict=True):
             found.add(f"covariate {name}", f"it is {value:g} for all individuals", "Leave it out.")
-        if not constant.any() and len(self.values):
+        if not constant.any() and len(self.numbers):
             for name in self._dependent():
                 found.add(f"covariate {name}", "it follows from the others (they are collinear)", "Leave it out.")
 
     def _dependent(self) -> list[str]:
         """Return the columns that are combinations of the ones before them."""
         diagonal = np.abs(np.diagonal(qr(self.design, mode="r")[0]))
-        limit = _DEPENDENT * np.sqrt(len(self.values))
+        limit = _DEPENDENT * np.sqrt(len(self.numbers))
         return [name for name, size in zip(self.names, diagonal[1:], strict=False) if size < limit]
 
 

@@ -23,7 +23,7 @@ class Individuals:
     Attributes:
         samples: names.
         trait: whether they are cases and controls, or have a number.
-        values: 1 for cases and 0 for controls, or the number; shape (n,).
+        phenotype: 1 for cases and 0 for controls, or the number; shape (n,).
         covariates: a column of ones, then the covariates; shape (n, 1 + covariates).
         fold: of each individual, int64, shape (n,); from 0 on.
         group: relatives have the same number, int64, shape (n,).
@@ -31,7 +31,7 @@ class Individuals:
 
     samples: list[str]
     trait: Trait
-    values: Numbers
+    phenotype: Numbers
     covariates: Numbers
     fold: NDArray[np.int64]
     group: NDArray[np.int64]
@@ -47,7 +47,7 @@ class Individuals:
     @property
     def high(self) -> NDArray[np.bool_]:
         """Cases, or individuals above the median: shape (n,)."""
-        return self.values > (0.5 if self.trait == "binary" else np.median(self.values))
+        return self.phenotype > (0.5 if self.trait == "binary" else np.median(self.phenotype))
 
     def outside(self, held_out: frozenset[int]) -> NDArray[np.bool_]:
         """Return who belongs to none of some folds: shape (n,)."""

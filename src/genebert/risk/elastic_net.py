@@ -25,7 +25,7 @@ RATIOS = (0.1, 0.5, 0.95)
 FRACTIONS = np.geomspace(1, 0.02, 15)
 """Penalties that are tried, as fractions of the least one at which all weights are 0."""
 SCALES = (0.0, 1.0)
-"""Powers of a region's standard deviation that it is divided by before weights are penalised: as it is, or standardised."""
+"""Powers of a region's standard deviation that it is divided by before: it is penalised as it is, or standardised."""
 _TOLERANCE = 1e-3
 
 
@@ -53,19 +53,17 @@ class RegionNet(Method):
     """Elastic net on one of several tables of region effects, whichever predicts best within the training folds.
 
     Args:
-        title: of the method.
         individuals: n of them.
         tables: name -> float64, shape (n, regions).
     """
 
-    def __init__(self, title: str, individuals: Individuals, tables: Mapping[str, csr_matrix]) -> None:
-        self.title = title  # type: ignore[misc]
+    def __init__(self, individuals: Individuals, tables: Mapping[str, csr_matrix]) -> None:
         self.individuals = individuals
         self.tables = tables
         parts = [individuals.fold == k for k in range(individuals.folds)]
         self._moments = [
             [
-                Moments.of(individuals.covariates[rows], table[rows].toarray(), individuals.values[rows])
+                Moments.of(individuals.covariates[rows], table[rows].toarray(), individuals.phenotype[rows])
                 for rows in parts
             ]
             for table in tables.values()
@@ -75,9 +73,10 @@ class RegionNet(Method):
         """Fit all candidates: each table, scale, share of L1 and penalty."""
         kept = [k for k in range(self.individuals.folds) if k not in held_out]
         sums = [reduce(Moments.__add__, [each[k] for k in kept]) for each in self._moments]
-        bases = [np.linalg.solve(one.cc, one.cx) for one in sums]
+        inverse = np.linalg.pinv(sums[0].cc, hermitian=True)  # a covariate may not vary in these folds
+        bases = [inverse @ one.cx for one in sums]
         weights = [_paths(one, base) for one, base in zip(sums, bases, strict=True)]
-        return FittedRegionNet(self, weights, bases, np.linalg.solve(sums[0].cc, sums[0].cy))
+        return FittedRegionNet(self, weights, bases, inverse @ sums[0].cy)
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class FittedRegionNet(Fitted):
             for table, weights, base in zip(self.method.tables.values(), self.weights, self.bases, strict=True)
         ]
         score = np.concatenate(parts, axis=1)
-        rest = self.method.individuals.values[rows] - c @ self.base
+        rest = self.method.individuals.phenotype[rows] - c @ self.base
         return Candidates(score, (rest[:, None] - score) ** 2)
 
     def chosen(self, candidate: int) -> tuple[str, Numbers]:
@@ -117,7 +116,7 @@ def _paths(sums: Moments, base: Numbers) -> Numbers:
     """Return the weights of one table's candidates: shape (regions, scales x ratios x fractions)."""
     gram = sums.xx - sums.cx.T @ base
     target = sums.xy - base.T @ sums.cy
-    size = max(sums.yy - float(sums.cy @ np.linalg.solve(sums.cc, sums.cy)), 0.0)
+    size = max(sums.yy - float(sums.cy @ np.linalg.pinv(sums.cc, hermitian=True) @ sums.cy), 0.0)
     spread = np.sqrt(np.maximum(np.diagonal(gram), 0))
     varies = spread > 1e-6 * max(float(spread.max(initial=0)), 1e-12)
     found = []
@@ -131,7 +130,7 @@ def _paths(sums: Moments, base: Numbers) -> Numbers:
 def elastic_net(
     gram: Numbers, target: Numbers, size: float, ratio: float, fractions: Numbers = FRACTIONS, tol: float = _TOLERANCE
 ) -> Numbers:
-    """Return the weights w that minimise |y - X w|^2 / 2 + a (ratio |w|_1 + (1 - ratio) |w|^2 / 2): shape (p, penalties).
+    """Return the w that minimise |y - X w|^2 / 2 + a (ratio |w|_1 + (1 - ratio) |w|^2 / 2): shape (p, penalties).
 
     Args:
         gram: X'X, shape (p, p).
@@ -144,7 +143,9 @@ def elastic_net(
     most = float(np.abs(target).max(initial=0)) / ratio
     if most == 0:
         return np.zeros((len(target), len(fractions)))
-    stand_in = np.zeros((1, len(target)))  # given the products, of X only the shape is read: one row, so that a is as is
+    stand_in = np.zeros(
+        (1, len(target))
+    )  # given the products, of X only the shape is read: one row, so that a is as is
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # at weak penalties, which cross-validation judges anyway
         return enet_path(

@@ -28,9 +28,9 @@ def folds_of(phenotypes: Phenotypes, group: NDArray[np.int64], folds: int, seed:
     Raises:
         UserError: groups are too few or too large.
     """
-    strata = phenotypes.values.astype(np.int64)
+    strata = phenotypes.numbers.astype(np.int64)
     if phenotypes.trait == "quantitative":
-        rank = np.argsort(np.argsort(phenotypes.values, kind="stable"), kind="stable")
+        rank = np.argsort(np.argsort(phenotypes.numbers, kind="stable"), kind="stable")
         strata = rank * min(QUANTILES, len(rank) // folds) // len(rank)
     fold = np.full(len(strata), -1, dtype=np.int64)
     if len(np.unique(group)) >= folds:

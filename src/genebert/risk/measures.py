@@ -56,7 +56,7 @@ def resampled(individuals: Individuals, predictions: Mapping[str, Numbers]) -> d
     for weights in weight_blocks(individuals.group):
         for method, predicted in predictions.items():
             for name, measure in MEASURES[individuals.trait].items():
-                each = [measure(weights[:, rows], individuals.values[rows], predicted[rows]) for rows in parts]
+                each = [measure(weights[:, rows], individuals.phenotype[rows], predicted[rows]) for rows in parts]
                 size = np.array([rows.sum() for rows in parts], dtype=np.float64)[:, None]
                 defined = np.isfinite(each)
                 total = (np.where(defined, each, 0) * size).sum(axis=0)
@@ -102,9 +102,9 @@ def calibration_table(individuals: Individuals, predictions: Mapping[str, Number
     tables = []
     for method, predicted in predictions.items():
         if individuals.trait == "binary":
-            table = reliability(individuals.values.astype(np.int64), predicted, BINS)
+            table = reliability(individuals.phenotype.astype(np.int64), predicted, BINS)
         else:
-            table = _mean_by_bin(individuals.values, predicted)
+            table = _mean_by_bin(individuals.phenotype, predicted)
         table.insert(0, "bin", np.arange(1, len(table) + 1))
         table.insert(0, "method", method)
         tables.append(table)

@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,8 +38,6 @@ class Fitted(ABC):
 
 class Method(ABC):
     """A method of risk prediction, bound to the individuals that it is fitted to."""
-
-    title: ClassVar[str] = ""
 
     @abstractmethod
     def fit(self, held_out: frozenset[int]) -> Fitted:
@@ -106,6 +103,12 @@ def cross_validate(method: Method, individuals: Individuals, done: Callable[[], 
 def fits(folds: int) -> int:
     """Return how many fits `cross_validate` takes."""
     return folds * (folds - 1) // 2 + folds
+
+
+def basis_of(covariates: Numbers) -> Numbers:
+    """Return an orthonormal basis of what covariates, shape (n, c), span: shape (n, rank)."""
+    left, size, _ = np.linalg.svd(covariates, full_matrices=False)
+    return left[:, size > 1e-9 * size[0]]
 
 
 def coefficients(covariates: Numbers, values: Numbers) -> Numbers:

@@ -62,10 +62,15 @@ class Outcome:
         return expit(linear) if self.trait == "binary" else linear
 
 
+def outcome_of(individuals: Individuals, methods: Sequence[Scores], fold: int) -> Outcome:
+    """Return the regression of an outer fold, fitted to the other folds, with scores of models that saw neither."""
+    rows = individuals.fold != fold
+    scores = _columns([one.inner[fold] for one in methods], len(individuals))
+    return Outcome.fit(individuals.trait, individuals.covariates[rows], scores[rows], individuals.phenotype[rows])
+
+
 def predictions(individuals: Individuals, methods: Sequence[Scores]) -> Numbers:
     """Return out-of-fold risks, or values, by covariates and the scores of methods together: shape (n,).
-
-    The regression of each outer fold is fitted to the other folds, with scores of models that saw neither.
 
     Args:
         individuals: n of them.
@@ -73,12 +78,12 @@ def predictions(individuals: Individuals, methods: Sequence[Scores]) -> Numbers:
             that are not negative (Breiman 1996).
     """
     found = np.empty(len(individuals))
-    empty = np.empty((len(individuals), 0))
+    scores = _columns([one.outer for one in methods], len(individuals))
     for k in range(individuals.folds):
         rows = individuals.fold == k
-        inner = np.concatenate([empty, *(one.inner[k][:, None] for one in methods)], axis=1)
-        outer = np.concatenate([empty, *(one.outer[:, None] for one in methods)], axis=1)
-        c = individuals.covariates
-        outcome = Outcome.fit(individuals.trait, c[~rows], inner[~rows], individuals.values[~rows])
-        found[rows] = outcome.predict(c[rows], outer[rows])
+        found[rows] = outcome_of(individuals, methods, k).predict(individuals.covariates[rows], scores[rows])
     return found
+
+
+def _columns(scores: Sequence[Numbers], n: int) -> Numbers:
+    return np.stack(scores, axis=1) if scores else np.empty((n, 0))

@@ -54,7 +54,7 @@ class Phenotypes:
         samples: names.
         name: of the phenotype's column.
         trait: whether they are cases and controls, or have a number.
-        values: 1 for cases and 0 for controls, or the number; float64, shape (n,).
+        numbers: 1 for cases and 0 for controls, or the number; float64, shape (n,).
         covariates: see `Covariates`.
         family: as written, "" where none is; n of them.
         missing: number of individuals left out as their phenotype is not known.
@@ -64,7 +64,7 @@ class Phenotypes:
     samples: list[str]
     name: str
     trait: Trait
-    values: NDArray[np.float64]
+    numbers: NDArray[np.float64]
     covariates: Covariates
     family: list[str]
     missing: int
@@ -77,10 +77,14 @@ class Phenotypes:
         return replace(
             self,
             samples=[self.samples[i] for i in rows],
-            values=self.values[rows],
-            covariates=replace(self.covariates, values=self.covariates.values[rows]),
+            numbers=self.numbers[rows],
+            covariates=replace(self.covariates, numbers=self.covariates.numbers[rows]),
             family=[self.family[i] for i in rows],
         )
+
+    def with_covariates(self, names: Sequence[str], values: NDArray[np.float64]) -> "Phenotypes":
+        """Return them with further covariates, float64, shape (n, names)."""
+        return replace(self, covariates=self.covariates.joined(names, values))
 
 
 def read_phenotypes(path: Path, columns: Columns) -> Phenotypes:
@@ -214,7 +218,7 @@ def check_variety(phenotypes: Phenotypes, folds: int) -> None:
     name, least = phenotypes.name, 2 * folds
     remedy = f"Give at least {least}, or fewer --folds."
     if phenotypes.trait == "binary":
-        cases, n = int(phenotypes.values.sum()), len(phenotypes)
+        cases, n = int(phenotypes.numbers.sum()), len(phenotypes)
         counts = {"cases": cases, "controls": n - cases}
         if 0 in counts.values():
             only = "case" if cases else "control"
@@ -226,7 +230,7 @@ def check_variety(phenotypes: Phenotypes, folds: int) -> None:
                     found.add(f"column {name}", f"there are {count} {kind} for {folds} folds", remedy)
     elif len(phenotypes) < least:
         found.add(f"column {name}", f"there are {len(phenotypes)} individuals for {folds} folds", remedy)
-    elif np.ptp(phenotypes.values) == 0:
-        found.add(f"column {name}", f"all its values are {phenotypes.values[0]:g}", "Give different values.")
+    elif np.ptp(phenotypes.numbers) == 0:
+        found.add(f"column {name}", f"all its values are {phenotypes.numbers[0]:g}", "Give different values.")
     phenotypes.covariates.check(found)
     found.raise_any()

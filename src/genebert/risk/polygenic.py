@@ -27,8 +27,6 @@ class PolygenicScore(Method):
         genotypes: of these.
     """
 
-    title = "polygenic score"
-
     def __init__(self, individuals: Individuals, genotypes: Genotypes) -> None:
         self.individuals = individuals
         self.genotypes = genotypes
@@ -38,7 +36,7 @@ class PolygenicScore(Method):
         people = self.individuals
         train = people.outside(held_out)
         table = Standardised.of(self.genotypes, train)
-        dosage, c, y = table.rows(train), people.covariates[train], people.values[train]
+        dosage, c, y = table.rows(train), people.covariates[train], people.phenotype[train]
         weights, bases = ridge_path(dosage, c, y, people.trait)
         told = coefficients(c, dosage.times(weights))
         return FittedPolygenicScore(people, table, weights, bases, told)
@@ -64,7 +62,7 @@ class FittedPolygenicScore(Fitted):
 
     def candidates(self, rows: NDArray[np.bool_]) -> Candidates:
         """Return scores, and nats or squared errors."""
-        c, y = self.individuals.covariates[rows], self.individuals.values[rows, None]
+        c, y = self.individuals.covariates[rows], self.individuals.phenotype[rows, None]
         score = self.table.rows(rows).times(self.weights)
         linear = score + c @ self.bases
         loss = np.logaddexp(0, linear) - y * linear if self.individuals.trait == "binary" else (y - linear) ** 2
