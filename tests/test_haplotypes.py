@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from toy_cohorts import indexed, random_calls, random_sites, write_cohort
+from toy_genotypes import indexed, random_calls, random_sites, write_cohort
 from toys import random_bases, write_fasta
 
 from genebert.haplotypes import CohortHaplotypes, read_haplotypes
@@ -26,14 +26,6 @@ def genome(tmp_path: Path) -> Iterator[Genome]:
 
 def regions_at(*starts: int, width: int = 100, chrom: str = "chr1") -> pd.DataFrame:
     return pd.DataFrame({"chrom": chrom, "start": starts, "end": [start + width for start in starts]})
-
-
-def sequence_of(cohort: CohortHaplotypes, sample: str, side: int, region: int) -> set[str]:
-    """What an individual may carry on one side: its haplotypes of a region, and the reference if those are not two."""
-    row = cohort.copies[cohort.samples.index(sample)].toarray()[0]
-    held = np.flatnonzero((cohort.haplotypes["region"].to_numpy() == region) & (row > 0))
-    carried = [decode(cohort.codes[i]) for i in held for _ in range(int(row[i]))]
-    return {*carried, *([decode(cohort.reference[region])] * (2 - len(carried)))}
 
 
 def sequences(cohort: CohortHaplotypes, sample: str, region: int, ploidy: int = 2) -> list[str]:
@@ -59,7 +51,7 @@ def test_personal_sequences_are_those_of_bcftools_consensus(seed: int, genome: G
     starts, width, margin = (200, 400, 1_000, 2_500), 100, 300
     places = sorted(int(start + offset) for start in starts for offset in generator.integers(0, width, 40))
     lines = []
-    for at, ref, alts in random_sites("chr1", LETTERS, places, generator):
+    for at, ref, alts in random_sites(LETTERS, places, generator):
         if not any(at < start < at + len(ref) for start in starts):
             calls = random_calls(len(alts), len(PEOPLE), generator)
             lines.append(f"1 {at + 1} . {ref} {','.join(alts)} {' '.join(calls)}")

@@ -49,28 +49,34 @@ class _Calls:
     """The genotypes of one record.
 
     Attributes:
-        alleles: int16, shape (n, 2): numbers of alleles (0 for REF), `MISSING`, or, as second one, `NONE`.
+        first, second: int16, shape (n,): numbers of alleles (0 for REF), or `MISSING`; `NONE` for no second one.
         slash: bool, shape (n,): where the two are not phased.
     """
 
-    alleles: NDArray[np.int16]
+    first: NDArray[np.int16]
+    second: NDArray[np.int16]
     slash: NDArray[np.bool_]
-
-    @property
-    def missing(self) -> NDArray[np.bool_]:
-        """Who has no known allele: bool, shape (n,)."""
-        return (self.alleles < 0).all(axis=1)
 
     def tally(self) -> Counter[str]:
         """Count genotypes that are not two known, phased alleles."""
-        known = (self.alleles >= 0).sum(axis=1)
-        first, second = self.alleles.T
-        return Counter(
-            missing=int(self.missing.sum()),
-            half_calls=int(((known == 1) & (self.alleles == MISSING).any(axis=1)).sum()),
-            haploid=int(((known == 1) & (second == NONE)).sum()),
-            unphased=int((self.slash & (known == 2) & (first != second)).sum()),
-        )
+        known, both = self.first >= 0, (self.first >= 0) & (self.second >= 0)
+        half = (known & (self.second == MISSING)) | (~known & (self.second >= 0))
+        kinds = {
+            "missing": ~known & (self.second < 0),
+            "half_calls": half,
+            "haploid": known & (self.second == NONE),
+            "unphased": self.slash & both & (self.first != self.second),
+        }
+        return Counter({name: int(np.count_nonzero(found)) for name, found in kinds.items()})
+
+    def missing(self) -> NDArray[np.int32]:
+        """Return who has no known allele."""
+        return np.flatnonzero((self.first < 0) & (self.second < 0)).astype(np.int32)
+
+    def carriers(self, number: int) -> NDArray[np.int32]:
+        """Return the haplotypes that carry an allele; see `CalledAllele`."""
+        sides = 2 * np.flatnonzero(self.first == number), 2 * np.flatnonzero(self.second == number) + 1
+        return np.sort(np.concatenate(sides)).astype(np.int32)
 
 
 class GenotypeReader(VcfReader):
@@ -169,14 +175,13 @@ class GenotypeReader(VcfReader):
         if not any(allele.variant for allele in alleles):
             return
         calls = self._calls(raw)
+        self._check_numbers(calls, raw)
         self.counts.update(calls.tally())
-        flat = calls.alleles.reshape(-1)
-        carried = np.flatnonzero(flat > 0).astype(np.int32)
-        missing = np.flatnonzero(calls.missing).astype(np.int32)
+        missing = calls.missing()
         for number, allele in enumerate(alleles, 1):
             if allele.variant:
                 self.counts["alleles"] += 1
-                yield CalledAllele(allele.variant, carried[flat[carried] == number], missing)
+                yield CalledAllele(allele.variant, calls.carriers(number), missing)
 
     def _calls(self, raw: pysam.VariantRecord) -> _Calls:
         *columns, written = str(raw).split("\t", 9)
@@ -188,17 +193,24 @@ class GenotypeReader(VcfReader):
         calls, odd = _simple_calls(letters, starts)
         for row in odd.tolist():
             field = written[starts[row] :].split("\t", 1)[0].split(":")[0].rstrip("\n")
-            calls.alleles[row], calls.slash[row] = self._parsed(field, raw, self.samples[row])
+            calls.first[row], calls.second[row], calls.slash[row] = self._parsed(field, raw, self.samples[row])
         return calls
 
-    def _parsed(self, field: str, raw: pysam.VariantRecord, sample: str) -> tuple[tuple[int, int], bool]:
+    def _parsed(self, field: str, raw: pysam.VariantRecord, sample: str) -> tuple[int, int, bool]:
         """Return the alleles of a genotype, and whether they are unphased."""
         words = field.lstrip("|/").replace("|", "/").split("/")
         if len(words) > 2:
             what = f"the genotype of sample {sample} is {field}, of {len(words)} alleles"
             raise UserError(problem(self._where(raw), what, _BIPLOID))
         numbers = [MISSING if word == "." else int(word) for word in words]
-        return (numbers[0], numbers[1] if len(numbers) > 1 else NONE), "|" not in field
+        return numbers[0], numbers[1] if len(numbers) > 1 else NONE, "|" not in field
+
+    def _check_numbers(self, calls: _Calls, raw: pysam.VariantRecord) -> None:
+        highest, most = np.maximum(calls.first, calls.second), len(raw.alts or ())
+        if highest.max(initial=0) > most:
+            sample, number = self.samples[int(highest.argmax())], int(highest.max())
+            what = f"sample {sample} has allele {number}, and the record has {most} alternate alleles"
+            raise UserError(problem(self._where(raw), what, "Correct the record, or remove it."))
 
     def _where(self, raw: pysam.VariantRecord) -> str:
         return f"{self.path}, record {raw.chrom}:{raw.pos}"
@@ -211,12 +223,13 @@ def _simple_calls(letters: NDArray[np.uint8], starts: NDArray[np.int64]) -> tupl
         letters: the columns of the samples.
         starts: where each genotype begins, int64, shape (n,).
     """
-    first, between, second, after = (letters[starts + i] for i in range(4))
+    letter, between, other, after = (letters[starts + i] for i in range(4))
     haploid = _ENDS[between]
-    alleles = np.stack([_ALLELE_OF[first], np.where(haploid, NONE, _ALLELE_OF[second])], axis=1).astype(np.int16)
-    slash = ~haploid & (between == ord("/"))
-    simple = (haploid | (_ENDS[after] & (slash | (between == ord("|"))))) & (alleles != ODD).all(axis=1)
-    return _Calls(alleles, slash), np.flatnonzero(~simple)
+    slash = between == ord("/")
+    first, second = _ALLELE_OF[letter], _ALLELE_OF[other]
+    second[haploid] = NONE
+    simple = haploid | (_ENDS[after] & (slash | (between == ord("|"))))
+    return _Calls(first, second, slash), np.flatnonzero(~simple | (first == ODD) | (second == ODD))
 
 
 class _Intervals:

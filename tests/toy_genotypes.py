@@ -14,7 +14,8 @@ COLUMNS = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"
 def write_cohort(path: Path, samples: Sequence[str], *lines: str) -> Path:
     """Write a VCF; a line is "chrom pos id ref alt" and then a genotype per sample, or "FORMAT=..." and those."""
     names = "".join(f"\t{name}" for name in samples)
-    text = HEADER + COLUMNS + (f"\tFORMAT{names}" if samples else "") + "\n"
+    contigs = dict.fromkeys(f"##contig=<ID={line.split()[0]}>\n" for line in lines)
+    text = HEADER + "".join(contigs) + COLUMNS + (f"\tFORMAT{names}" if samples else "") + "\n"
     for line in lines:
         site, calls = line.split()[:5], line.split()[5:]
         chosen = calls.pop(0).removeprefix("FORMAT=") if calls and calls[0].startswith("FORMAT=") else "GT"
@@ -32,7 +33,7 @@ def indexed(path: Path) -> Path:
 
 
 def random_sites(
-    chrom: str, letters: str, places: Iterable[int], generator: np.random.Generator, longest: int = 6
+    letters: str, places: Iterable[int], generator: np.random.Generator, longest: int = 6
 ) -> list[tuple[int, str, list[str]]]:
     """Draw (0-based position, REF, ALTs): SNVs, insertions, deletions, substitutions of several bases, or several."""
     sites = []
