@@ -69,4 +69,4 @@ def test_false_discovery_rates_are_those_of_scipy() -> None:
 def test_causal_regions_come_first() -> None:
     toy = toy_cohort(frequency=(0.01, 0.1))
     found = associate(individuals_of(toy), region_effects(toy.cohort, toy.change), 10_000, seed=0)
-    assert np.isin(np.argsort(found.p)[:10], toy.causal).sum() >= 7
+    assert np.isin(np.argsort(found.p, kind="stable")[:5], toy.causal).all()
