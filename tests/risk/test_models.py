@@ -131,8 +131,13 @@ def test_scores_get_no_negative_weight_and_covariates_any() -> None:
     c = np.stack([np.ones(400), age], axis=1)
     ill = (score - age + generator.logistic(size=400) > 0.3).astype(float)
     found = Outcome.fit("binary", c, np.stack([score, -score], axis=1), ill).coefficients
-    wanted = LogisticRegression(C=1e6, tol=1e-8).fit(np.stack([age, score], axis=1), ill)
+    cases = ill.sum()  # each counts as a little less than a case, and a little as a control
+    share = np.where(ill == 1, (cases + 1) / (cases + 2), 1 / (400 - cases + 2))
+    both = np.tile(np.stack([age, score], axis=1), (2, 1))
+    wanted = LogisticRegression(C=1e6, tol=1e-8).fit(both, np.repeat([1, 0], 400), np.concatenate([share, 1 - share]))
     assert np.allclose(found, [wanted.intercept_[0], *wanted.coef_[0], 0], atol=2e-3)
+    divided = Outcome.fit("binary", c[:, :1], ill[:, None], ill).predict(np.ones((2, 1)), np.array([[0.0], [1.0]]))
+    assert np.allclose(divided, [1 / (400 - cases + 2), (cases + 1) / (cases + 2)], atol=1e-3)
     number = Outcome.fit("quantitative", c, score[:, None] * 1e-4, 5 + 3 * age + 2 * score)
     assert np.allclose(number.coefficients, [5, 3, 2e4], rtol=1e-3)
     assert np.allclose(number.predict(c[:3], score[:3, None] * 1e-4), (5 + 3 * age + 2 * score)[:3], atol=1e-2)

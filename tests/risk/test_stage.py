@@ -219,7 +219,11 @@ def test_a_sequence_predictor_needs_no_corpus(case: Case, sequence_predictor: Pa
 
 
 BAD: dict[str, tuple[Callable[[Case], dict[str, Any]], str]] = {
-    "no regions": (lambda case: {"corpus": None}, "this model predicts per cell type"),
+    "no regions": (lambda case: {"corpus": None}, "--corpus and --regions: neither is given"),
+    "no corpus": (
+        lambda case: {"corpus": None, "regions": case.world.peaks / "B.narrowPeak"},
+        "this model predicts per cell type. Add --corpus, a folder made by prepare.",
+    ),
     "unknown cell type": (lambda case: {"cell_types": ["X"]}, "the corpus has no cell type 'X'; it has B, NK, T"),
     "no phenotype": (lambda case: {"phenotypes": case.folder / "none.tsv"}, "no such file or folder (given as pheno"),
     "unknown column": (lambda case: {"phenotype": "bmi"}, "it has no column 'bmi'"),
@@ -245,11 +249,6 @@ def test_bad_input_is_refused_and_leaves_nothing(case: Case, name: str) -> None:
     assert message in str(error.value)
     assert not (case.folder / "out").exists()
     assert not (case.folder / "out.partial").exists()
-
-
-def test_neither_regions_nor_corpus_is_refused(case: Case, sequence_predictor: Path) -> None:
-    with pytest.raises(UserError, match="--corpus and --regions: neither is given"):
-        case.run(model=sequence_predictor, corpus=None)
 
 
 def test_the_command_line(case: Case) -> None:
