@@ -51,6 +51,7 @@ ORDER = [
     "predict",
     "variants",
     "haplotype_effects",
+    "risk",
     "report",
     "benchmark",
     "inspect",

@@ -46,6 +46,7 @@ VERBS = {
     "evaluate": Verb("genebert.predict:evaluate", "EvaluateSettings", "Measure a predictor on unseen labels."),
     "predict": Verb("genebert.predict:predict", "PredictSettings", "Predict for sequences or genomic windows."),
     "variants": Verb("genebert.variants.run:variants", "VariantsSettings", "Score variants of a VCF per cell type."),
+    "risk": Verb("genebert.risk.stage:risk", "RiskSettings", "Estimate the disease risk of a cohort's individuals."),
     "benchmark": Verb("genebert.benchmark.run:benchmark", "BenchmarkSettings", "Compare methods on tasks of a suite."),
     "report": Verb("genebert.report.build:report", "ReportSettings", "Write a self-contained HTML report."),
 }
