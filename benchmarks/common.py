@@ -23,13 +23,13 @@ Taker = Callable[[], float]
 
 
 @contextmanager
-def corpus_or_simulated(given: Path | None) -> Iterator[Path]:
-    """Yield a corpus, simulated in a temporary folder if none is given."""
+def corpus_or_simulated(given: Path | None, **changes: Any) -> Iterator[Path]:
+    """Yield a corpus, simulated in a temporary folder if none is given; changes: of what is simulated."""
     if given is not None:
         yield given
         return
     with TemporaryDirectory(prefix="genebert-benchmark-") as name:
-        inputs = simulate(SIMULATED.model_copy(update={"out": Path(name) / "inputs"}))
+        inputs = simulate(SIMULATED.model_copy(update={"out": Path(name) / "inputs", **changes}))
         yield prepare(
             PrepareSettings(
                 out=Path(name) / "corpus",
