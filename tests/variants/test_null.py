@@ -1,15 +1,18 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
-from toys import write_fasta
+from toys import World, write_fasta
 
+from genebert.corpus.store import Corpus
 from genebert.inputs.genome import Genome
+from genebert.predictor import Predictor
 from genebert.schema import Variant, decode
 from genebert.variants.null import ENOUGH, Null, Reservoir, draw, kind_of
-from genebert.variants.scorer import TOP_MOTIFS, Scores
+from genebert.variants.scorer import TOP_MOTIFS, Scorer, Scores
 
 WIDTH = 60
 CLASSES = (("C", "A"), ("C", "T"), ("T", "G"))
@@ -21,7 +24,7 @@ def scores_of(difference: np.ndarray, gc: np.ndarray, density: np.ndarray) -> Sc
     return Scores(np.zeros_like(difference), difference, motifs, changes, motifs, changes, gc, density)
 
 
-def world(n: int, generator: np.random.Generator) -> tuple[list[Variant], Scores]:
+def made(n: int, generator: np.random.Generator) -> tuple[list[Variant], Scores]:
     """Variants whose effects in two cell types depend on substitution, GC content and motif density."""
     kinds = generator.integers(0, len(CLASSES), n)
     variants = [Variant("chr1", i, *CLASSES[kind]) for i, kind in enumerate(kinds)]
@@ -33,8 +36,8 @@ def world(n: int, generator: np.random.Generator) -> tuple[list[Variant], Scores
 def test_p_values_of_variants_drawn_like_the_null_are_uniform_within_each_stratum() -> None:
     """An unmatched null would make all substitutions of one kind significant."""
     generator = np.random.default_rng(0)
-    null = Null(*world(6000, generator))
-    variants, scores = world(1500, generator)
+    null = Null(*made(6000, generator))
+    variants, scores = made(1500, generator)
     p = null.p_values(variants, scores)
     assert ((p > 0) & (p <= 1)).all()
     kinds = np.array([kind_of(variant)[1] for variant in variants])
@@ -49,8 +52,8 @@ def test_p_values_of_variants_drawn_like_the_null_are_uniform_within_each_stratu
 
 def test_planted_effects_have_small_p_values() -> None:
     generator = np.random.default_rng(1)
-    null = Null(*world(3000, generator))
-    variants, scores = world(50, generator)
+    null = Null(*made(3000, generator))
+    variants, scores = made(50, generator)
     strong = scores_of(np.sign(scores.difference) * 500.0, scores.gc, scores.density)
     assert (null.p_values(variants, strong) <= 1 / (1 + ENOUGH)).all()
 
@@ -104,8 +107,8 @@ def genome(tmp_path: Path) -> Iterator[Genome]:
         yield opened
 
 
-def like(genome: Genome, position: int, length: int, alt: str) -> Variant:
-    return Variant("chr1", position, decode(genome.fetch("chr1", position, position + length)), alt)
+def like(genome: Genome, position: int, length: int, alt: str, chrom: str = "chr1") -> Variant:
+    return Variant(chrom, position, decode(genome.fetch(chrom, position, position + length)), alt)
 
 
 def test_random_variants_are_of_the_same_kind_in_the_same_window_at_another_place(genome: Genome) -> None:
@@ -140,3 +143,23 @@ def test_a_window_without_another_place_gives_none(tmp_path: Path) -> None:
     with Genome(write_fasta(tmp_path / "poor.fa", {"chr1": "A" * 10 + "C" + "A" * 10})) as genome:
         only = Variant("chr1", 10, "C", "T")
         assert draw([only], 5, lambda variant: 0, 21, genome, np.random.default_rng(0)) == []
+
+
+def test_variants_drawn_like_the_null_have_uniform_p_values_and_planted_ones_small_ones(
+    toy_world: World, toy_predictor: Path, toy: Corpus
+) -> None:
+    """From the genome to p: windows, scores, strata. Half of the drawn variants are the null of the other half."""
+    with Genome(toy_world.genome) as genome:
+        scorer = Scorer(Predictor.open(toy_predictor, "cpu"), genome, toy, [])
+        generator = np.random.default_rng(3)
+        places = toy.regions.query("chrom == 'chr3'")["start"].to_numpy() + generator.integers(0, 60, 1)
+        given = [like(genome, int(place), 1, "A", "chr3") for place in places]
+        given = [replace(one, alt="ACGT"["ACGT".index(one.ref) - 1]) for one in given if one.ref != "N"]
+        drawn = draw(given, 400, scorer.windows.start, scorer.predictor.width, genome, generator)
+        order = generator.permutation(len(drawn))
+        parts = [[drawn[i] for i in sorted(order[rows])] for rows in (slice(0, 280), slice(280, None))]
+        scores = [scorer.scores(part) for part in parts]
+    p = Null(parts[0], scores[0]).p_values(parts[1], scores[1])
+    assert all(stats.kstest(column, "uniform").pvalue > 0.01 for column in p.T)
+    planted = replace(scores[1], alternate=scores[1].reference + 50)
+    assert (Null(parts[0], scores[0]).p_values(parts[1], planted) < 0.01).all()

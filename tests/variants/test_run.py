@@ -1,3 +1,4 @@
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -335,6 +336,35 @@ def test_an_interrupted_run_resumes_and_equals_one_that_was_not(
     for name in files:
         assert (whole / name).read_bytes() == (resumed / name).read_bytes(), name
     assert read_manifest(whole).metrics == read_manifest(resumed).metrics
+
+
+def test_memory_does_not_grow_with_the_number_of_variants(
+    toy_world: World,
+    toy_folder: Path,
+    toy: Corpus,
+    toy_predictor: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten times as many variants, whose scores are made up: what Python and numpy hold at most stays the same."""
+    template = Scorer.scores
+    kept: list[Scores] = []
+
+    def made_up(self: Scorer, several: list[Variant]) -> Scores:
+        if not kept:
+            kept.append(template(self, several[:1]))
+        return Scores(**{name: np.repeat(array, len(several), axis=0) for name, array in vars(kept[0]).items()})
+
+    monkeypatch.setattr(Scorer, "scores", made_up)
+    peaks = []
+    for count in (300, 300, 3000):  # the first run loads what is loaded once
+        vcf = many(toy_world, toy, tmp_path / f"{count}.vcf", count)
+        options = settings(vcf, toy_world, toy_folder, toy_predictor, tmp_path / f"out{len(peaks)}", null=20)
+        tracemalloc.start()
+        variants(options)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.2 * peaks[1] + 200_000
 
 
 def test_parquet_holds_what_tsv_holds(

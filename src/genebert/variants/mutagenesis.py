@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from genebert.variants.motif_sites import variants_of
 from genebert.variants.scorer import Scorer
-from genebert.variants.sites import variants_of
 from genebert.variants.windows import Pair
 
 MUTAGENESIS_FLANK = 20

@@ -26,11 +26,11 @@ from genebert.schema import Variant
 from genebert.settings import VariantsSettings
 from genebert.stage import StageRun, open_stage, write_json
 from genebert.tasks.labels import check_genome
+from genebert.variants.motif_sites import motif_sites, variants_of
 from genebert.variants.mutagenesis import mutagenesis
 from genebert.variants.null import Null, Reservoir, draw
 from genebert.variants.parts import Parts
 from genebert.variants.scorer import CHUNK, Scorer
-from genebert.variants.sites import motif_sites, variants_of
 from genebert.variants.tables import (
     COLUMNS,
     INFO,
