@@ -14,7 +14,7 @@ import pysam
 
 from genebert.errors import UserError, problem
 from genebert.inputs.genome import Genome, match_chromosomes
-from genebert.schema import Variant, decode
+from genebert.schema import Variant, decode, encode, reverse_complement
 
 NUCLEOTIDES = frozenset("ACGT")
 SHOWN_MISMATCHES = 10
@@ -22,6 +22,8 @@ MOST_MISMATCHES = 0.01
 """Fraction of alleles whose REF may differ from the genome before the file is taken to be of another assembly."""
 ENOUGH_ALLELES = 100
 """Alleles to compare before that is said."""
+FEW_ALLELES = 20
+"""With fewer than 100, but so many, it is said if more than half mismatch."""
 MISMATCH = "REF mismatch"
 """Why an allele is skipped whose REF is not what the genome has."""
 COLUMNS = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO")
@@ -36,19 +38,46 @@ class Skipped:
     Attributes:
         counts: reason -> number.
         examples: "chrom:position:ref>alt" -> what the genome has, of the first REF mismatches.
+        swapped: number of REF mismatches where the genome has ALT.
+        flipped: number of them where it has the reverse complement of REF.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    swapped: int = 0
+    flipped: int = 0
+
+    def likely_reason(self, compared: int) -> tuple[str, str]:
+        """Return why so many of the alleles that were compared mismatch, most likely, and what to do."""
+        mismatched = self.counts[MISMATCH]
+        if 2 * self.swapped > mismatched:
+            what = f"In {self.swapped:,} of them it has ALT: REF and ALT seem to be swapped."
+            return what, "Write the genome's allele as REF, such as with `bcftools norm --check-ref s`."
+        if 2 * self.flipped > mismatched:
+            what = f"In {self.flipped:,} of them it has the complement of REF: alleles seem to be of the other strand."
+            return what, "Write the alleles of the forward strand, such as with `bcftools +fixref`."
+        if 2 * mismatched > compared:
+            what = "Most positions mismatch: the variants seem to be called on another assembly."
+            return what, "Give the genome of the same assembly (hg19 and hg38 differ), or lift the variants over."
+        what = "The file seems to be put together of several, or its genome to be another version of the same assembly."
+        return what, "Give the genome of the same assembly, correct these records, or raise --max-mismatches."
 
 
 @dataclass(frozen=True)
 class Allele:
-    """One alternate allele of a record: the variant, or why there is none to score."""
+    """One alternate allele of a record: the variant, or why there is none to score.
+
+    Attributes:
+        alt: as the file has it.
+        variant: the variant; None if there is none to score.
+        reason: why there is none.
+        given: name of the variant as the file writes it, where it has been normalised.
+    """
 
     alt: str
     variant: Variant | None
     reason: str = ""
+    given: str = ""
 
 
 @dataclass(frozen=True)
@@ -206,30 +235,35 @@ class VcfReader:
             return ""
         if "N" in found:
             return "reference is N"
+        self.skipped.swapped += self._genome_has(variant, variant.alt)
+        self.skipped.flipped += found == decode(reverse_complement(encode(variant.ref).codes))
         if len(self.skipped.examples) < SHOWN_MISMATCHES:
             self.skipped.examples[f"{name}:{variant.position + 1}:{variant.ref}>{variant.alt}"] = found
         return MISMATCH
 
-    def check_assembly(self) -> None:
-        """Check that the genome is the one on which the variants were called.
+    def _genome_has(self, variant: Variant, bases: str) -> bool:
+        start = variant.position
+        return decode(self.genome.fetch(variant.chrom, start, start + len(bases))) == bases
+
+    def check_assembly(self, most: float = MOST_MISMATCHES) -> None:
+        """Check that the genome is the one on which the variants were called, once they are read.
+
+        Args:
+            most: fraction of alleles whose REF may differ from the genome.
 
         Raises:
-            UserError: of 100 alleles or more, the REF of over 1% is not what the genome has.
+            UserError: of 100 alleles or more, the REF of more than that, or of 20 or more, of more than half, is not
+                what the genome has.
         """
         mismatched = self.skipped.counts[MISMATCH]
         compared = mismatched + self.matched
-        if compared < ENOUGH_ALLELES or mismatched <= MOST_MISMATCHES * compared:
+        if mismatched <= compared * (most if compared >= ENOUGH_ALLELES else 0.5) or compared < FEW_ALLELES:
             return
         examples = "; ".join(f"{name} where it has {found}" for name, found in self.skipped.examples.items())
-        raise UserError(
-            problem(
-                self.path,
-                f"the REF of {mismatched:,} of {compared:,} alleles ({mismatched / compared:.1%}) is not what the "
-                f"genome {self.genome.path} has: {examples}",
-                "They seem to be of different assemblies (such as hg19 and hg38): give the genome on which the "
-                "variants were called, or lift the variants over.",
-            )
-        )
+        reason, remedy = self.skipped.likely_reason(compared)
+        share = f"{mismatched:,} of {compared:,} alleles ({mismatched / compared:.1%})"
+        what = f"the REF of {share} is not what the genome {self.genome.path} has: {examples}. {reason}"
+        raise UserError(problem(self.path, what, remedy))
 
     def close(self) -> None:
         """Close the file."""
