@@ -1,11 +1,12 @@
 """How fast variants are scored, against a naive loop: each pair of variant and cell type by itself, allele by allele.
 
-    python benchmarks/variant_speed.py > benchmarks/results/variant_speed.json
+    GOMP_SPINCOUNT=0 python benchmarks/variant_speed.py > benchmarks/results/variant_speed.json
 
 The weights are random, for what they are changes no time. Variants lie several to a region, as those of a cohort do.
 Both ways take turns; speeds are those of the fastest turn of each, since other processes may disturb them.
 """
 
+import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -83,6 +84,13 @@ def seconds_of(work: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
+def cpu_seconds_of(work: Callable[[], Any]) -> float:
+    """Return the seconds that all threads worked, which other processes disturb less; see GOMP_SPINCOUNT above."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
 def parts_of(scorer: Scorer, codes: NDArray[np.uint8], position: NDArray[np.int64]) -> dict[str, Callable[[], Any]]:
     """Return what a window is spent on: of one strand, or in one cell type."""
     model = scorer.predictor.ensemble.members[0][1].model
@@ -110,8 +118,9 @@ def measured(scorer: Scorer, variants: list[Variant], pairs: int, runs: int) -> 
     some = [scorer.windows.pair(variant) for variant in variants[:WINDOWS]]
     chroms, centres = [pair.variant.chrom for pair in some], np.array([pair.start + corpus.width // 2 for pair in some])
     parts = parts_of(scorer, np.stack([pair.alternate for pair in some]), corpus.line_positions(chroms, centres))
+    cpu: list[float] = []
     ways: dict[str, Callable[[], Any]] = {
-        "genebert": lambda: scorer.scores(variants),
+        "genebert": lambda: cpu.append(cpu_seconds_of(lambda: scorer.scores(variants))),
         "naive": lambda: [naive(scorer, variants[i], c) for i, c in chosen],
     }
     takers = {name: partial(seconds_of, work) for name, work in (ways | parts).items()}
@@ -121,6 +130,7 @@ def measured(scorer: Scorer, variants: list[Variant], pairs: int, runs: int) -> 
         "variants": len(variants),
         "variants_per_second": round(1 / per_pair / cells, 3),
         "variants_and_cell_types_per_second": round(1 / per_pair, 2),
+        "cpu_milliseconds_per_variant_and_cell_type": round(1e3 * min(cpu) / len(variants) / cells, 2),
         "naive_variants_and_cell_types_per_second": round(pairs / best["naive"], 3),
         "faster_by": round(best["naive"] / pairs / per_pair, 1),
         "largest_difference_between_both": float(np.abs(together - apart).max()),
@@ -150,6 +160,7 @@ def main(
             variants = some_variants(corpus, opened, count, per_region)
             rows.append({**sizes, **measured(scorer, variants, pairs, runs)})
     facts = {"preset": preset, "variants_per_region": per_region, "threads": torch.get_num_threads(), "rows": rows}
+    facts["load_average"] = round(os.getloadavg()[1], 1)
     common.finish(facts)
 
 

@@ -21,12 +21,11 @@ from genebert.methods.base import Examples, Reading
 from genebert.methods.genebert import Place
 from genebert.predictor import Predictor
 from genebert.schema import Variant
+from genebert.variants.scorer import SEQUENCE_ONLY
 
 BLOCK = 128
 """Sequences read together, and kept together for resuming."""
 _ROWS = 1 << 10  # looked at together
-WITHOUT_CELL_TYPES = "all"
-"""Stands for the cell type where the predictor knows none."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ class _Sequences:
                 what = f"cell types {', '.join(cell_types)} are asked for, and the model knows none"
                 raise UserError(problem(predictor.manifest.folder, what, "Leave them out."))
             nowhere = np.zeros(len(codes), dtype=np.int64)
-            return cls(predictor, None, [WITHOUT_CELL_TYPES], np.zeros(1, np.int64), codes, nowhere, reference)
+            return cls(predictor, None, [SEQUENCE_ONLY], np.zeros(1, np.int64), codes, nowhere, reference)
         names = list(dict.fromkeys(cell_types)) or corpus.cell_types
         centres = cohort.regions["start"].to_numpy(np.int64) + predictor.width // 2
         position = corpus.line_positions(cohort.regions["chrom"].tolist(), centres)[np.append(used, used[reference])]

@@ -129,7 +129,6 @@ class Null:
             for depth in range(len(stratum) + 1):
                 self._members.setdefault(stratum[:depth], []).append(row)
         self._sizes = np.abs(scores.difference)
-        self._sorted: dict[Stratum, NDArray[np.float64]] = {}
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -147,20 +146,16 @@ class Null:
 
         The null is the finest stratum of the variant that holds `ENOUGH` random variants, or all of them.
         """
-        found = np.empty(scores.difference.shape)
-        sizes = np.abs(scores.difference)
-        for row, stratum in enumerate(self._strata(variants, scores)):
-            null = self._null_of(stratum)
-            for column in range(found.shape[1]):
-                above = len(null) - np.searchsorted(null[:, column], sizes[row, column])
-                found[row, column] = (1 + above) / (1 + len(null))
+        found = np.empty_like(scores.difference)
+        strata = self._strata(variants, scores)
+        for row, (stratum, size) in enumerate(zip(strata, np.abs(scores.difference), strict=True)):
+            null = self._sizes[self._rows_like(stratum)]
+            found[row] = (1 + (null >= size).sum(axis=0)) / (1 + len(null))
         return found
 
-    def _null_of(self, stratum: Stratum) -> NDArray[np.float64]:
-        """Return the sizes of effects to compare with, ascending in each cell type: shape (random variants, cells)."""
-        everything: Stratum = ()
-        large = (stratum[:d] for d in range(len(stratum), 0, -1) if len(self._members.get(stratum[:d], ())) >= ENOUGH)
-        chosen = next(large, everything)
-        if chosen not in self._sorted:
-            self._sorted[chosen] = np.sort(self._sizes[self._members[chosen]], axis=0)
-        return self._sorted[chosen]
+    def _rows_like(self, stratum: Stratum) -> list[int]:
+        """Return the random variants to compare with."""
+        for depth in range(len(stratum), 0, -1):
+            if len(found := self._members.get(stratum[:depth], [])) >= ENOUGH:
+                return found
+        return self._members[()]
