@@ -20,7 +20,7 @@ from genebert.schema import decode
 from genebert.settings import EvaluateSettings, FinetuneSettings, PredictSettings, VariantsSettings
 from genebert.stage import read_manifest
 from genebert.target import Target, best_threshold
-from genebert.variants import variants
+from genebert.variants.run import variants
 
 WEIGHTS = "members/0-genebert/model.safetensors"
 

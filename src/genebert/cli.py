@@ -45,7 +45,8 @@ VERBS = {
     "finetune": Verb("genebert.finetune:finetune", "FinetuneSettings", "Fine-tune on labels, with baselines."),
     "evaluate": Verb("genebert.predict:evaluate", "EvaluateSettings", "Measure a predictor on unseen labels."),
     "predict": Verb("genebert.predict:predict", "PredictSettings", "Predict for sequences or genomic windows."),
-    "variants": Verb("genebert.variants:variants", "VariantsSettings", "Score the variants of a VCF per cell type."),
+    "variants": Verb("genebert.variants.run:variants", "VariantsSettings", "Score variants of a VCF per cell type."),
+    "risk": Verb("genebert.risk.stage:risk", "RiskSettings", "Estimate the disease risk of a cohort's individuals."),
     "benchmark": Verb("genebert.benchmark.run:benchmark", "BenchmarkSettings", "Compare methods on tasks of a suite."),
     "report": Verb("genebert.report.build:report", "ReportSettings", "Write a self-contained HTML report."),
 }

@@ -35,7 +35,7 @@ from genebert.tasks.accessibility import Accessibility
 from genebert.tasks.base import Task
 from genebert.tasks.labels import labels
 from genebert.tasks.promoter import Promoter
-from genebert.variants import variants
+from genebert.variants.run import variants
 
 PRETRAINING_EPOCHS = 3
 WINDOWS_PER_CELL_TYPE = 200

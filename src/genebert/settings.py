@@ -449,6 +449,38 @@ class VariantsSettings(StageSettings):
     device: Device = machine("auto", "where to run")
 
 
+class RiskSettings(StageSettings):
+    """Estimate the disease risk of the individuals of a cohort, by nested cross-validation, and what it comes from."""
+
+    vcf: Path = Field(description="VCF or BCF with the genotypes of the cohort, phased (bgzip and an index are faster)")
+    phenotypes: Path = Field(description="TSV or CSV with a header: sample, the phenotype, covariates, family")
+    model: Path = Field(description="folder made by finetune")
+    genome: Path = Field(description="genome FASTA")
+    corpus: Path | None = Field(None, description="folder made by prepare: its regions, and what the model may need")
+    regions: Path | None = Field(None, description="BED of the regions (default: those of the corpus)")
+    cell_types: list[str] = Field(
+        [], description="cell types whose accessible regions are read, and whose effects are averaged (default: all)"
+    )
+    phenotype: str | None = Field(
+        None, description="column of the phenotype (default: phenotype, disease, or the only one left)"
+    )
+    trait: Literal["auto", "binary", "quantitative"] = Field(
+        "auto", description="cases and controls, or a number; auto: what the values say"
+    )
+    covariates: list[str] = Field([], description="columns of covariates: numbers, or words with few values")
+    family: str | None = Field(None, description="column of families, whose members stay in one fold")
+    kinship: Path | None = Field(
+        None, description="TSV of pairs: sample1, sample2, kinship; relatives (0.0442 or more) stay in one fold"
+    )
+    components: int = Field(0, ge=0, description="principal components of common variants to add to the covariates")
+    folds: int = Field(5, ge=3, description="folds of individuals")
+    permutations: int = Field(100_000, ge=1000, description="most permutations for the p value of a region or TF")
+    top: int = Field(50, ge=1, description="first regions whose variants are listed")
+    max_indel: int = Field(50, ge=1, description="longest insertion or deletion to read, in bp")
+    seed: int = Field(0, ge=0, description="seed of folds and permutations")
+    device: Device = machine("auto", "where to run")
+
+
 class ReportSettings(StageSettings):
     """Write one self-contained HTML page about a corpus and what was made from it."""
 

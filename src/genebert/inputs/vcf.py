@@ -18,6 +18,10 @@ from genebert.schema import Variant, decode
 
 NUCLEOTIDES = frozenset("ACGT")
 SHOWN_MISMATCHES = 10
+MOST_MISMATCHES = 0.01
+"""Fraction of alleles whose REF may differ from the genome before the file is taken to be of another assembly."""
+ENOUGH_ALLELES = 100
+"""Alleles to compare before that is said."""
 MISMATCH = "REF mismatch"
 """Why an allele is skipped whose REF is not what the genome has."""
 COLUMNS = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO")
@@ -90,14 +94,14 @@ def _quiet() -> Iterator[None]:
         pysam.set_verbosity(verbosity)
 
 
-def _open(path: Path) -> pysam.VariantFile:
+def _open(path: Path, samples: bool) -> pysam.VariantFile:
     try:
-        return pysam.VariantFile(str(path), drop_samples=True)
+        return pysam.VariantFile(str(path), drop_samples=not samples)
     except NotImplementedError:  # plain gzip, in which pysam cannot seek
         with gzip.open(path) as packed, TemporaryFile() as plain:
             shutil.copyfileobj(packed, plain)
             plain.seek(0)
-            return pysam.VariantFile(plain, drop_samples=True)
+            return pysam.VariantFile(plain, drop_samples=not samples)
 
 
 class VcfReader:
@@ -109,6 +113,7 @@ class VcfReader:
         path: file, plain, gzip or bgzip, or BCF.
         genome: the genome.
         max_indel: longest insertion or deletion to take, in bp.
+        samples: keep what the file says of samples.
 
     Attributes:
         meta_lines: the lines of its header that start with ##.
@@ -120,7 +125,7 @@ class VcfReader:
         UserError: the file is absent, has no header, or is damaged.
     """
 
-    def __init__(self, path: Path, genome: Genome, max_indel: int) -> None:
+    def __init__(self, path: Path, genome: Genome, max_indel: int, *, samples: bool = False) -> None:
         self.path = path
         self.genome = genome
         self.max_indel = max_indel
@@ -132,7 +137,7 @@ class VcfReader:
             if path.stat().st_size == 0:
                 raise UserError(problem(path, "the file is empty", "Give a VCF with a header."))
             with _quiet():
-                self._file = _open(path)
+                self._file = _open(path, samples)
                 self.meta_lines = [line for line in str(self._file.header).splitlines() if line.startswith("##")]
         except DAMAGE as error:
             raise UserError(
@@ -145,10 +150,14 @@ class VcfReader:
             ) from None
 
     def __iter__(self) -> Iterator[Record]:
+        return map(self._record, self._raw_records(self._file))
+
+    def _raw_records(self, source: Iterator[pysam.VariantRecord]) -> Iterator[pysam.VariantRecord]:
+        """Yield records of the file, or of a part of it, and count them."""
         try:
-            while (raw := self._next()) is not None:
+            while (raw := self._next(source)) is not None:
                 self.read += 1
-                yield self._record(raw)
+                yield raw
         except DAMAGE as error:
             raise UserError(
                 problem(
@@ -158,15 +167,19 @@ class VcfReader:
                 )
             ) from None
 
-    def _next(self) -> pysam.VariantRecord | None:
+    def _next(self, source: Iterator[pysam.VariantRecord]) -> pysam.VariantRecord | None:
         with _quiet():
-            return next(self._file, None)
+            return next(source, None)
 
-    def _record(self, raw: pysam.VariantRecord) -> Record:
-        name = raw.chrom
+    def _chromosome(self, name: str) -> str:
+        """Return the genome's name of a chromosome of the file; empty if it has none."""
         if name not in self._chromosomes:
             self._chromosomes[name] = match_chromosomes([name], self.genome.lengths).get(name, "")
-        alleles = tuple(self._allele(raw, self._chromosomes[name], alt) for alt in raw.alts or ())
+        return self._chromosomes[name]
+
+    def _record(self, raw: pysam.VariantRecord) -> Record:
+        chrom = self._chromosome(raw.chrom)
+        alleles = tuple(self._allele(raw, chrom, alt) for alt in raw.alts or ())
         return Record(tuple(str(raw).rstrip("\n").split("\t")[:8]), alleles)
 
     def _allele(self, raw: pysam.VariantRecord, chrom: str, alt: str) -> Allele:
@@ -196,6 +209,27 @@ class VcfReader:
         if len(self.skipped.examples) < SHOWN_MISMATCHES:
             self.skipped.examples[f"{name}:{variant.position + 1}:{variant.ref}>{variant.alt}"] = found
         return MISMATCH
+
+    def check_assembly(self) -> None:
+        """Check that the genome is the one on which the variants were called.
+
+        Raises:
+            UserError: of 100 alleles or more, the REF of over 1% is not what the genome has.
+        """
+        mismatched = self.skipped.counts[MISMATCH]
+        compared = mismatched + self.matched
+        if compared < ENOUGH_ALLELES or mismatched <= MOST_MISMATCHES * compared:
+            return
+        examples = "; ".join(f"{name} where it has {found}" for name, found in self.skipped.examples.items())
+        raise UserError(
+            problem(
+                self.path,
+                f"the REF of {mismatched:,} of {compared:,} alleles ({mismatched / compared:.1%}) is not what the "
+                f"genome {self.genome.path} has: {examples}",
+                "They seem to be of different assemblies (such as hg19 and hg38): give the genome on which the "
+                "variants were called, or lift the variants over.",
+            )
+        )
 
     def close(self) -> None:
         """Close the file."""

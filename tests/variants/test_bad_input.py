@@ -17,7 +17,7 @@ from genebert.inputs.genome import Genome
 from genebert.schema import decode
 from genebert.settings import VariantsSettings
 from genebert.stage import read_manifest
-from genebert.variants import variants
+from genebert.variants.run import variants
 
 VERSION = "##fileformat=VCFv4.2\n"
 CONTIG = "##contig=<ID=chr3>\n"

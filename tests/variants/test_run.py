@@ -19,7 +19,9 @@ from genebert.schema import Variant, decode, encode, reverse_complement
 from genebert.settings import VariantsSettings
 from genebert.stage import read_manifest
 from genebert.tokens import sequence_tokens
-from genebert.variants import Scorer, mutagenesis, variants
+from genebert.variants.mutagenesis import mutagenesis
+from genebert.variants.run import variants
+from genebert.variants.scorer import Scorer
 
 HEADER = "##fileformat=VCFv4.2\n##contig=<ID=chr3>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
 
@@ -60,7 +62,7 @@ def test_alternate_window_is_the_edited_sequence_at_the_same_start(
 ) -> None:
     at = inside.position
     ref = decode(genome.fetch("chr3", at, at + ref_length))
-    pair = scorer.pair(Variant("chr3", at, ref, alt))
+    pair = scorer.windows.pair(Variant("chr3", at, ref, alt))
     chromosome = decode(genome.fetch("chr3", 0, genome.lengths["chr3"]))
     edited = chromosome[:at] + alt + chromosome[at + ref_length :]
     assert pair.start == at - 10
@@ -73,19 +75,19 @@ def test_a_variant_outside_all_regions_is_centred_in_its_window(scorer: Scorer, 
     at = next(p for p in range(500, 19_000) if not ((taken["start"] <= p) & (p < taken["end"])).any())
     ref = decode(genome.fetch("chr3", at, at + 1))
     variant = Variant("chr3", at, ref, "A" if ref != "A" else "C")
-    assert scorer.region_start(variant) is None
-    assert scorer.pair(variant).start == at - WIDTH // 2
+    assert scorer.windows.region_start(variant) is None
+    assert scorer.windows.pair(variant).start == at - WIDTH // 2
 
 
 def test_region_start_agrees_with_a_look_at_every_region(scorer: Scorer, toy: Corpus) -> None:
     for at in range(0, 20_000, 37):
         by_hand = [int(r.start) for r in toy.regions.itertuples() if r.chrom == "chr2" and r.start <= at < r.end]
-        assert scorer.region_start(Variant("chr2", at, "A", "C")) == (by_hand[0] if by_hand else None)
+        assert scorer.windows.region_start(Variant("chr2", at, "A", "C")) == (by_hand[0] if by_hand else None)
 
 
 def test_both_modalities_follow_the_alternate_allele(scorer: Scorer, toy: Corpus, inside: Variant) -> None:
     """The scores are those of the whole networks, averaged over both strands, on inputs that are put together here."""
-    pair = scorer.pair(inside)
+    pair = scorer.windows.pair(inside)
     reference, alternate = scorer.score([pair])
     networks = [fitted.model for _, fitted in scorer.predictor.ensemble.members]
     temperature = scorer.predictor.ensemble.calibration.temperature
@@ -157,7 +159,7 @@ def test_vcf_and_tables_hold_the_same_scores(
 
 
 def test_mutagenesis_of_a_base_equals_scoring_that_substitution(scorer: Scorer, inside: Variant) -> None:
-    pair = scorer.pair(inside)
+    pair = scorer.windows.pair(inside)
     reference, _ = scorer.score([pair])
     row = pd.DataFrame(
         [
@@ -200,7 +202,7 @@ def test_a_sequence_model_scores_without_cell_types(
     table = pd.read_csv(out / "variants.tsv", sep="\t")
     assert list(table["cell_type"]) == ["all"]
     predictor = Predictor.open(sequence_predictor, "cpu")
-    pair = Scorer(predictor, genome, None, []).pair(inside)
+    pair = Scorer(predictor, genome, None, []).windows.pair(inside)
     codes = np.stack([pair.reference, pair.alternate])
     probability = predictor.ensemble.predict(Examples(codes, predictor.scanner))[:, 1]
     assert table.loc[0, ["reference", "alternate"]].tolist() == pytest.approx(logit(probability), abs=1e-4)

@@ -1,0 +1,1 @@
+"""What variants do: windows of both alleles, their scores, and the stage `variants`."""

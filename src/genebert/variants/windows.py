@@ -1,0 +1,69 @@
+"""The windows of a variant: with the reference allele, and with the alternate one."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genebert.corpus.store import Corpus
+from genebert.inputs.genome import Genome
+from genebert.schema import Variant, encode
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A reference window and its alternate.
+
+    Attributes:
+        variant: the variant.
+        start: of the window on the genome, 0-based.
+        reference, alternate: base codes, uint8, shape (width,).
+    """
+
+    variant: Variant
+    start: int
+    reference: NDArray[np.uint8]
+    alternate: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class VariantWindows:
+    """Builds the windows of variants.
+
+    Attributes:
+        genome: the genome.
+        corpus: whose regions a variant is seen in; None if there is no corpus.
+        width: of a window, in bp.
+    """
+
+    genome: Genome
+    corpus: Corpus | None
+    width: int
+
+    def region_start(self, variant: Variant) -> int | None:
+        """Return the start of the corpus region that holds a variant, or None."""
+        if self.corpus is None:
+            return None
+        position = self.corpus.line_positions([variant.chrom], np.array([variant.position]))[0]
+        nearest = np.searchsorted(self.corpus.region_positions, position - self.corpus.width // 2)
+        for index in (nearest - 1, nearest):
+            if 0 <= index < len(self.corpus.regions):
+                region = self.corpus.regions.iloc[index]
+                if region["chrom"] == variant.chrom and region["start"] <= variant.position < region["end"]:
+                    return int(region["start"]) + (self.corpus.width - self.width) // 2
+        return None
+
+    def pair(self, variant: Variant) -> Pair:
+        """Return the windows of a variant."""
+        width = self.width
+        start = self.region_start(variant)
+        if start is None or not start <= variant.position < start + width:
+            start = variant.position - width // 2
+        reference = self.genome.fetch(variant.chrom, start, start + width)
+        return Pair(variant, start, reference, self._alternate(variant, start, width))
+
+    def _alternate(self, variant: Variant, start: int, width: int) -> NDArray[np.uint8]:
+        before = self.genome.fetch(variant.chrom, start, variant.position)
+        after_start = variant.position + len(variant.ref)
+        after = self.genome.fetch(variant.chrom, after_start, after_start + width)
+        return np.concatenate([before, encode(variant.alt).codes, after])[:width]

@@ -1,0 +1,64 @@
+"""Small cohorts: VCFs with genotypes, written line by line or drawn at random."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pysam
+from toys import random_bases
+
+HEADER = '##fileformat=VCFv4.2\n##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">\n'
+COLUMNS = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"
+
+
+def write_cohort(path: Path, samples: Sequence[str], *lines: str) -> Path:
+    """Write a VCF; a line is "chrom pos id ref alt" and then a genotype per sample, or "FORMAT=..." and those."""
+    names = "".join(f"\t{name}" for name in samples)
+    contigs = dict.fromkeys(f"##contig=<ID={line.split()[0]}>\n" for line in lines)
+    text = HEADER + "".join(contigs) + COLUMNS + (f"\tFORMAT{names}" if samples else "") + "\n"
+    for line in lines:
+        site, calls = line.split()[:5], line.split()[5:]
+        chosen = calls.pop(0).removeprefix("FORMAT=") if calls and calls[0].startswith("FORMAT=") else "GT"
+        text += "\t".join([*site, ".", ".", ".", *([chosen, *calls] if samples else [])]) + "\n"
+    path.write_text(text)
+    return path
+
+
+def indexed(path: Path) -> Path:
+    """Compress a sorted VCF, and index it."""
+    packed = Path(f"{path}.gz")
+    pysam.tabix_compress(str(path), str(packed), force=True)
+    pysam.tabix_index(str(packed), preset="vcf", force=True)
+    return packed
+
+
+def random_sites(
+    letters: str, places: Iterable[int], generator: np.random.Generator, longest: int = 6
+) -> list[tuple[int, str, list[str]]]:
+    """Draw (0-based position, REF, ALTs): SNVs, insertions, deletions, substitutions of several bases, or several."""
+    sites = []
+    for at in places:
+        kind = generator.choice(
+            ["snv", "insertion", "deletion", "substitution", "several"], p=[0.4, 0.2, 0.2, 0.1, 0.1]
+        )
+        size = int(generator.integers(1, longest))
+        other = "ACGT"["ACGT".index(letters[at]) - int(generator.integers(1, 4))]
+        if kind == "snv":
+            sites.append((at, letters[at], [other]))
+        elif kind == "insertion":
+            sites.append((at, letters[at], [letters[at] + random_bases(size, generator)]))
+        elif kind == "deletion":
+            sites.append((at, letters[at : at + size + 1], [letters[at]]))
+        elif kind == "substitution":
+            sites.append((at, letters[at : at + 2], [other + "ACGT"["ACGT".index(letters[at + 1]) - 1]]))
+        else:
+            ref = letters[at : at + size + 1]
+            sites.append((at, ref, [letters[at], other + ref[1:], ref + random_bases(size, generator)]))
+    return sites
+
+
+def random_calls(alternates: int, samples: int, generator: np.random.Generator, missing: float = 0.05) -> list[str]:
+    """Draw phased genotypes; half of the alleles are REF."""
+    share = [0.5 - missing, *[0.5 / alternates] * alternates, missing]
+    words = [*map(str, range(alternates + 1)), "."]
+    return ["|".join(generator.choice(words, size=2, p=share)) for _ in range(samples)]
