@@ -9,9 +9,10 @@ import pytest
 from toy_genotypes import indexed, random_calls, random_sites, write_cohort
 from toys import random_bases, write_fasta
 
-from genebert.haplotypes import CohortHaplotypes, read_haplotypes
+from genebert.errors import UserError
+from genebert.haplotypes import CohortHaplotypes, compatible_edits, distinct_rows, edited, read_haplotypes
 from genebert.inputs.genome import Genome
-from genebert.schema import decode
+from genebert.schema import Variant, decode
 
 NEEDS_BCFTOOLS = pytest.mark.skipif(shutil.which("bcftools") is None, reason="bcftools is not installed")
 LETTERS = random_bases(3_000, np.random.default_rng(7))
@@ -64,3 +65,218 @@ def test_personal_sequences_are_those_of_bcftools_consensus(seed: int, genome: G
         for region, name in enumerate(stretches):
             assert sequences(cohort, sample, region) == sorted(side[name][:width] for side in sides)
     assert cohort.counts["overlapping"] > 0
+
+
+ALLELES = {
+    "snv": Variant("c", 3, "D", "x"),
+    "snv there too": Variant("c", 3, "D", "y"),
+    "deletion after it": Variant("c", 3, "DEF", "D"),
+    "insertion after it": Variant("c", 3, "D", "Dii"),
+    "inside the deletion": Variant("c", 4, "E", "z"),
+    "at the deletion's end": Variant("c", 5, "F", "Fkk"),
+    "after the deletion": Variant("c", 6, "G", "w"),
+}
+
+
+@pytest.mark.parametrize(
+    ("carried", "sequence"),
+    [
+        ("snv", "ABCxEFGHIJ"),
+        ("snv, snv there too", "ABCxEFGHIJ"),
+        ("snv, deletion after it", "ABCxGHIJ"),
+        ("snv, insertion after it", "ABCxiiEFGHIJ"),
+        ("deletion after it, inside the deletion, after the deletion", "ABCDwHIJ"),
+        ("deletion after it, at the deletion's end", "ABCDkkGHIJ"),
+        ("insertion after it, inside the deletion", "ABCDiizFGHIJ"),
+        ("deletion after it, insertion after it", "ABCDGHIJ"),
+    ],
+)
+def test_an_allele_that_overlaps_one_before_it_is_left_out(carried: str, sequence: str) -> None:
+    names = list(ALLELES)
+    edits = compatible_edits(list(ALLELES.values()), [names.index(name) for name in carried.split(", ")])
+    assert edited("ABCDEFGHIJ", 0, edits) == sequence
+
+
+def test_two_insertions_at_one_place_are_not_both_applied() -> None:
+    twice = [ALLELES["insertion after it"]] * 2
+    assert len(compatible_edits(twice, [0, 1])) == 1
+
+
+def test_equal_rows_are_found_among_any_number_of_columns() -> None:
+    generator = np.random.default_rng(0)
+    for columns in (1, 8, 9, 64, 65, 200):
+        marks = generator.random((40, columns))[generator.integers(0, 40, 300)] < 0.5
+        first, sets = distinct_rows(marks)
+        _, inverse = np.unique(marks, axis=0, return_inverse=True)
+        assert len(first) == inverse.max() + 1
+        assert sorted(np.concatenate(sets).tolist()) == list(range(300))
+        assert all(len(set(inverse[rows])) == 1 and rows[0] == one for one, rows in zip(first, sets, strict=True))
+
+
+def snv(at: int, chrom: str = "chr1") -> str:
+    """The columns CHROM to ALT of an SNV at a 0-based position of chr1."""
+    return f"{chrom} {at + 1} rs{at} {LETTERS[at]} {'ACGT'['ACGT'.index(LETTERS[at]) - 1]}"
+
+
+def test_every_distinct_haplotype_is_there_once(genome: Genome, tmp_path: Path) -> None:
+    path = write_cohort(
+        tmp_path / "v.vcf",
+        PEOPLE,
+        f"{snv(210)} 1|0 1|1 0|0 .|.",
+        f"{snv(220)} 1|0 0|1 0|1 0/1",
+        f"{snv(900)} 1|1 1|1 1|1 1|1",
+        f"{snv(1_050)} 0|0 0|0 0|0 0|0",
+    )
+    cohort = read_haplotypes(path, genome, regions_at(1_000, 200))
+    first, second = snv(210).split(), snv(220).split()
+    names = [f"chr1:{words[1]}:{words[3]}>{words[4]}" for words in (first, second)]
+    assert cohort.haplotypes.to_dict("list") == {
+        "region": [1, 1, 1],
+        "variants": [names[0], ",".join(names), names[1]],
+        "n_variants": [1, 2, 1],
+        "copies": [1, 2, 2],
+    }
+    assert cohort.copies.toarray().tolist() == [[0, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 1]]
+    assert cohort.variants.to_dict("list") == {
+        "name": names,
+        "id": ["rs210", "rs220"],
+        "region": [1, 1],
+        "chrom": ["chr1", "chr1"],
+        "position": [211, 221],
+        "ref": [first[3], second[3]],
+        "alt": [first[4], second[4]],
+        "copies": [3, 4],
+        "missing": [1, 0],
+    }
+    assert cohort.dosage.toarray().tolist() == [[1, 1], [2, 1], [0, 1], [0, 1]]
+    assert cohort.missing.toarray().tolist() == [[False, False]] * 3 + [[True, False]]
+    assert cohort.regions["name"].tolist() == ["chr1:1000-1100", "chr1:200-300"]
+    assert [decode(row) for row in cohort.reference] == [LETTERS[1_000:1_100], LETTERS[200:300]]
+    both = LETTERS[200:210] + first[4] + LETTERS[211:220] + second[4] + LETTERS[221:300]
+    assert decode(cohort.codes[1]) == both
+    expected = {"records": 3, "alleles": 3, "missing": 1, "unphased": 1, "carried_by_none": 1, "overlapping": 0}
+    assert {name: cohort.counts[name] for name in expected} == expected
+    types = (cohort.codes.dtype, cohort.copies.dtype, cohort.dosage.dtype, cohort.missing.dtype)
+    assert types == (np.uint8, np.float32, np.float32, np.bool_)
+
+
+def test_indels_at_the_borders_of_a_region(genome: Genome, tmp_path: Path) -> None:
+    def site(start: int, end: int, alt: str) -> str:
+        return f"chr1 {start + 1} . {LETTERS[start:end]} {alt}"
+
+    path = write_cohort(
+        tmp_path / "v.vcf",
+        ["inside", "long", "left", "right", "silent", "male"],
+        f"{site(196, 203, LETTERS[196])} 0|0 0|0 1|1 0|0 0|0 0",
+        f"{site(199, 200, LETTERS[199] + 'TTT')} 1|1 1|1 1|1 1|1 1|1 1",
+        f"{site(210, 215, LETTERS[210])} 1|1 0|0 0|0 0|0 0|0 0",
+        f"{site(250, 251, LETTERS[250] + 'ACGTACGT')} 0|0 1|1 0|0 0|0 0|0 1",
+        f"{site(297, 310, LETTERS[297])} 0|0 0|0 0|0 1|1 0|0 0",
+        f"{site(299, 305, LETTERS[299])} 0|0 0|0 0|0 0|0 1|1 0",
+    )
+    cohort = read_haplotypes(path, genome, regions_at(200))
+    found = {name: set(sequences(cohort, name, 0)) for name in cohort.samples if name != "male"}
+    assert found == {
+        "inside": {LETTERS[200:211] + LETTERS[215:304]},
+        "long": {LETTERS[200:251] + "ACGTACGT" + LETTERS[251:292]},
+        "left": {LETTERS[203:303]},
+        "right": {LETTERS[200:298] + LETTERS[310:312]},
+        "silent": {LETTERS[200:300]},
+    }
+    assert cohort.copies[cohort.samples.index("male")].sum() == 1
+    assert cohort.copies[cohort.samples.index("silent")].sum() == 0
+    assert cohort.dosage[cohort.samples.index("silent")].sum() == 2
+
+
+def test_a_region_at_the_end_of_a_chromosome_continues_with_n(genome: Genome, tmp_path: Path) -> None:
+    path = write_cohort(tmp_path / "v.vcf", ["p"], f"chr1 2951 . {LETTERS[2_950:2_955]} {LETTERS[2_950]} 1|1")
+    cohort = read_haplotypes(path, genome, regions_at(2_900))
+    assert decode(cohort.codes[0]) == LETTERS[2_900:2_951] + LETTERS[2_955:] + "NNNN"
+
+
+def random_cohort(folder: Path, people: int = 30) -> Path:
+    generator = np.random.default_rng(5)
+    sites = random_sites(LETTERS, sorted(generator.integers(0, 2_900, 200).tolist()), generator)
+    lines = [
+        f"chr1 {at + 1} . {ref} {','.join(alts)} {' '.join(random_calls(len(alts), people, generator))}"
+        for at, ref, alts in sites
+    ]
+    return write_cohort(folder / "v.vcf", [f"p{i}" for i in range(people)], *lines)
+
+
+def test_regions_may_overlap_and_come_in_any_order(genome: Genome, tmp_path: Path) -> None:
+    vcf = random_cohort(tmp_path)
+    starts = [1_500, 100, 150, 700, 140]
+    together = read_haplotypes(vcf, genome, regions_at(*starts))
+    for region, start in enumerate(starts):
+        alone = read_haplotypes(vcf, genome, regions_at(start))
+        rows = np.flatnonzero(together.haplotypes["region"] == region)
+        assert together.haplotypes["variants"].iloc[rows].tolist() == alone.haplotypes["variants"].tolist()
+        assert np.array_equal(together.codes[rows], alone.codes)
+        assert (together.copies[:, rows] != alone.copies).nnz == 0
+        columns = np.flatnonzero(together.variants["region"] == region)
+        assert together.variants["name"].iloc[columns].tolist() == alone.variants["name"].tolist()
+        assert (together.dosage[:, columns] != alone.dosage).nnz == 0
+        assert (together.missing[:, columns] != alone.missing).nnz == 0
+    assert (np.diff(together.haplotypes["region"]) >= 0).all() and (np.diff(together.variants["region"]) >= 0).all()
+
+
+def test_an_index_and_the_choice_of_samples_change_nothing_else(genome: Genome, tmp_path: Path) -> None:
+    vcf = random_cohort(tmp_path)
+    regions = regions_at(100, 400, 700)
+    whole = read_haplotypes(vcf, genome, regions)
+    by_index = read_haplotypes(indexed(vcf), genome, regions)
+    pd.testing.assert_frame_equal(whole.haplotypes, by_index.haplotypes)
+    pd.testing.assert_frame_equal(whole.variants, by_index.variants)
+    assert np.array_equal(whole.codes, by_index.codes) and (whole.copies != by_index.copies).nnz == 0
+    assert whole.counts == by_index.counts
+    some = read_haplotypes(vcf, genome, regions, ["p7", "p2"])
+    for sample in some.samples:
+        for region in range(len(regions)):
+            assert sequences(some, sample, region) == sequences(whole, sample, region)
+
+
+def refused(genome: Genome, vcf: Path, regions: pd.DataFrame, *fragments: str) -> None:
+    with pytest.raises(UserError) as error:
+        read_haplotypes(vcf, genome, regions)
+    assert [fragment for fragment in fragments if fragment not in str(error.value)] == []
+
+
+def test_nothing_in_the_regions(genome: Genome, tmp_path: Path) -> None:
+    vcf = write_cohort(
+        tmp_path / "v.vcf",
+        PEOPLE,
+        f"{snv(210)} 0|0 0|0 0|0 0|0",
+        "chr1 222 . N <DEL> 0|1 0|0 0|0 0|0",
+        f"{snv(900)} 1|1 1|1 1|1 1|1",
+    )
+    what = "no allele in the 1 regions can be used: 1 symbolic, missing or ambiguous allele, 1 carried by none"
+    refused(genome, vcf, regions_at(200), "v.vcf", what, "of one assembly")
+    refused(genome, vcf, regions_at(600), "v.vcf", "it has none there")
+    refused(genome, vcf, regions_at(200, chrom="chr7"), "genome.fa", "it has no chromosome chr7, where regions are")
+
+
+def test_another_assembly(genome: Genome, tmp_path: Path) -> None:
+    wrong = [("C", "G") if LETTERS[at] in "AT" else ("A", "T") for at in range(200, 205)]
+    lines = [f"chr1 {at} . {ref} {alt} 0|1 0|0 1|1 0|0" for at, (ref, alt) in enumerate(wrong, 201)]
+    lines += [f"{snv(at)} 0|1 0|0 1|1 0|0" for at in range(205, 300)]
+    vcf = write_cohort(tmp_path / "v.vcf", PEOPLE, *lines)
+    refused(genome, vcf, regions_at(200), "v.vcf", "the REF of 5 of 100 alleles (5.0%)", "genome.fa", "assembl")
+
+
+def test_regions_of_different_widths(genome: Genome, tmp_path: Path) -> None:
+    regions = pd.DataFrame({"chrom": "chr1", "start": [0, 200], "end": [100, 301]})
+    with pytest.raises(ValueError, match="one width"):
+        read_haplotypes(random_cohort(tmp_path), genome, regions)
+
+
+def test_unphased_genotypes_give_one_warning(
+    genome: Genome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vcf = write_cohort(tmp_path / "v.vcf", PEOPLE, f"{snv(210)} 0/1 1/0 0|1 1/1", f"{snv(220)} 0/1 0/0 1/1 0|0")
+    cohort = read_haplotypes(vcf, genome, regions_at(200))
+    assert cohort.counts["unphased"] == 3
+    written = capsys.readouterr().err
+    assert written.count("warning") == 1
+    assert "3 genotypes with two different alleles are not phased" in written and str(vcf) in written
+    assert cohort.copies[0].toarray().tolist() == [[0, 1, 0]]  # both on the second haplotype, as given

@@ -16,7 +16,7 @@ from genebert.errors import UserError, problem
 from genebert.inputs.scan import Scanner
 from genebert.labelled import examples_of
 from genebert.methods import method_class
-from genebert.methods.base import Examples, Fitted
+from genebert.methods.base import Examples, Fitted, Reading
 from genebert.methods.genebert import FittedGeneBert, Place
 from genebert.pretrained import check_motifs, read_scanner, write_scanner
 from genebert.settings import Device
@@ -52,11 +52,25 @@ class Ensemble:
         self, codes: NDArray[np.uint8], place: Place, cell_types: NDArray[np.int64]
     ) -> Iterator[NDArray[np.float64]]:
         """Yield predictions of the same windows in one cell type after another; see `FittedGeneBert`."""
+        return (reading.predictions for reading in self.read_in_cell_types(codes, place, cell_types))
+
+    def read(self, examples: Examples) -> Reading:
+        """Return predictions, and the states of all networks side by side."""
+        return self._together([fitted.read(examples) for _, fitted in self.members])
+
+    def read_in_cell_types(
+        self, codes: NDArray[np.uint8], place: Place, cell_types: NDArray[np.int64]
+    ) -> Iterator[Reading]:
+        """Yield readings of the same windows in one cell type after another; see `FittedGeneBert`."""
         networks = [fitted for _, fitted in self.members if isinstance(fitted, FittedGeneBert)]
         assert len(networks) == len(self.members)  # finetune lets no other method join where there are cell types
-        each = (network.predict_in_cell_types(codes, place, cell_types) for network in networks)
-        for predictions in zip(*each, strict=True):
-            yield self._joined(predictions)
+        each = (network.read_in_cell_types(codes, place, cell_types) for network in networks)
+        return map(self._together, zip(*each, strict=True))
+
+    def _together(self, readings: Sequence[Reading]) -> Reading:
+        states = [reading.states for reading in readings if reading.states is not None]
+        predictions = self._joined([reading.predictions for reading in readings])
+        return Reading(predictions, np.concatenate(states, axis=1) if states else None)
 
     def _joined(self, predictions: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
         """Return the calibrated average of the methods, each of which is the average of its seeds."""
@@ -171,6 +185,19 @@ class Predictor:
         corpus = Corpus.open(folder)
         check_motifs(self.scanner, corpus, f"the model {self.manifest.folder}")
         return corpus
+
+    def check_two_alleles(self) -> None:
+        """Check that two alleles can be compared by log-odds, wherever in a window they differ.
+
+        Raises:
+            UserError: it does not predict two classes, or reads windows that are aligned at a base.
+        """
+        if not self.target.is_binary:
+            what = f"the model predicts {', '.join(self.target.names)}, and alleles are scored by the log-odds of two "
+            raise UserError(problem(self.manifest.folder, f"{what}classes", "Fine-tune on labels of two classes."))
+        if self.oriented:
+            what = "the model is of oriented windows, which are aligned at a base, and windows around variants are not"
+            raise UserError(problem(self.manifest.folder, what, "Fine-tune without --oriented."))
 
     def check_windows(self, windows: Windows) -> None:
         """Check that windows have the length that the model was trained on, and a strand if it tells strands apart.

@@ -209,10 +209,12 @@ def test_malformed_genotypes(call: str, fragments: Sequence[str], tmp_path: Path
 
 
 def mismatched(tmp_path: Path, wrong: int, right: int) -> Path:
+    """SNVs, the first of which have neither the genome's base nor its complement as REF."""
     lines = []
     for at in range(1, wrong + right + 1):
-        other = "ACGT"["ACGT".index(LETTERS[at - 1]) - 1]
-        lines.append(f"{site(at, *([LETTERS[at - 1], '1', other] if at <= wrong else []))} 0|1 0|0 1|1")
+        base = LETTERS[at - 1]
+        ref, alt = ("CG" if base in "AT" else "AT") if at <= wrong else (base, "")
+        lines.append(f"{site(at, alt, ref=ref)} 0|1 0|0 1|1")
     return write_cohort(tmp_path / "v.vcf", PEOPLE, *lines)
 
 
@@ -224,11 +226,11 @@ def test_a_file_of_another_assembly(tmp_path: Path, genome: Genome) -> None:
         "the REF of 3 of 203 alleles (1.5%) is not what the genome",
         str(genome.path),
         f"where it has {LETTERS[0]}",
-        "different assemblies (such as hg19 and hg38)",
+        "assembl",
     )
 
 
-@pytest.mark.parametrize(("wrong", "right"), [(2, 198), (50, 49)])
+@pytest.mark.parametrize(("wrong", "right"), [(2, 198), (49, 50)])
 def test_few_mismatches_or_few_alleles_are_skipped(wrong: int, right: int, tmp_path: Path, genome: Genome) -> None:
     alleles, reader = read(mismatched(tmp_path, wrong, right), genome)
     reader.check_assembly()

@@ -1,7 +1,7 @@
 """The interface of all methods, and what they learn from."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -94,12 +94,36 @@ class Examples:
         )
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What a method makes of windows.
+
+    Attributes:
+        predictions: as `Fitted.predict` returns them.
+        states: what the method's classifier reads of its encoders, averaged over strands if windows have none,
+            float32, shape (n, width); None if it has no encoders.
+    """
+
+    predictions: NDArray[np.float64]
+    states: NDArray[np.float32] | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Return readings of windows, one after the other, as one."""
+        states = [part.states for part in parts if part.states is not None]
+        return cls(np.concatenate([part.predictions for part in parts]), np.concatenate(states) if states else None)
+
+
 class Fitted(ABC):
     """A method with what it has learned."""
 
     @abstractmethod
     def predict(self, examples: Examples) -> NDArray[np.float64]:
         """Return predictions: float64, shape (n, len(target.names)); see `Target`."""
+
+    def read(self, examples: Examples) -> Reading:
+        """Return predictions, and the states that they come from."""
+        return Reading(self.predict(examples))
 
     @abstractmethod
     def save(self, folder: Path) -> None:

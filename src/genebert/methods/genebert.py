@@ -15,10 +15,10 @@ from pydantic import Field
 from genebert.batches import RegionMatrix, WindowBatch, WindowData, neighbourhood
 from genebert.corpus.store import Corpus
 from genebert.errors import Problems, UserError, problem
-from genebert.methods.base import Examples, Fitted, Method, blocks_of
+from genebert.methods.base import Examples, Fitted, Method, Reading, blocks_of
 from genebert.methods.networks import Learning, class_weights, evaluating, learn, network_truth
 from genebert.model.config import GeneBertConfig
-from genebert.model.genebert import GeneBertForSequenceClassification, GeneBertModel, save_model
+from genebert.model.genebert import GeneBertForSequenceClassification, GeneBertModel, joined_states, save_model
 from genebert.model.summary import moments
 from genebert.objectives import prediction_loss
 from genebert.pretrained import load_weights, read_scanner, same_scan
@@ -66,34 +66,49 @@ class FittedGeneBert(Fitted):
 
     def predict(self, examples: Examples) -> NDArray[np.float64]:
         """Return predictions, float64, shape (n, len(target.names)), averaged over strands if windows have none."""
+        return np.concatenate([reading.predictions for reading in self._readings(examples)])
+
+    def read(self, examples: Examples) -> Reading:
+        """Return predictions, and the states that they come from."""
+        return Reading.joined(list(self._readings(examples)))
+
+    def _readings(self, examples: Examples) -> Iterator[Reading]:
+        """Yield readings, batch by batch."""
         data = WindowData(**window_inputs(self.model.config, examples), batch_size=PREDICT_BATCH)
         device = next(self.model.parameters()).device
-        found = []
-        with evaluating(self.model):
-            for strands in zip(*(data.in_order(reverse=reverse) for reverse in self._strands), strict=True):
+        for strands in zip(*(data.in_order(reverse=reverse) for reverse in self._strands), strict=True):
+            with evaluating(self.model):
                 batches = [batch.to(device) for batch in strands]
                 summary = self.model.summary_logits(batches[0].codes, batches[0].matrix)  # that of either strand
                 sequences = [self.model.sequence_states(one.input_ids, one.segment_ids) for one in batches]
                 differ = examples.context is None  # tiles are read in the strand's order; a neighbourhood has none
                 regions = [self.model.region_states(one.matrix) for one in (batches if differ else batches[:1])]
-                found.append(self._averaged(sequences, regions, summary))
-        return np.concatenate(found)
+                reading = self._averaged(sequences, regions, summary)
+            yield reading
 
     def _averaged(
         self,
         sequences: Sequence[torch.Tensor | None],
         regions: Sequence[torch.Tensor | None],
         summary: torch.Tensor | None,
-    ) -> NDArray[np.float64]:
-        """Return predictions averaged over strands; regions: encoded for each strand, or once for both."""
-        pairs = zip(sequences, cycle(regions), strict=False)
+    ) -> Reading:
+        """Return the reading averaged over strands; regions: encoded for each strand, or once for both."""
+        pairs = list(zip(sequences, cycle(regions), strict=False))
         logits = [self.model.combine(sequence, region, summary).mean(dim=1) for sequence, region in pairs]
-        return np.mean([self.target.from_logits(one.double().cpu().numpy()) for one in logits], axis=0)
+        predictions = np.mean([self.target.from_logits(one.double().cpu().numpy()) for one in logits], axis=0)
+        states = [one for pair in pairs if (one := joined_states(*pair)) is not None]
+        return Reading(predictions, torch.stack(states).float().mean(dim=0).cpu().numpy() if states else None)
 
     def predict_in_cell_types(
         self, codes: NDArray[np.uint8], place: Place, cell_types: NDArray[np.int64]
     ) -> Iterator[NDArray[np.float64]]:
-        """Yield predictions of the same windows in one cell type after another.
+        """Yield predictions of the same windows in one cell type after another; for the arguments see below."""
+        return (reading.predictions for reading in self.read_in_cell_types(codes, place, cell_types))
+
+    def read_in_cell_types(
+        self, codes: NDArray[np.uint8], place: Place, cell_types: NDArray[np.int64]
+    ) -> Iterator[Reading]:
+        """Yield readings of the same windows in one cell type after another.
 
         Each sequence is encoded once, and each region matrix once for both strands.
 
@@ -112,8 +127,8 @@ class FittedGeneBert(Fitted):
             with evaluating(model):  # not around the yield: the caller's code, too, would then run without gradients
                 matrix = place.matrix(cell_type, model.config.region_columns, codes.shape[1]).to(device)
                 summary = model.summary_logits(batches[0].codes, matrix) if summary is None else summary
-                predicted = self._averaged(sequences, [model.region_states(matrix)], summary)
-            yield predicted
+                reading = self._averaged(sequences, [model.region_states(matrix)], summary)
+            yield reading
 
     @property
     def _strands(self) -> tuple[bool, ...]:

@@ -456,10 +456,16 @@ class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
             summary: as `summary_logits` returned it.
         """
         found = [] if summary is None else [summary.float()]
-        if self.classifier is not None:
-            states = [one for one in (sequence, region) if one is not None]
-            found.append(self.classifier(torch.cat(states, dim=-1)).float())
+        states = joined_states(sequence, region)
+        if self.classifier is not None and states is not None:
+            found.append(self.classifier(states).float())
         return torch.stack(found, dim=1)
+
+
+def joined_states(sequence: torch.Tensor | None, region: torch.Tensor | None) -> torch.Tensor | None:
+    """Return what the classifier reads, shape (b, width), of what is read of the encoders; None if nothing is."""
+    states = [one for one in (sequence, region) if one is not None]
+    return torch.cat(states, dim=-1) if states else None
 
 
 def own_evidence(matrix: RegionMatrix) -> torch.Tensor:
