@@ -77,7 +77,7 @@ def toy_cohort(
     share = np.exp(generator.uniform(*np.log(frequency), size=len(region)))
     cohort = cohort_of(generator.binomial(2, share, size=(n, len(region))), region)
     change = np.where(generator.random(len(region)) < 0.5, generator.normal(0, 1.0, len(region)), 0.05)
-    chosen = np.sort(generator.choice(regions, causal, replace=False))
+    chosen = np.sort(generator.choice(regions, min(causal, regions), replace=False))
     genetic = np.asarray(region_effects(cohort, change)[:, chosen].sum(axis=1)).ravel()
     genetic = (genetic - genetic.mean()) / genetic.std()
     noise = generator.standard_normal(n)

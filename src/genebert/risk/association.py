@@ -6,8 +6,8 @@ permutations of the phenotype's residuals, as Freedman and Lane (1983) permute t
 small p at little cost, permutations go on only for those that fewer than `ENOUGH` of them have surpassed so far
 (sequential Monte Carlo, Besag and Clifford 1991). Such p are uniform under the null hypothesis, but for covariates,
 whose coefficients are estimated, and are at least 1 / (1 + the most permutations). An approximation by moments would be
-cheaper, but is worst where it matters, at effects of few carriers. Families are not looked at: with many relatives, p is
-too small.
+cheaper, but is worst where it matters, at effects of few carriers. Families are not looked at: with many relatives, p
+is too small.
 """
 
 from dataclasses import dataclass

@@ -110,7 +110,7 @@ def _per(total: np.matrix, count: NDArray[np.int64]) -> Numbers:
 
 
 def _top_tfs(variants: CarriedVariants) -> tuple[list[str], Numbers]:
-    """Return, of each region, the TF whose hits change most, on average over copies of its variants, and by how much."""
+    """Return, of each region, the TF whose hits change most on average over copies of its variants, and how."""
     table, regions = variants.table, len(variants.cohort.regions)
     copies = table["copies"].to_numpy(np.float64)
     by_region = one_hot(table["region"].to_numpy(np.int64), copies, regions).T.tocsr()

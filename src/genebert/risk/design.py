@@ -169,7 +169,10 @@ def components(genotypes: Genotypes, count: int) -> tuple[list[str], Numbers]:
     chosen = Genotypes(common, genotypes.dosage[:, common], genotypes.missing[:, common])
     table = Standardised.of(chosen, np.ones(n, dtype=bool))
     operator = LinearOperator(
-        (n, len(common)), matvec=table.times, rmatvec=table.transposed_times, matmat=table.times, dtype=np.float64
+        (n, len(common)),
+        matvec=lambda weights: table.times(weights.ravel()),
+        rmatvec=lambda values: table.transposed_times(values.ravel()),
+        dtype=np.float64,
     )
     left, size, _ = svds(operator, k=count, v0=np.random.default_rng(0).standard_normal(min(n, len(common))))
     order = np.argsort(-size)

@@ -15,10 +15,10 @@ from genebert.inputs.intervals import read_table
 from genebert.risk.covariates import Covariates, read_covariates
 
 Trait = Literal["binary", "quantitative"]
-SAMPLE_COLUMNS = ("sample", "sample_id", "iid", "#iid")
-"""Names of the column of samples; the last two are those of PLINK."""
-FAMILY_COLUMNS = ("fid", "#fid")
-"""Columns of PLINK files that are no phenotype."""
+SAMPLE_COLUMNS = ("sample", "sample_id", "iid")
+"""Names of the column of samples; the last one is that of PLINK."""
+FAMILY_COLUMN = "fid"
+"""The column of families of PLINK, which is no phenotype."""
 PHENOTYPE_COLUMNS = ("phenotype", "disease")
 """Taken as the phenotype if none is named."""
 MISSING = frozenset({"", ".", "na", "nan", "-9"})
@@ -107,9 +107,9 @@ def read_phenotypes(path: Path, columns: Columns) -> Phenotypes:
     known = table[~is_missing].reset_index(drop=True)
     trait = _trait_of(known, name, columns, path)
     values = _values(known, name, trait, found)
-    covariates = read_covariates(known, [column.lower() for column in columns.covariates], sample, found)
+    covariates = read_covariates(known, list(map(_as_read, columns.covariates)), sample, found)
     found.raise_any()
-    family = known[columns.family.lower()].tolist() if columns.family else [""] * len(known)
+    family = known[_as_read(columns.family)].tolist() if columns.family else [""] * len(known)
     return Phenotypes(path, known[sample].tolist(), name, trait, values, covariates, family, int(is_missing.sum()))
 
 
@@ -123,12 +123,12 @@ def _column_of_samples(table: pd.DataFrame, path: Path) -> str:
 
 def _column_of_phenotypes(table: pd.DataFrame, path: Path, columns: Columns) -> str:
     if columns.phenotype:
-        if columns.phenotype.lower() in table:
-            return columns.phenotype.lower()
+        if _as_read(columns.phenotype) in table:
+            return _as_read(columns.phenotype)
         what = f"it has no column {columns.phenotype!r}; its columns are {_listed(table)}"
         raise UserError(problem(f"{path}, line 1", what, "Correct --phenotype."))
-    used = {*SAMPLE_COLUMNS, *FAMILY_COLUMNS, "line", *(name.lower() for name in columns.covariates)}
-    candidates = [name for name in table if name not in used and name != (columns.family or "").lower()]
+    used = {*SAMPLE_COLUMNS, FAMILY_COLUMN, "line", *map(_as_read, columns.covariates)}
+    candidates = [name for name in table if name not in used and name != _as_read(columns.family or "")]
     named = [name for name in PHENOTYPE_COLUMNS if name in candidates]
     if len(named) == 1 or len(candidates) == 1:
         return (named or candidates)[0]
@@ -136,12 +136,17 @@ def _column_of_phenotypes(table: pd.DataFrame, path: Path, columns: Columns) -> 
     raise UserError(problem(f"{path}, line 1", what, "Name it with --phenotype."))
 
 
+def _as_read(name: str) -> str:
+    """Return a column's name as `read_table` writes it."""
+    return name.lower().removeprefix("#")
+
+
 def _listed(table: pd.DataFrame) -> str:
     return ", ".join(name for name in table if name != "line")
 
 
 def _check_column(table: pd.DataFrame, name: str, option: str, found: Problems) -> None:
-    if name.lower() not in table or name.lower() == "line":
+    if _as_read(name) not in table or name == "line":
         found.add("line 1", f"there is no column {name!r}; the columns are {_listed(table)}", f"Correct {option}.")
 
 

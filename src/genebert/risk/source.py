@@ -1,7 +1,5 @@
 """What a cohort's haplotypes are, and what they change."""
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +7,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genebert.console import say
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.haplotype_effects import HaplotypeEffects, haplotype_effects, tf_changes
@@ -20,11 +17,8 @@ from genebert.predictor import Predictor
 from genebert.risk.design import Numbers
 from genebert.schema import Motif
 from genebert.settings import RiskSettings
-from genebert.stage import write_json
 from genebert.tasks.labels import check_genome
 from genebert.tasks.windows import of_one_width
-
-_CHANGE, _EMBEDDING, _MARKER = "change.npy", "embedding.npy", "effects.json"
 
 
 @dataclass(frozen=True)
@@ -52,14 +46,14 @@ class Source:
 def read_source(
     settings: RiskSettings, predictor: Predictor, genome: Genome, samples: list[str], scratch: Path
 ) -> Source:
-    """Read haplotypes, and compute what they change, or read it where an interrupted run has kept it.
+    """Read haplotypes, and compute what they change.
 
     Args:
         settings: of the stage.
         predictor: of two classes.
         genome: the genome.
         samples: the individuals, in this order.
-        scratch: folder where effects are kept.
+        scratch: folder where effects are kept, block by block, for a run that goes on.
 
     Raises:
         UserError: an input cannot be used, or inputs do not belong together.
@@ -70,7 +64,7 @@ def read_source(
     regions = _regions(settings, corpus, genome, predictor.width)
     cohort = read_haplotypes(settings.vcf, genome, regions, samples, max_indel=settings.max_indel)
     known = corpus if predictor.per_cell_type else None
-    effects = kept(scratch, lambda: haplotype_effects(predictor, cohort, known, settings.cell_types))
+    effects = haplotype_effects(predictor, cohort, known, settings.cell_types, scratch)
     return Source(cohort, effects, list(predictor.scanner.motifs), tf_changes(predictor.scanner, genome, cohort))
 
 
@@ -101,22 +95,3 @@ def _regions(settings: RiskSettings, corpus: Corpus | None, genome: Genome, widt
     usable = len({name for name in names if isinstance(name, str) and name != "."}) == len(names)
     windows = of_one_width(table, path, width)[["chrom", "start", "end"]]
     return windows.assign(name=names if usable else places).reset_index(drop=True)
-
-
-def kept(scratch: Path, make: Callable[[], HaplotypeEffects]) -> HaplotypeEffects:
-    """Return the effects that an interrupted run has kept in a folder, or make and keep them.
-
-    The list of cell types is written last: where it is, the arrays are complete.
-    """
-    if (scratch / _MARKER).exists():
-        say("what haplotypes change was computed before, and is read")
-        facts = json.loads((scratch / _MARKER).read_text())
-        embedding = np.load(scratch / _EMBEDDING, allow_pickle=False) if facts["embedding"] else None
-        return HaplotypeEffects(np.load(scratch / _CHANGE, allow_pickle=False), embedding, facts["cell_types"])
-    effects = make()
-    scratch.mkdir(exist_ok=True)
-    np.save(scratch / _CHANGE, effects.change)
-    if effects.embedding is not None:
-        np.save(scratch / _EMBEDDING, effects.embedding)
-    write_json(scratch / _MARKER, {"cell_types": effects.cell_types, "embedding": effects.embedding is not None})
-    return effects

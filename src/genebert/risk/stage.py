@@ -22,7 +22,6 @@ from genebert.risk.source import Source, read_source
 from genebert.risk.validation import ATTENTION, GENEBERT, STACKED, Validated, validate
 from genebert.settings import RiskSettings
 from genebert.stage import StageRun, open_stage
-from genebert.variants.scorer import check_scores_variants
 
 INPUTS = ("vcf", "phenotypes", "model", "genome", "corpus", "regions", "kinship")
 CAVEAT = (
@@ -46,7 +45,7 @@ def risk(settings: RiskSettings) -> Path:
         if run.finished:
             return run.out
         predictor = Predictor.open(settings.model, settings.device)
-        check_scores_variants(predictor)
+        predictor.check_two_alleles()
         with Genome(settings.genome) as genome:
             phenotypes = _phenotypes(settings, genome)
             group = group_of(phenotypes.samples, phenotypes.family, settings.kinship)

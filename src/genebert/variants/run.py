@@ -22,7 +22,7 @@ from genebert.settings import VariantsSettings
 from genebert.stage import StageRun, open_stage
 from genebert.tasks.labels import check_genome
 from genebert.variants.mutagenesis import mutagenesis
-from genebert.variants.scorer import CHUNK, Scorer, check_scores_variants
+from genebert.variants.scorer import CHUNK, Scorer
 from genebert.variants.tables import COLUMNS, INFO, info_values, rows_of, skipped_lines, strongest_of
 
 FEW_ALLELES = 20
@@ -44,7 +44,13 @@ def variants(settings: VariantsSettings) -> Path:
         if run.finished:
             return run.out
         predictor = Predictor.open(settings.model, settings.device)
-        check_scores_variants(predictor)
+        if not predictor.target.is_binary:
+            predicted = ", ".join(predictor.target.names)
+            what = f"the model predicts {predicted}, and variants are scored by the log-odds of two classes"
+            raise UserError(problem(settings.model, what, "Fine-tune on labels of two classes."))
+        if predictor.oriented:
+            what = "the model is of oriented windows, which are aligned at a base, and windows around variants are not"
+            raise UserError(problem(settings.model, what, "Fine-tune without --oriented."))
         corpus = predictor.need_corpus(settings.corpus)
         with Genome(settings.genome) as genome:
             if corpus is not None:

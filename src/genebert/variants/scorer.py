@@ -47,22 +47,6 @@ class Effect:
         return float(self.difference[np.abs(self.difference).argmax()])
 
 
-def check_scores_variants(predictor: Predictor) -> None:
-    """Check that a predictor's log-odds say what a variant does.
-
-    Raises:
-        UserError: it predicts no two classes, or is of oriented windows.
-    """
-    folder = predictor.manifest.folder
-    if not predictor.target.is_binary:
-        predicted = ", ".join(predictor.target.names)
-        what = f"the model predicts {predicted}, and variants are scored by the log-odds of two classes"
-        raise UserError(problem(folder, what, "Fine-tune on labels of two classes."))
-    if predictor.oriented:
-        what = "the model is of oriented windows, which are aligned at a base, and windows around variants are not"
-        raise UserError(problem(folder, what, "Fine-tune without --oriented."))
-
-
 class Scorer:
     """Scores windows with a predictor, in all chosen cell types.
 

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, r2_score, roc_auc_score
+
+from genebert.risk.design import Individuals
+from genebert.risk.measures import calibration_table, comparisons_table, metrics_table, resampled
+from genebert.risk.phenotypes import Trait
+
+
+def individuals_of(values: np.ndarray, trait: Trait, group: np.ndarray | None = None) -> Individuals:
+    n = len(values)
+    everyone = np.arange(n)
+    return Individuals(
+        [str(i) for i in everyone], trait, values, np.ones((n, 1)), everyone % 4, everyone if group is None else group
+    )
+
+
+def test_measures_are_those_of_scikit_learn_within_folds() -> None:
+    generator = np.random.default_rng(0)
+    ill = generator.integers(0, 2, 200).astype(float)
+    risk = np.clip(0.2 + 0.2 * ill + 0.5 * generator.random(200), 0, 1)
+    people = individuals_of(ill, "binary")
+    found = metrics_table(resampled(people, {"a": risk}), 200).set_index("measure")
+    folds = [people.fold == k for k in range(4)]
+    assert np.isclose(found["value"]["AUROC"], np.mean([roc_auc_score(ill[k], risk[k]) for k in folds]))
+    assert np.isclose(found["value"]["AUPRC"], np.mean([average_precision_score(ill[k], risk[k]) for k in folds]))
+    assert np.isclose(found["value"]["Brier"], ((ill - risk) ** 2).mean())
+    assert (found["low"] < found["value"]).all()
+    assert (found["value"] < found["high"]).all()
+
+
+def test_numbers_are_measured_by_correlation_and_explained_variance() -> None:
+    generator = np.random.default_rng(0)
+    truth = generator.standard_normal(200)
+    guess = 0.5 * truth + 0.5 * generator.standard_normal(200)
+    people = individuals_of(truth, "quantitative")
+    found = metrics_table(resampled(people, {"a": guess}), 200).set_index("measure")["value"]
+    folds = [people.fold == k for k in range(4)]
+    assert np.isclose(found["Pearson"], np.mean([np.corrcoef(truth[k], guess[k])[0, 1] for k in folds]))
+    assert np.isclose(found["R2"], np.mean([r2_score(truth[k], guess[k]) for k in folds]))
+
+
+def test_the_mean_of_the_other_folds_predicts_nothing() -> None:
+    """Pooled over folds, such a prediction goes against the phenotype: it would look worse than chance."""
+    ill = np.random.default_rng(1).integers(0, 2, 200).astype(float)
+    people = individuals_of(ill, "binary")
+    risk = np.array([ill[people.fold != k].mean() for k in people.fold])
+    assert roc_auc_score(ill, risk) < 0.5
+    found = metrics_table(resampled(people, {"a": risk}), 200).set_index("measure")
+    assert found["value"]["AUROC"] == found["low"]["AUROC"] == found["high"]["AUROC"] == 0.5
+
+
+def test_families_make_intervals_wider() -> None:
+    generator = np.random.default_rng(0)
+    ill = np.repeat(generator.integers(0, 2, 50), 8).astype(float)
+    risk = np.repeat(generator.random(50), 8) + 0.3 * ill
+    alone = metrics_table(resampled(individuals_of(ill, "binary"), {"a": risk}), 400)
+    families = metrics_table(resampled(individuals_of(ill, "binary", np.repeat(np.arange(50), 8)), {"a": risk}), 400)
+    assert (families["high"] - families["low"])[0] > 1.5 * (alone["high"] - alone["low"])[0]
+
+
+def test_differences_are_paired() -> None:
+    generator = np.random.default_rng(0)
+    ill = generator.integers(0, 2, 400).astype(float)
+    risk = 0.5 * ill + generator.random(400)
+    values = resampled(
+        individuals_of(ill, "binary"), {"a": risk, "b": risk + 0.05 * generator.random(400), "c": 1 - risk}
+    )
+    table = comparisons_table(values, ["a"]).set_index(["against", "measure"])
+    assert set(table["method"]) == {"a"}
+    near, far = table.loc[("b", "AUROC")], table.loc[("c", "AUROC")]
+    assert near["low"] < 0.05
+    assert near["high"] - near["low"] < 0.05
+    assert far["low"] > 0.2
+
+
+@pytest.mark.parametrize("trait", ["binary", "quantitative"])
+def test_calibration_compares_means_in_bins(trait: Trait) -> None:
+    generator = np.random.default_rng(0)
+    risk = generator.random(1000)
+    values = (
+        (generator.random(1000) < risk).astype(float) if trait == "binary" else risk + generator.standard_normal(1000)
+    )
+    table = calibration_table(individuals_of(values, trait), {"a": risk, "b": np.full(1000, 0.5)})
+    first = table[table["method"] == "a"]
+    assert first["bin"].tolist() == list(range(1, 11))
+    assert (first["n"] == 100).all()
+    assert first["predicted"].is_monotonic_increasing
+    assert ((first["low"] <= first["predicted"]) & (first["predicted"] <= first["high"])).sum() >= 8
