@@ -1,7 +1,7 @@
 """Disease risk on real genotypes, whose linkage and frequencies are those of people; the disease alone is simulated.
 
     python benchmarks/risk_genotypes.py --vcf 1000G_chr20.vcf.gz --genome hg19.fa.gz --corpus corpus \\
-        --model predictor --motifs H13CORE_meme_format.meme --window chr20:1000000-2000000 --out risk-genotypes
+        --model predictor --motifs hocomoco.meme --window chr20:1000000-2000000 --out risk-genotypes
 
 The disease acts through common variants in accessible regions, one in each of some, whose alternate allele makes or
 breaks a strong hit of a PWM. Each explains the same share of the liability, with either sign. Which they are, and the
@@ -26,14 +26,18 @@ from genebert.corpus.store import Corpus
 from genebert.haplotype_effects import tf_changes
 from genebert.haplotypes import CohortHaplotypes, read_haplotypes
 from genebert.inputs.genome import Genome
+from genebert.inputs.motif_changes import MOTIF_FLANK
 from genebert.inputs.motifs import read_motifs
 from genebert.inputs.scan import Scanner
+from genebert.schema import EVIDENCE_STEPS
 
 HERITABILITY = 0.5
 CAUSAL = 6
 LEAST_FREQUENCY = 0.05
-LEAST_CHANGE = 3.0
-"""Of -log10 p of the best hit of some PWM."""
+STRONG = 4.5
+"""-log10 p of a hit that a variant may make or break."""
+LEAST_CHANGE = 1.5
+"""Change of that of a causal variant."""
 
 
 class Candidates(NamedTuple):
@@ -65,7 +69,7 @@ def main(vcf: Path, genome: Path, corpus: Path, model: Path, motifs: str, window
     with Genome(genome) as sequence:
         cohort = read_haplotypes(vcf, sequence, regions)
         scanner = Scanner(read_motifs(motifs))
-        changes = np.asarray(tf_changes(scanner, sequence, cohort))
+        changes = strong_changes(scanner, sequence, cohort)
     found = candidates(cohort, changes, [motif.name for motif in scanner.motifs])
     rows = []
     for seed in range(1, seeds + 1):
@@ -102,6 +106,15 @@ def regions_in(corpus: Corpus, window: str) -> pd.DataFrame:
     table = corpus.regions
     inside = table[(table.chrom == chrom) & (table.start >= start) & (table.end <= end)][["chrom", "start", "end"]]
     return inside.assign(name=[f"{row.chrom}:{row.start}-{row.end}" for row in inside.itertuples()])
+
+
+def strong_changes(scanner: Scanner, genome: Genome, cohort: CohortHaplotypes) -> NDArray[np.float32]:
+    """Return the changes of -log10 p of hits that are strong with either allele: shape (variants, motifs)."""
+    changes = tf_changes(scanner, genome, cohort)
+    places = cohort.variants[["chrom", "position"]].itertuples(index=False)
+    near = [genome.fetch(chrom, at - 1 - MOTIF_FLANK, at + MOTIF_FLANK) for chrom, at in places]
+    reference = scanner.scan(np.array(near)).astype(np.float32) / EVIDENCE_STEPS
+    return np.where(np.maximum(reference, reference + changes) >= STRONG, changes, 0)
 
 
 def candidates(cohort: CohortHaplotypes, changes: NDArray[np.float32], tfs: list[str]) -> Candidates:
