@@ -385,7 +385,8 @@ def cohort_folder(folder: Path, causal: list[int], *, shuffled: bool = False) ->
         "files": {},
         "software": {},
     }
-    (folder / "manifest.json").write_text(json.dumps(facts | {"inputs": {}, "fingerprint": ""}))
+    facts |= {name: {} for name in ("inputs", "files", "metrics", "software")}
+    (folder / "manifest.json").write_text(json.dumps(facts))
     return folder
 
 
