@@ -21,7 +21,7 @@ from toys import World
 from genebert.corpus.store import Corpus
 from genebert.inputs.motifs import read_motifs
 from genebert.schema import SPLITS, N, decode, encode, reverse_complement
-from genebert.stage import read_manifest
+from genebert.stage import FORMAT, read_manifest
 from genebert.tokens import DIGIT_OF_CODE, sequence_tokens
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
@@ -31,6 +31,7 @@ ablation, composition, dnabert_style, masking, motifs_without_chip = map(
     import_module, ("ablation", "composition", "dnabert_style", "masking", "motifs_without_chip")
 )
 pretraining, sequence_corpus, variant_speed = map(import_module, ("pretraining", "sequence_corpus", "variant_speed"))
+risk, risk_genotypes = map(import_module, ("risk", "risk_genotypes"))
 
 
 @pytest.fixture(scope="module")
@@ -377,3 +378,94 @@ def test_variants_are_scored_both_ways(toy_folder: Path, toy_world: World) -> No
     assert (row["variants"], row["cell_types"]) == (3, 3)
     assert row["largest_difference_between_both"] < 1e-4
     assert len(row["milliseconds_per_window"]) == 4
+
+
+# -------------------------------------------------------------------------------------------------------------- risk
+
+
+def cohort_folder(folder: Path, causal: list[int], *, shuffled: bool = False) -> Path:
+    """What the benchmark reads of a simulated cohort with regions E1, E2, ... of chr1."""
+    (folder / "truth").mkdir(parents=True)
+    names = [f"E{i + 1}" for i in range(len(causal))]
+    starts = 1000 * np.arange(len(causal)) + 100
+    table = pd.DataFrame({"element": names, "chrom": "chr1", "start": starts, "end": starts + 200, "causal": causal})
+    table.to_csv(folder / "truth/regions.tsv", sep="\t", index=False)
+    facts = {
+        "format": FORMAT,
+        "stage": "simulate",
+        "settings": {"shuffled": shuffled},
+        "metrics": {},
+        "files": {},
+        "software": {},
+    }
+    facts |= {name: {} for name in ("inputs", "files", "metrics", "software")}
+    (folder / "manifest.json").write_text(json.dumps(facts))
+    return folder
+
+
+def ranking(p: list[float], weight: list[float]) -> pd.DataFrame:
+    names = [f"E{i + 1}" for i in np.argsort(p, kind="stable")]
+    table = pd.DataFrame({"region": [f"E{i + 1}" for i in range(len(p))], "p": p, "weight": weight, "q": p})
+    return table.set_index("region").loc[names].reset_index()
+
+
+def test_causal_regions_are_counted(tmp_path: Path) -> None:
+    """Of 20 regions the first five are causal; by p, four of them are among the first ten; by weight, one is."""
+    p = [0.01, 0.02, 0.03, 0.04, 0.99, *np.linspace(0.15, 0.95, 15)]
+    weight = [-9.0, *[0.1] * 4, *[-1.0] * 10, *[0.2] * 5]
+    folder = cohort_folder(tmp_path / "a", [1] * 5 + [0] * 15)
+    found = risk.causal_regions(folder, ranking(p, weight))
+    assert found["precision_at_10"] == {"by p": 0.4, "by weight": 0.1, "chance": 0.25}
+    assert found["at_FDR_10%"] == {"found": 4, "causal": 4}
+    assert found["p_without_effect"]["n"] == 15 and found["p_without_effect"]["below_0.05"] == 0
+    assert found["p_without_effect"]["KS_p"] > 0.5
+    null = cohort_folder(tmp_path / "null", [1] * 5 + [0] * 15, shuffled=True)
+    assert risk.causal_regions(null, ranking(p, weight))["p_without_effect"]["n"] == 20  # causes that were shuffled
+
+
+def test_regions_of_the_corpus_go_by_the_name_of_the_element_that_they_cover_most(toy: Corpus, tmp_path: Path) -> None:
+    folder = cohort_folder(tmp_path / "cohort", [0] * 3)
+    regions = pd.DataFrame({"chrom": ["chr1", "chr1", "chr1", "chr2"], "start": [90, 250, 2000, 1100]})
+    corpus = replace(toy, regions=regions.assign(end=regions.start + 256))
+    lines = risk.regions_of(folder, corpus).read_text().splitlines()
+    assert lines == ["chr1\t90\t346\tE1", "chr1\t2000\t2256\tE3"]
+
+
+def toy_candidates() -> Any:
+    """Two common variants in each of eight regions, of which the second is always the stronger."""
+    dosage = np.random.default_rng(0).integers(0, 3, (200, 16)).astype(float)
+    table = pd.DataFrame(
+        {
+            "region": np.repeat([f"R{i}" for i in range(8)], 2),
+            "variant": [f"v{i}" for i in range(16)],
+            "tf": "GATA1",
+            "change": np.tile([1.6, -2.0], 8),
+        }
+    )
+    return risk_genotypes.Candidates(table, dosage)
+
+
+def test_a_disease_acts_through_the_strongest_variant_of_each_of_some_regions() -> None:
+    found = toy_candidates()
+    causal, people = risk_genotypes.disease(found, [f"P{i}" for i in range(200)], seed=3)
+    assert len(causal) == risk_genotypes.CAUSAL and (causal % 2 == 1).all() and people.disease.sum() == 100
+    told = np.corrcoef(np.column_stack([people.disease, found.dosage]).T)[0, 1:] ** 2
+    assert told[causal].mean() > 5 * np.delete(told, causal).mean()
+    again, _ = risk_genotypes.disease(found, [f"P{i}" for i in range(200)], seed=4)
+    assert set(again) != set(causal)
+
+
+def test_causes_in_real_genotypes_are_looked_up_in_what_risk_writes(tmp_path: Path) -> None:
+    found = toy_candidates()
+    causal, people = risk_genotypes.disease(found, [f"P{i}" for i in range(200)], seed=3)
+    names = list(dict.fromkeys(found.table.region[causal]))
+    others = [f"R{i}" for i in range(8) if f"R{i}" not in names]
+    weights = [0.0] * len(names) + [1.0] * len(others)
+    ranked = pd.DataFrame({"region": names + others, "weight": weights})
+    ranked.to_csv(tmp_path / "regions.tsv", sep="\t", index=False)
+    changes = found.table[["region", "variant"]].assign(change=np.tile([0.5, -1.0], 8))
+    changes.to_csv(tmp_path / "convergence.tsv", sep="\t", index=False)
+    told = risk_genotypes.recovered(tmp_path, found, causal, people)
+    assert told["causal_among_first_6_regions"] == {"by p": 6, "by weight": 4, "chance": 4.5}
+    assert told["causal_variant_first"]["by predicted change"] == 6 and told["causal_variant_first"]["chance"] == 3
+    assert told["regions_with_several_common_variants"] == 6 and len(told["causal"]) == 6

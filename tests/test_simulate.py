@@ -1,3 +1,5 @@
+import gzip
+import hashlib
 import json
 import subprocess
 import sys
@@ -70,6 +72,20 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_same_seed_same_bytes(world: Path, tmp_path: Path) -> None:
     assert files(make(tmp_path / "elsewhere")) == files(world)
+
+
+def test_the_default_cohort_stays_as_it_is(world: Path) -> None:
+    """Measurements in docs/results.md are of it. (Text, since compression may differ between versions of zlib.)"""
+    found = {
+        "cohort.vcf.gz": gzip.decompress((world / "cohort.vcf.gz").read_bytes()),
+        "phenotypes.tsv": (world / "phenotypes.tsv").read_bytes(),
+        "truth/variants.tsv": (world / "truth/variants.tsv").read_bytes(),
+    }
+    assert {name: hashlib.sha256(content).hexdigest()[:16] for name, content in found.items()} == {
+        "cohort.vcf.gz": "710df6bc86d0d376",
+        "phenotypes.tsv": "b714c2ffd6dd6c53",
+        "truth/variants.tsv": "22679f271910aa82",
+    }
 
 
 def test_other_seed_differs(world: Path, tmp_path: Path) -> None:

@@ -72,8 +72,34 @@ class SimulateSettings(StageSettings):
     cell_types: int = Field(6, ge=2, le=64, description="number of cell types")
     regions: int = Field(4000, ge=50, description="number of regulatory elements in the genome")
     genes: int = Field(800, ge=20, description="number of genes, each with a promoter and introns")
-    individuals: int = Field(200, ge=20, description="number of individuals, half of them cases")
-    variants: int = Field(2000, ge=50, description="number of common variants in the cohort VCF")
+    individuals: int = Field(200, ge=20, description="number of individuals")
+    variants: int = Field(2000, ge=50, description="number of variants in the cohort VCF")
+    architecture: Literal["common", "rare"] = Field(
+        "common", description="of the cohort: common variants all over the genome, or rare ones, many in each region"
+    )
+    effects: Literal["converge", "scatter"] = Field(
+        "converge",
+        description="with rare: all variants of a causal region act, through the region's change of accessibility; or "
+        "one of them, with an effect that has nothing to do with accessibility",
+    )
+    cohort_regions: int | None = Field(
+        None,
+        ge=1,
+        description="with rare: number of regions that the variants lie in (default: all with a peak)",
+    )
+    causal: int = Field(20, ge=1, description="number of causal variants; with rare, of causal regions")
+    heritability: float = Field(
+        0.5, ge=0, le=0.9, description="variance of the liability to disease that variants explain"
+    )
+    case_fraction: float = Field(0.5, gt=0, lt=1, description="fraction of the individuals that are cases")
+    siblings: int = Field(0, ge=0, description="with rare: number of pairs of siblings among the individuals")
+    structure: float = Field(
+        0.0, ge=0, le=1, description="with rare: fraction of the variants that are private to one of four populations"
+    )
+    shuffled: bool = Field(False, description="shuffle disease and trait over the individuals: a null cohort")
+    cohort_seed: int | None = Field(
+        None, ge=0, description="seed of the cohort, to draw another on the same genome (default: the seed)"
+    )
     seed: int = Field(0, ge=0, description="seed; the same seed and settings give the same bytes")
 
 

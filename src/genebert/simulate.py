@@ -39,16 +39,23 @@ Genes
     others a downstream promoter element and a CpG island. Exons end in a donor (GTRAGT) and begin after an
     acceptor (polypyrimidine tract, AG); their introns hold the elements between.
 Cohort
-    40 % of the variants are aimed at planted motifs (break an intact one, mend a spoilt one), 10 % are
-    indels. A variant's effect, delta[c] = L(alternate) - L(reference), scans both sequences of the core
-    anew. Frequencies are log-uniform, haplotypes are correlated within blocks of 50 kb. The liability is
-    the sum over up to 20 causal variants of delta in one cell type times the dosage (half of the variance),
-    sex (5 %) and noise; the upper half of the individuals are cases. A quantitative trait shares the causal
+    Common variants (the default): 40 % of them are aimed at planted motifs (break an intact one, mend a spoilt
+    one), 10 % are indels. A variant's effect, delta[c] = L(alternate) - L(reference), scans both sequences of the
+    core anew. Frequencies are log-uniform, haplotypes are correlated within blocks of 50 kb. The liability is the
+    sum over up to 20 causal variants of delta in one cell type times the dosage (half of the variance), sex (5 %)
+    and noise; the half of the individuals with the greatest are cases. A quantitative trait shares the causal
     variants (40 % of its variance).
+    Rare variants: SNVs in the cores of some elements that have a peak in any cell type, half of them aimed at planted
+    motifs. A variant has x copies with a probability proportional to 1/x, up to 1 % of the haplotypes, on haplotypes
+    drawn at random (no linkage), of one of four populations if it is private. Siblings get one of each parent's two
+    haplotypes, per chromosome. The liability is the sum over causal regions of a weight, of either sign, times the
+    change of the region's log-odds in one cell type, which the haplotype as a whole makes (effects converge);
+    or the sum over one variant in each of them of a normal effect times the dosage (effects are scattered).
+    Sex (5 %), age (3 %), the first ancestry component (2 %) and noise are the rest.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +65,12 @@ import yaml
 
 from genebert.schema import N
 from genebert.settings import SimulateSettings
-from genebert.simulation import cohort, genome, regulation
-from genebert.simulation.genome import BASES, Floats, Genome, Ints, Layout, Motif, records
-from genebert.simulation.regulation import Accessibility, Regulome
+from genebert.simulation import genome, regulation
+from genebert.simulation.cohort_files import check_cohort, constants_of, disease_cell_type, write_cohort
+from genebert.simulation.genome import BASES, Floats, Genome, Ints, Motif
+from genebert.simulation.regulation import Regulome
+from genebert.simulation.tables import locate, write_table
+from genebert.simulation.world import World, generators, make_world
 from genebert.stage import open_stage, write_json
 
 MOTIFS = 128  # PWMs in motifs.meme: those of the TFs, and decoys
@@ -71,36 +81,6 @@ P_SCALE = 1.5  # -log10 p of a peak per unit of signalValue, over LEAST_P
 LEAST_P = 2.0
 BLACKLIST_SIGNAL = 300.0  # signalValue of a peak in a blacklisted interval
 PEAK_COLUMNS = ("chrom", "start", "end", "name", "score", "strand", "signal", "p", "q", "summit")
-PARTS = (
-    "genome",
-    "layout",
-    "genes",
-    "regulome",
-    "elements",
-    "accessibility",
-    "peaks",
-    "chip_seq",
-    "decoys",
-    "variants",
-    "genotypes",
-    "disease",
-)
-
-Constants = genome.GenomeModel | regulation.RegulationModel | cohort.CohortModel
-
-
-@dataclass(frozen=True)
-class World:
-    """All that was drawn, before it is written."""
-
-    genome: Genome
-    layout: Layout
-    genes: pd.DataFrame
-    regulome: Regulome
-    library: list[Motif]
-    elements: pd.DataFrame
-    instances: pd.DataFrame
-    access: Accessibility
 
 
 def simulate(settings: SimulateSettings) -> Path:
@@ -120,28 +100,15 @@ def simulate(settings: SimulateSettings) -> Path:
     with open_stage("simulate", settings, {}) as run:
         if run.finished:
             return settings.out
-        sizes, cohort_model = genome.GenomeModel(), cohort.CohortModel()
+        sizes, rngs = genome.GenomeModel(), generators(settings)
         genome.check_room(settings, sizes)
-        cohort.check_variants(settings, cohort_model)
-        seeds = np.random.SeedSequence(settings.seed).spawn(len(PARTS))
-        rngs = {part: np.random.default_rng(seed) for part, seed in zip(PARTS, seeds, strict=True)}
+        check_cohort(settings)
         world = make_world(rngs, settings, sizes)
         (run.folder / "truth").mkdir()
         metrics = write_world(run.folder, rngs, world)
-        metrics |= write_cohort(run.folder, rngs, world, settings, cohort_model)
-        write_settings(run.folder, world, settings, [sizes, world.regulome.model, cohort_model])
+        metrics |= write_cohort(run.folder, rngs, world, settings)
+        write_settings(run.folder, world, settings, sizes)
         return run.finish(metrics)
-
-
-def make_world(rngs: Mapping[str, np.random.Generator], settings: SimulateSettings, sizes: genome.GenomeModel) -> World:
-    """Draw the genome and all that it does in the cell types."""
-    background = genome.make_background(rngs["genome"], settings, sizes)
-    layout = genome.lay_out(rngs["layout"], background, settings, sizes)
-    genes = genome.make_genes(rngs["genes"], background, layout, sizes)
-    regulome, library = regulation.make_regulome(rngs["regulome"], settings.cell_types, regulation.RegulationModel())
-    elements, instances = regulation.populate(rngs["elements"], background, layout, genes, regulome, sizes)
-    access = regulation.open_elements(rngs["accessibility"], background, elements, regulome)
-    return World(background, layout, genes, regulome, library, elements, instances, access)
 
 
 def write_world(folder: Path, rngs: Mapping[str, np.random.Generator], world: World) -> dict[str, object]:
@@ -162,60 +129,6 @@ def write_world(folder: Path, rngs: Mapping[str, np.random.Generator], world: Wo
         "tata_promoters": int(world.genes.tata.sum()),
         "motif_instances": len(world.instances),
     }
-
-
-def write_cohort(
-    folder: Path,
-    rngs: Mapping[str, np.random.Generator],
-    world: World,
-    settings: SimulateSettings,
-    model: cohort.CohortModel,
-) -> dict[str, object]:
-    """Draw and write variants, genotypes and phenotypes, and return their numbers."""
-    variants = cohort.place_variants(
-        rngs["variants"], world.genome, world.elements, world.instances, world.regulome, settings, model
-    )
-    variants = cohort.score_variants(variants, world.genome, world.elements, world.instances, world.regulome)
-    genotypes = cohort.draw_genotypes(rngs["genotypes"], variants.position.to_numpy(), settings.individuals, model)
-    variants, people = cohort.afflict(rngs["disease"], variants, genotypes, disease_cell_type(world, model), model)
-    write_vcf(folder / "cohort.vcf.gz", world.genome, variants, genotypes, list(people["sample"]))
-    write_table(folder / "phenotypes.tsv", people)
-    local = variants.position % world.genome.length
-    variants.insert(1, "chrom", world.genome.chromosome_of(variants.position.to_numpy()))
-    write_table(
-        folder / "truth/variants.tsv",
-        variants.assign(position=local, causal=variants.causal.astype(int), in_motif=variants.in_motif.astype(int)),
-    )
-    return {
-        "variants": len(variants),
-        "motif_variants": int(variants.in_motif.sum()),
-        "causal_variants": int(variants.causal.sum()),
-        "individuals": len(people),
-        "cases": int(people.disease.sum()),
-        "disease_cell_type": disease_cell_type(world, model),
-    }
-
-
-def disease_cell_type(world: World, model: cohort.CohortModel) -> str:
-    """Return the cell type that the disease acts in."""
-    return world.regulome.cell_types[: model.disease_cell_type + 1][-1]
-
-
-def locate(where: Genome, starts: Ints, ends: Ints) -> pd.DataFrame:
-    """Return intervals of the genome as chrom, start, end on their chromosomes."""
-    first = np.asarray(starts) // where.length * where.length
-    return pd.DataFrame(
-        {
-            "chrom": where.chromosome_of(starts),
-            "start": np.asarray(starts) - first,
-            "end": np.asarray(ends) - first,
-        }
-    )
-
-
-def write_table(path: Path, table: pd.DataFrame, *, header: bool = True) -> None:
-    """Write tab-separated text."""
-    table.to_csv(path, sep="\t", index=False, header=header, float_format="%.5g", lineterminator="\n")
 
 
 def write_fasta(path: Path, where: Genome) -> None:
@@ -419,50 +332,12 @@ def write_truth(folder: Path, world: World) -> None:
     write_table(folder / "activity.tsv", activity)
 
 
-def write_vcf(
-    path: Path, where: Genome, variants: pd.DataFrame, genotypes: cohort.Genotypes, samples: list[str]
-) -> None:
-    """Write phased genotypes as bgzip VCF 4.2 with a tabix index."""
-    header = ["##fileformat=VCFv4.2", '##FILTER=<ID=PASS,Description="All filters passed">']
-    header += [f"##contig=<ID={name},length={where.length}>" for name in where.chromosomes]
-    header += [
-        '##INFO=<ID=AC,Number=A,Type=Integer,Description="Alternate allele count">',
-        '##INFO=<ID=AN,Number=1,Type=Integer,Description="Number of alleles">',
-        '##INFO=<ID=AF,Number=A,Type=Float,Description="Alternate allele frequency">',
-        '##FORMAT=<ID=GT,Number=1,Type=String,Description="Phased genotype">',
-        "\t".join(["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT", *samples]),
-    ]
-    calls = np.array(["0|0", "0|1", "1|0", "1|1"])
-    chromosomes = where.chromosome_of(variants.position.to_numpy())
-    plain = path.with_suffix("")
-    with plain.open("w") as handle:
-        handle.write("\n".join(header) + "\n")
-        for row, chrom, alleles in zip(records(variants), chromosomes, genotypes, strict=True):
-            count = int(alleles.sum())
-            info = f"AC={count};AN={len(alleles)};AF={count / len(alleles):.4g}"
-            fixed = [
-                chrom,
-                str(row.position % where.length + 1),
-                row.id,
-                row.ref,
-                row.alt,
-                ".",
-                "PASS",
-                info,
-                "GT",
-            ]
-            handle.write("\t".join([*fixed, *calls[2 * alleles[::2] + alleles[1::2]].tolist()]) + "\n")
-    pysam.tabix_compress(str(plain), str(path), force=True)
-    plain.unlink()
-    pysam.tabix_index(str(path), preset="vcf", force=True)
-
-
-def write_settings(folder: Path, world: World, settings: SimulateSettings, models: Iterable[Constants]) -> None:
+def write_settings(folder: Path, world: World, settings: SimulateSettings, sizes: genome.GenomeModel) -> None:
     """Write truth/model.json, all constants by module, and inputs.yaml, the files by role."""
-    constants: dict[str, object] = {type(model).__name__: asdict(model) for model in models}
-    constants |= {
+    constants: dict[str, object] = {type(model).__name__: asdict(model) for model in (sizes, world.regulome.model)}
+    constants |= constants_of(settings) | {
         "cell_types": world.regulome.cell_types,
-        "disease_cell_type": disease_cell_type(world, cohort.CohortModel()),
+        "disease_cell_type": disease_cell_type(world, settings),
         "jaspar": genome.JASPAR,
         "tfs": {
             tf.name: {"motif": tf.matrix_id, "least_score": float(low), "best_score": tf.best}

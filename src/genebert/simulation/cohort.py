@@ -89,12 +89,19 @@ def _aim(
     """Choose one SNV in one motif of each of at most n elements."""
     shuffled = instances.iloc[rng.permutation(len(instances))]
     chosen = shuffled.drop_duplicates("element").iloc[:n]
-    rows = [_spot(rng, genome, row, regulome.tfs[row.tf], model) for row in records(chosen)]
+    found = (spots(genome, row, regulome.tfs[row.tf], model) for row in records(chosen))
+    rows = [each[rng.integers(len(each))] for each in found]
     return pd.DataFrame(rows, columns=["position", "ref", "alt"])
 
 
-def _spot(rng: np.random.Generator, genome: Genome, row: Any, motif: Motif, model: CohortModel) -> tuple[int, int, int]:
-    """Choose the place in a motif, and the alternate base, that break it, or that mend a weak one."""
+def spots(genome: Genome, row: Any, motif: Motif, model: CohortModel) -> list[tuple[int, int, int]]:
+    """Return position, base and alternate base of the SNVs that break a motif, or that mend a weak one.
+
+    Where no SNV does, it is the one that comes nearest.
+
+    Args:
+        row: of the planted motif, in the table of instances.
+    """
     start, strand, weak = int(row.start), int(row.strand), bool(row.weak)
     site = genome.sites(np.array([start]), np.array([strand]), motif.length)[0]
     change = motif.scores - motif.scores[np.arange(motif.length), site][:, None]
@@ -103,10 +110,10 @@ def _spot(rng: np.random.Generator, genome: Genome, row: Any, motif: Motif, mode
     if not len(hits):
         extreme = np.nanargmax(change) if weak else np.nanargmin(change)
         hits = np.array([np.unravel_index(extreme, change.shape)])
-    column, base = (int(value) for value in hits[rng.integers(len(hits))])
     if strand > 0:
-        return start + column, int(site[column]), base
-    return start + motif.length - 1 - column, 3 - int(site[column]), 3 - base
+        return [(start + int(column), int(site[column]), int(base)) for column, base in hits]
+    last = start + motif.length - 1
+    return [(last - int(column), 3 - int(site[column]), 3 - int(base)) for column, base in hits]
 
 
 def _free_positions(rng: np.random.Generator, genome: Genome, aimed: Ints, n: int, model: CohortModel) -> Ints:
@@ -133,38 +140,52 @@ def _indel(rng: np.random.Generator, genome: Genome, position: int, model: Cohor
     return text(here[:1]), text(np.concatenate([here[:1], extra]))
 
 
+def shift_occupancy(
+    variants: pd.DataFrame, genome: Genome, elements: pd.DataFrame, regulome: Regulome
+) -> tuple[Ints, Floats]:
+    """Scan the elements that variants lie in with both alleles.
+
+    Returns:
+        row of the element whose core holds the variant's position, or -1; and the occupancies with the alternate
+        allele less those with the reference allele, shape (variants, TFs + pairs), 0 outside elements.
+    """
+    position, starts, ends = (column.to_numpy() for column in (variants.position, elements.start, elements.end))
+    row = np.maximum(np.searchsorted(starts, position, "right") - 1, 0)
+    inside = np.flatnonzero((position >= starts[row]) & (position < ends[row]))
+    width = int(ends[0] - starts[0])
+    places = zip(starts[row[inside]], position[inside], variants.ref[inside], variants.alt[inside], strict=True)
+    alternate = np.array([_alternate(genome, width, *place) for place in places], np.uint8).reshape(-1, width)
+    owners, owner = np.unique(row[inside], return_inverse=True)
+    shift = np.zeros((len(variants), len(regulome.tfs) + len(regulome.pairs)))
+    shift[inside] = regulome.occupancy(alternate) - regulome.occupancy(genome.windows(starts[owners], width))[owner]
+    home = np.full(len(variants), -1)
+    home[inside] = row[inside]
+    return home, shift
+
+
 def score_variants(
     variants: pd.DataFrame,
-    genome: Genome,
+    home: Ints,
+    shift: Floats,
     elements: pd.DataFrame,
     instances: pd.DataFrame,
     regulome: Regulome,
 ) -> pd.DataFrame:
-    """Score both alleles of each variant with the regulome.
+    """Say what variants do, given what `shift_occupancy` returns.
 
     Returns:
         `variants` with in_motif (the variant touches a planted motif), element and tf ("." without), change
         ("gained", "lost" or "none", of that TF's occupancy), and delta_<cell type>: the log-odds of
         accessibility of the element with the alternate allele, less that with the reference allele; 0
-        outside elements. A variant is in the element whose core holds its position.
+        outside elements.
     """
-    position, n_tfs = variants.position.to_numpy(), len(regulome.tfs)
-    row = np.maximum(np.searchsorted(elements.start.to_numpy(), position, "right") - 1, 0)
-    inside = np.flatnonzero((position >= elements.start.to_numpy()[row]) & (position < elements.end.to_numpy()[row]))
-    start = elements.start.to_numpy()[row]
-    width = int(elements.end[0] - elements.start[0])
-    places = zip(start[inside], position[inside], variants.ref[inside], variants.alt[inside], strict=True)
-    alternate = np.array([_alternate(genome, width, *place) for place in places], np.uint8)
-    shift = np.zeros((len(variants), n_tfs + len(regulome.pairs)))
-    if len(inside):
-        shift[inside] = regulome.occupancy(alternate) - regulome.occupancy(genome.windows(start[inside], width))
+    n_tfs = len(regulome.tfs)
     top = np.abs(shift[:, :n_tfs]).argmax(1)
     size = shift[np.arange(len(variants)), top]
     names = np.array([tf.name for tf in regulome.tfs])
     scored = variants.copy()
     scored["in_motif"] = _touches(variants, instances)
-    scored["element"] = "."
-    scored.loc[inside, "element"] = elements.element.to_numpy()[row[inside]]
+    scored["element"] = np.where(home >= 0, elements.element.to_numpy()[home], ".")
     scored["tf"] = np.where(np.abs(size) > 1e-9, names[top], ".")
     scored["change"] = np.select([size > 1e-9, size < -1e-9], ["gained", "lost"], "none")
     delta = regulome.log_odds(shift) - regulome.model.baseline
@@ -209,9 +230,14 @@ def draw_genotypes(rng: np.random.Generator, positions: Ints, individuals: int, 
 
 
 def afflict(
-    rng: np.random.Generator, variants: pd.DataFrame, genotypes: Genotypes, cell_type: str, model: CohortModel
+    rng: np.random.Generator,
+    variants: pd.DataFrame,
+    genotypes: Genotypes,
+    cell_type: str,
+    case_fraction: float,
+    model: CohortModel,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Choose causal variants, and draw the liability of each individual; the upper half are cases.
+    """Choose causal variants, and draw the liability of each individual; those with the greatest are cases.
 
     Returns:
         `variants` with causal and disease_effect (liability per alternate allele, in standard deviations),
@@ -222,7 +248,7 @@ def afflict(
     causal = np.sort(rng.permutation(eligible)[: model.causal])
     dosage = genotypes[:, ::2] + genotypes[:, 1::2]
     n = dosage.shape[1]
-    genetic, scale = _standard(delta[causal] @ dosage[causal])
+    genetic, scale = standard(delta[causal] @ dosage[causal])
     male = rng.permutation(n) < n // 2
     rest = 1 - model.heritability - model.sex_variance
     liability = (
@@ -230,23 +256,38 @@ def afflict(
         + np.sqrt(model.sex_variance) * np.where(male, 1, -1)
         + np.sqrt(rest) * rng.normal(size=n)
     )
-    noise = np.sqrt(1 - model.trait_heritability) * rng.normal(size=n)
-    trait = model.trait_mean + model.trait_sd * (np.sqrt(model.trait_heritability) * genetic + noise)
     variants = variants.assign(causal=False, disease_effect=0.0)
     variants.loc[causal, "causal"] = True
     variants.loc[causal, "disease_effect"] = np.sqrt(model.heritability) * scale * delta[causal]
     people = pd.DataFrame(
         {
-            "sample": [f"P{i + 1:05d}" for i in range(n)],
+            "sample": names_of(n),
             "sex": np.where(male, 1, 2),
-            "disease": (liability.argsort().argsort() >= n - n // 2).astype(int),
-            "trait": trait,
+            "disease": cases(liability, case_fraction),
+            "trait": draw_trait(rng, genetic, model),
         }
     )
     return variants, people
 
 
-def _standard(values: Floats) -> tuple[Floats, float]:
+def names_of(individuals: int) -> list[str]:
+    """Return the names of the samples."""
+    return [f"P{i + 1:05d}" for i in range(individuals)]
+
+
+def cases(liability: Floats, fraction: float) -> Ints:
+    """Return 1 for the given fraction of the individuals, those with the greatest liability, else 0."""
+    n = len(liability)
+    return (liability.argsort().argsort() >= n - int(n * fraction)).astype(int)
+
+
+def draw_trait(rng: np.random.Generator, genetic: Floats, model: CohortModel) -> Floats:
+    """Draw a quantitative trait that shares the causal variants; `genetic` is what these add up to, standardised."""
+    noise = np.sqrt(1 - model.trait_heritability) * rng.normal(size=len(genetic))
+    return np.asarray(model.trait_mean + model.trait_sd * (np.sqrt(model.trait_heritability) * genetic + noise))
+
+
+def standard(values: Floats) -> tuple[Floats, float]:
     """Return values with mean 0 and variance 1, and the factor applied; zeros if they do not vary."""
     spread = float(values.std()) if len(values) else 0.0
     scale = 1 / spread if spread > 0 else 0.0
