@@ -1,3 +1,4 @@
+import gzip
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
@@ -98,7 +99,8 @@ def test_an_index_changes_nothing_but_the_time(regions: list[str], genome: Genom
         if ((table["chrom"] == chrom) & (table["start"] < position) & (position <= table["end"])).any()
     ]
     assert inside
-    for name in ("v.vcf", "v.vcf.gz", "v.bcf"):
+    (tmp_path / "plain.vcf.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    for name in ("v.vcf", "v.vcf.gz", "v.bcf", "plain.vcf.gz"):
         assert taken(tmp_path / name, genome, table) == (inside, len(inside))
 
 

@@ -1,12 +1,16 @@
 """Figures of scored variants show what they are given, and places of both alleles agree."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from genebert.report.sections.variants import read_effects
 from genebert.report.variant_figures import motif_sites_panel, p_histogram, p_quantiles
+from genebert.stage import Manifest
+from genebert.variants.tables import TABLES
 
 MOTIF = {"id": "M1", "name": "GATA<1>", "probabilities": [[0.97, 0.01, 0.01, 0.01], [0.01, 0.01, 0.01, 0.97]]}
 
@@ -44,3 +48,43 @@ def test_p_values_are_drawn() -> None:
     quantiles = p_quantiles(p)
     assert "Expected" in quantiles.svg
     assert len(quantiles.svg) < 400_000, "quantiles are thinned"
+
+
+@pytest.mark.parametrize("p", [[0.5, 0.01], [np.nan, np.nan]])
+def test_effects_are_read_from_either_table(p: list[float], tmp_path: Path) -> None:
+    """A cell type, a motif or an identifier may be called NA."""
+    rows = pd.DataFrame(
+        {
+            "variant": ["chr1:5:A>C"] * 2,
+            "given": ["chr1:5:A>C"] * 2,
+            "id": ["NA"] * 2,
+            "chrom": ["chr1"] * 2,
+            "position": [5] * 2,
+            "ref": ["A"] * 2,
+            "alt": ["C"] * 2,
+            "cell_type": ["B", "NA"],
+            "reference": [0.25, 0.5],
+            "alternate": [0.5, -0.5],
+            "difference": [0.25, -1.0],
+            "p": p,
+            "gained": ["NA,SP1"] * 2,
+            "gained_by": ["+2,+1"] * 2,
+            "lost": ["."] * 2,
+            "lost_by": ["."] * 2,
+        }
+    )
+    found = []
+    for name, table in TABLES.items():
+        (tmp_path / name).mkdir()
+        with table(tmp_path / name) as file:
+            file.write(rows)
+        manifest = Manifest(tmp_path / name, "variants", {}, {}, {}, {"cell_types": ["B", "NA"]}, {}, "")
+        found.append(read_effects(manifest))
+    for effects in found:
+        assert effects.difference.tolist() == [0.25, -1.0]
+        assert effects.p.tolist() == pytest.approx([value for value in p if np.isfinite(value)])
+        assert effects.top[["id", "cell_type", "gained"]].to_numpy().tolist() == [
+            ["NA", "B", "NA,SP1"],
+            ["NA", "NA", "NA,SP1"],
+        ]
+        assert effects.spread[:, 3].tolist() == [0.25, 1.0]

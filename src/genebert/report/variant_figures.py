@@ -152,6 +152,7 @@ def motif_sites_panel(variant: str, letters: pd.DataFrame, sites: Sequence[dict[
         tracks += [(allele, site) for site in sites if site["change"] == change]
         tracks.append((allele, None))
     spans = [_columns(letters[letters["allele"] == allele], *lengths[allele]) for allele in ALLELES]
+    spans += [_motif_columns(site, *lengths[allele]) for allele, site in tracks if site is not None]
     limits = min(span.min() for span in spans) - 0.6, max(span.max() for span in spans) + 0.6
 
     def draw(figure: Canvas) -> None:
@@ -179,6 +180,10 @@ def _columns(rows: pd.DataFrame, own: int, other: int) -> NDArray[np.int64]:
     return aligned(rows["offset"].to_numpy(np.int64), own, other)
 
 
+def _motif_columns(site: dict[str, Any], own: int, other: int) -> NDArray[np.int64]:
+    return aligned(site["offset"] + np.arange(len(site["motif"]["probabilities"])), own, other)
+
+
 def _draw_letters(axes: Axes, rows: pd.DataFrame, own: int, other: int) -> None:
     bases = rows.drop_duplicates("offset")
     for column, base in zip(_columns(bases, own, other).tolist(), bases["base"], strict=True):
@@ -191,8 +196,7 @@ def _draw_motif(axes: Axes, site: dict[str, Any], own: int, other: int) -> None:
     probabilities = motif.probabilities[::-1, ::-1] if site["reverse"] else motif.probabilities
     known = np.maximum(probabilities, 1e-9)
     bits = probabilities * (2 + (known * np.log2(known)).sum(axis=1, keepdims=True))
-    columns = aligned(site["offset"] + np.arange(motif.width), own, other)
-    logo = pd.DataFrame(bits, index=columns, columns=list(BASES))
+    logo = pd.DataFrame(bits, index=_motif_columns(site, own, other), columns=list(BASES))
     logomaker.Logo(
         logo, ax=axes, color_scheme=BASE_COLOURS, font_name="DejaVu Sans", font_weight="bold", show_spines=False
     )

@@ -102,11 +102,13 @@ class _Stage:
         self.parts = Parts(run.scratch / "parts")
 
     def complete(self) -> Path:
+        """Read, score random variants, score and write; return the finished folder."""
         sample, total = self.survey()
         null = self.null(sample)
         return self.score(total, null)
 
     def reader(self) -> SiteReader:
+        """Open the VCF from its beginning."""
         return SiteReader(self.settings.vcf, self.scorer.genome, self.settings.max_indel, self.regions)
 
     def wanted(self, records: list[Record]) -> Iterator[Variant]:
@@ -197,6 +199,7 @@ class _Stage:
         return dict(zip(unique, effects_of(scores, p, self.scorer.motif_names), strict=True))
 
     def finish(self, scored: int, reader: SiteReader, null: Null | None) -> Path:
+        """Finish the stage, and say what was scored and what not."""
         scorer = self.scorer
         skipped = {reason: count for reason, count in sorted(reader.skipped.counts.items()) if count}
         metrics = {

@@ -111,7 +111,8 @@ def _p_values(p: NDArray[np.float32], metrics: dict[str, Any]) -> list[Figure]:
     caption = (
         f"Empirical p-values of the effects, two-sided, against those of {metrics['random_variants']:,} random variants"
         " of the same substitution, or kind and length of insertion or deletion, in windows of like GC content and"
-        " motif density. They would be uniform if the variants had no larger effects than random ones."
+        " motif density. They would be uniform if the variants had no larger effects than random ones; the number of"
+        " random variants limits how small they can be."
     )
     return [Figure("Effects against those of random variants.", panels, said, caption=caption, columns=2)]
 
