@@ -34,8 +34,8 @@ from genebert.settings import AddCellTypeSettings, AtacInputs, CorpusInputs
 from genebert.stage import StageRun, open_stage
 from genebert.tasks.labels import check_genome
 
-FEWEST_REGIONS = 20
-"""With fewer accessible regions, hardly a region matrix can be filled."""
+FEWEST_REGIONS = 8
+"""With fewer accessible regions of the corpus, hardly a region matrix can be filled."""
 SHIFT = 10_000
 """In bp: how many peaks would lie in regions by chance is counted so far away."""
 LEAST_EXCESS = 0.1
@@ -211,7 +211,8 @@ def _place(regions: JoinedRegions, corpus: Corpus, genome: Genome) -> Place:
 def _check_enough(signal: Accessibility, regions: JoinedRegions) -> None:
     found = Problems("The cell types cannot be added:")
     for name, rows in zip(signal.cell_types, signal.regions, strict=True):
-        if len(rows) < FEWEST_REGIONS:
-            what = f"{len(rows)} of {len(regions.table):,} regions are accessible, of {FEWEST_REGIONS} or more"
+        found_in = np.isin(rows, regions.known).sum()
+        if found_in < FEWEST_REGIONS:
+            what = f"{found_in} of the corpus' {len(regions.known):,} regions are accessible, and {FEWEST_REGIONS} are needed"
             found.add(name, what, "Give deeper ATAC-seq, or peaks called with a lower threshold.")
     found.raise_any()

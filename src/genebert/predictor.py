@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genebert.calibration import UNCALIBRATED, Calibration
+from genebert.cell_type_distance import Distance, KnownCellTypes
 from genebert.console import say
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
@@ -119,6 +120,7 @@ class Predictor:
         width: length of the windows that it was trained on, in bp.
         per_cell_type: whether its region matrices are neighbourhoods in a cell type (else tiles of the sequence).
         oriented: whether it tells strands apart.
+        known_cell_types: those that it was trained in; None if it knows no cell types, or an earlier version made it.
     """
 
     ensemble: Ensemble
@@ -127,6 +129,7 @@ class Predictor:
     width: int
     per_cell_type: bool
     oriented: bool
+    known_cell_types: KnownCellTypes | None = None
 
     @classmethod
     def open(cls, folder: Path, device: Device = "auto") -> Self:
@@ -139,7 +142,8 @@ class Predictor:
         shape = ("window_width", "per_cell_type", "oriented")
         _check_complete(manifest.metrics, shape, folder)
         ensemble = Ensemble.load(folder, device)
-        return cls(ensemble, read_scanner(folder), manifest, *(manifest.metrics[name] for name in shape))
+        facts = (manifest.metrics[name] for name in shape)
+        return cls(ensemble, read_scanner(folder), manifest, *facts, KnownCellTypes.load(folder))
 
     @property
     def target(self) -> Target:
@@ -171,6 +175,17 @@ class Predictor:
         corpus = Corpus.open(folder)
         check_motifs(self.scanner, corpus, f"the model {self.manifest.folder}")
         return corpus
+
+    def distances(self, corpus: Corpus | None, names: Sequence[str]) -> list[Distance]:
+        """Return how far cell types of a corpus are from those that the model was trained in; none if that is unknown.
+
+        Args:
+            corpus: see `need_corpus`.
+            names: of cell types in it.
+        """
+        if corpus is None or self.known_cell_types is None:
+            return []
+        return self.known_cell_types.distances(corpus, names)
 
     def check_windows(self, windows: Windows) -> None:
         """Check that windows have the length that the model was trained on, and a strand if it tells strands apart.
