@@ -211,8 +211,8 @@ def _place(regions: JoinedRegions, corpus: Corpus, genome: Genome) -> Place:
 def _check_enough(signal: Accessibility, regions: JoinedRegions) -> None:
     found = Problems("The cell types cannot be added:")
     for name, rows in zip(signal.cell_types, signal.regions, strict=True):
-        found_in = np.isin(rows, regions.known).sum()
-        if found_in < FEWEST_REGIONS:
-            what = f"{found_in} of the corpus' {len(regions.known):,} regions are accessible, and {FEWEST_REGIONS} are needed"
+        count = np.isin(rows, regions.known).sum()
+        if count < FEWEST_REGIONS:
+            what = f"{count} of the corpus' {len(regions.known):,} regions are accessible, and {FEWEST_REGIONS} needed"
             found.add(name, what, "Give deeper ATAC-seq, or peaks called with a lower threshold.")
     found.raise_any()
