@@ -16,7 +16,7 @@ from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.predict import evaluate, predict
 from genebert.settings import AddCellTypeSettings, EvaluateSettings, PredictSettings
-from genebert.stage import read_manifest
+from genebert.stage import describe_input, read_manifest
 from genebert.tasks.accessibility import Accessibility
 from genebert.tasks.labels import labels
 
@@ -109,6 +109,7 @@ def test_the_order_in_which_cell_types_are_added_does_not_matter_to_their_signal
     for name in toys.CELL_TYPES:
         assert signal_of(at_once, name) == signal_of(other, name)
     assert other.test_cell_types == at_once.test_cell_types == ["NK", "T"]
+    assert other.ancestors == [describe_input("corpus", folder)["sha256"] for folder in (one.folder, alone)]
 
 
 def write_h5ad(world: World, path: Path, factor: dict[str, int]) -> Path:

@@ -122,6 +122,7 @@ def _add(
     made = Corpus.read(run.folder, corpus.manifest)
     facts = {
         "cell_types": signal.cell_types,
+        "ancestors": [run.inputs["corpus"]["sha256"], *corpus.ancestors],
         "regions": len(added),
         "fraction_of_peaks_in_regions": inside,
         "cell_type_distances": _distances(corpus, made, signal.cell_types),

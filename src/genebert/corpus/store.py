@@ -142,6 +142,11 @@ class Corpus:
         """Identifies the corpus' content."""
         return self.manifest.fingerprint
 
+    @property
+    def ancestors(self) -> list[str]:
+        """SHA-256 of the manifests of the corpora that it was made from by adding cell types, the last one first."""
+        return self.manifest.metrics.get("added", {}).get("ancestors", [])
+
     @cached_property
     def scanner(self) -> Scanner:
         """Scans further sequence as the corpus' regions were scanned."""
