@@ -182,11 +182,12 @@ def _check_assembly(peaks: Mapping[str, Arrays], corpus: Corpus) -> dict[str, fl
     """
     index, found, inside = WindowIndex.of(corpus.regions), Problems("The ATAC-seq does not fit the corpus:"), {}
     for name, one in peaks.items():
-        codes = index.codes(np.array(sorted(corpus.lengths))[one["chrom"]])
+        codes = index.codes(pd.Series(np.array(sorted(corpus.lengths))[one["chrom"]]))
         summits = np.asarray(one["summit"], dtype=np.int64)
+        if not len(summits):  # of a cell type that is too small to find any
+            continue
         hit, before, after = (
-            (index.locate_codes(codes, np.maximum(summits + shift, 0)) >= 0).mean() if len(summits) else 0.0
-            for shift in (0, -SHIFT, SHIFT)
+            (index.locate_codes(codes, np.maximum(summits + shift, 0)) >= 0).mean() for shift in (0, -SHIFT, SHIFT)
         )
         chance = (before + after) / 2
         inside[name] = round(float(hit), 4)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,7 +155,7 @@ class KnownCellTypes:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return cls(arrays["names"].tolist(), *(arrays[name] for name in _ARRAYS))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise UserError(problem(path, f"it is damaged ({error})", "Fine-tune again.")) from None
 
 

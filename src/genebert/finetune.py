@@ -203,10 +203,9 @@ def _cell_type_distances(labelled: Labelled, folder: Path) -> list[dict[str, Any
     corpus = labelled.corpus
     if corpus is None:
         return []
-    trained, tested = (sorted(set(labelled.windows[split].table["cell_type"])) for split in ("train", "test"))
-    known = KnownCellTypes.of(corpus, trained)
+    known = KnownCellTypes.of(corpus, sorted(set(labelled.windows["train"].table["cell_type"])))
     known.save(folder)
-    return new_cell_types(known.distances(corpus, tested))
+    return new_cell_types(known.distances(corpus, sorted(set(labelled.windows["test"].table["cell_type"]))))
 
 
 def joined_of(methods: Sequence[Trained]) -> Trained:

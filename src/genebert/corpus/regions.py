@@ -152,7 +152,8 @@ def regions_of_chromosome(rules: Rules, peaks: ChromosomePeaks) -> Arrays:
     """Return the regions of one chromosome, as `regions_of_chromosomes` does, but for its code."""
     start = peaks.summit - rules.width // 2
     reason = _reasons(rules, peaks.chrom, start)
-    candidate = (reason == len(DROPPED)) & ~overlapping(_windows(peaks.chrom, start, rules.width), rules.taken)
+    taken = rules.taken[rules.taken["chrom"] == peaks.chrom]
+    candidate = (reason == len(DROPPED)) & ~overlapping(_windows(peaks.chrom, start, rules.width), taken)
     columns = start, peaks.score, peaks.peak_set, peaks.late
     found = best_windows(*columns, candidate, rules.width)
     early = best_windows(*columns, candidate & ~peaks.late, rules.width)
