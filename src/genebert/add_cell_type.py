@@ -180,7 +180,8 @@ def _check_assembly(peaks: Mapping[str, Arrays], corpus: Corpus) -> dict[str, fl
     Raises:
         UserError: hardly more do than peaks would by chance.
     """
-    index, found, inside = WindowIndex.of(corpus.regions), Problems("The ATAC-seq does not fit the corpus:"), {}
+    index, found = WindowIndex.of(corpus.regions), Problems("The ATAC-seq does not fit the corpus:")
+    inside: dict[str, float] = {}
     for name, one in peaks.items():
         codes = index.codes(pd.Series(np.array(sorted(corpus.lengths))[one["chrom"]]))
         summits = np.asarray(one["summit"], dtype=np.int64)

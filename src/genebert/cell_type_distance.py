@@ -213,7 +213,7 @@ def _usage(corpus: Corpus, cell_types: NDArray[np.int64]) -> tuple[Numbers, NDAr
         member[i, kept if len(kept) else rows] = True
     total = np.zeros((len(cell_types), corpus.evidence.shape[1]))
     for begin in range(0, len(training), _ROWS):
-        rows = slice(begin, begin + _ROWS)
-        total += member[:, rows].astype(np.float32) @ corpus.evidence[rows].astype(np.float32)
+        block = slice(begin, begin + _ROWS)
+        total += member[:, block].astype(np.float32) @ corpus.evidence[block].astype(np.float32)
     regions = member.sum(axis=1)
     return total / np.maximum(regions, 1)[:, None], regions

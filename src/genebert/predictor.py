@@ -139,11 +139,18 @@ class Predictor:
             UserError: the folder, or a file in it, cannot be used.
         """
         manifest = read_manifest(folder, "finetune", verify=True)
-        shape = ("window_width", "per_cell_type", "oriented")
-        _check_complete(manifest.metrics, shape, folder)
+        facts = manifest.metrics
+        _check_complete(facts, ("window_width", "per_cell_type", "oriented"), folder)
         ensemble = Ensemble.load(folder, device)
-        facts = (manifest.metrics[name] for name in shape)
-        return cls(ensemble, read_scanner(folder), manifest, *facts, KnownCellTypes.load(folder))
+        return cls(
+            ensemble,
+            read_scanner(folder),
+            manifest,
+            facts["window_width"],
+            facts["per_cell_type"],
+            facts["oriented"],
+            KnownCellTypes.load(folder),
+        )
 
     @property
     def target(self) -> Target:

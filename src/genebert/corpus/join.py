@@ -65,7 +65,7 @@ def _write_arrays(corpus: Corpus, regions: JoinedRegions, blocks: list[Arrays], 
     writer = CorpusWriter(folder, len(regions.table), corpus.width, len(corpus.motifs))
     for begin in range(0, len(regions.table), MOST_REGIONS):
         end = min(begin + MOST_REGIONS, len(regions.table))
-        rows = {}
+        rows: dict[str, NDArray[np.uint8]] = {}
         for name, added in fresh.items():
             rows[name] = np.empty((end - begin, added.shape[1]), dtype=np.uint8)
             for places, values in ((regions.known, getattr(corpus, name)), (regions.added, added)):
@@ -76,9 +76,11 @@ def _write_arrays(corpus: Corpus, regions: JoinedRegions, blocks: list[Arrays], 
 
 def _write_rest(corpus: Corpus, regions: JoinedRegions, signal: Accessibility, folder: Path) -> None:
     values = np.split(corpus.accessible_values, corpus.accessible_offsets[1:-1])
-    old = {name: (regions.known[corpus.accessible(i)], values[i]) for i, name in enumerate(corpus.cell_types)}
-    new = dict(zip(signal.cell_types, zip(signal.regions, signal.values, strict=True), strict=True))
-    accessible = dict(sorted((old | new).items()))
+    accessible: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {
+        name: (regions.known[corpus.accessible(i)], values[i]) for i, name in enumerate(corpus.cell_types)
+    }
+    accessible |= zip(signal.cell_types, zip(signal.regions, signal.values, strict=True), strict=True)
+    accessible = dict(sorted(accessible.items()))
     held_out = {*corpus.test_cell_types, *signal.cell_types}
     facts = {name: getattr(corpus, name) for name in FACTS} | {
         "cell_types": list(accessible),

@@ -16,7 +16,7 @@ from genebert.corpus.store import Corpus
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import Genome
 from genebert.schema import SPLITS
-from genebert.tasks.base import LabelTable, Sources, Task
+from genebert.tasks.base import LabelTable, Note, Sources, Task
 from genebert.tasks.on_genome import matched_windows, sort_windows
 
 ALIKE = "alike"
@@ -87,7 +87,7 @@ class Differential(Task):
                 raise UserError(problem("--cell-types", what, "Choose others, or a lower --fold-change."))
         matched = _matched(sources.need_genome(), pd.concat(tables), regions[usable & alike], self.ratio, self.seed)
         wanted = int((self.ratio * pd.concat(tables).groupby("chrom").size()).round().sum())
-        notes = {
+        notes: dict[str, Note] = {
             "regions left out that neither differ nor are alike": int((usable & ~first & ~second & ~alike).sum()),
             "regions that are alike wanting": wanted - len(matched),
         }
