@@ -38,6 +38,9 @@ VERBS = {
     "prepare": Verb(
         "genebert.corpus.build:prepare", "PrepareSettings", "Build a corpus from genome, ATAC-seq, motifs."
     ),
+    "add-cell-type": Verb(
+        "genebert.add_cell_type:add_cell_type", "AddCellTypeSettings", "Add cell types to a corpus by their ATAC-seq."
+    ),
     "export": Verb("genebert.export:export", "ExportSettings", "Write a corpus as AnnData or Parquet."),
     "inspect": Verb("genebert.inspect:inspect", "InspectSettings", "Print what a folder made by genebert holds."),
     "pretrain": Verb("genebert.pretrain:pretrain", "PretrainSettings", "Pre-train on a corpus: MGM, NGSP and SRM."),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from genebert.batches import training_rows
 from genebert.calibration import CALIBRATED, Calibration, calibration_error
+from genebert.cell_type_distance import KnownCellTypes, new_cell_types
 from genebert.console import say
 from genebert.corpus.store import Corpus
 from genebert.errors import Problems, UserError, problem
@@ -59,7 +60,8 @@ def finetune(settings: FinetuneSettings) -> Path:
     """Fine-tune a pre-trained model on labelled windows; everything is chosen on the validation rows.
 
     Writes the predictor (members/, predictor.json, motifs.json): the average of all seeds, and of the methods that
-    `ensemble` names, with probabilities calibrated by a temperature; curves.tsv; test_predictions.tsv (each method's
+    `ensemble` names, with probabilities calibrated by a temperature; cell_types.npz, where rows name cell types: their
+    use of TFs, which tells later how far others are from it; curves.tsv; test_predictions.tsv (each method's
     predictions, averaged over seeds); and, in the manifest, the measures of each method on the test rows.
 
     Raises:
@@ -178,11 +180,13 @@ def _finetune(settings: FinetuneSettings, labelled: Labelled, pretrained: Manife
     if settings.threshold == "valid":
         threshold = best_threshold(truth, calibration.apply(target, joined.valid[0])[:, 1])
     Ensemble(target, members, calibration, threshold).save(run.folder, labelled.scanner)
+    distances = _cell_type_distances(labelled, run.folder)
     _write_curves(compared, settings, run.folder)
     calibrated = calibration.apply(target, joined.test[0])
     _write_predictions(labelled, [*compared, Trained(CALIBRATED, GENEBERT, [], [], [calibrated])], run.folder)
     metrics = _facts(labelled, pretrained) | {
         "test_rows_sharing_32_bases_with_pretraining": _shared_with_pretraining(labelled, pretrained, settings.corpus),
+        "cell_type_distances": distances,
         "members": [key for key, _ in members],
         "oriented": settings.oriented,
         "calibration": _facts_of(calibration, labelled, joined.test[0], calibrated),
@@ -192,6 +196,16 @@ def _finetune(settings: FinetuneSettings, labelled: Labelled, pretrained: Manife
     out = run.finish(metrics)
     _tell(metrics)
     return out
+
+
+def _cell_type_distances(labelled: Labelled, folder: Path) -> list[dict[str, Any]]:
+    """Keep the TF usage of the cell types that are trained on; return how far from it held-out ones are."""
+    corpus = labelled.corpus
+    if corpus is None:
+        return []
+    known = KnownCellTypes.of(corpus, sorted(set(labelled.windows["train"].table["cell_type"])))
+    known.save(folder)
+    return new_cell_types(known.distances(corpus, sorted(set(labelled.windows["test"].table["cell_type"]))))
 
 
 def joined_of(methods: Sequence[Trained]) -> Trained:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from genebert.console import table
 from genebert.corpus.splits import NAMES
-from genebert.corpus.store import Corpus
+from genebert.corpus.store import STAGES, Corpus
 from genebert.metrics import Estimate
 from genebert.report.compare import by_part
 from genebert.schema import EVIDENCE_STEPS, SPLITS, gc_fraction
@@ -26,7 +26,7 @@ def inspect(settings: InspectSettings) -> None:
     """
     manifest = read_manifest(settings.folder)
     _provenance(manifest)
-    if manifest.stage == "prepare":
+    if manifest.stage in STAGES:
         _corpus(Corpus.open(settings.folder))
     elif manifest.stage == "pretrain":
         _pretrained(manifest)
@@ -135,7 +135,7 @@ def _cell_types(corpus: Corpus) -> None:
     rows = []
     for i, name in enumerate(corpus.cell_types):
         regions = corpus.accessible(i)
-        given = (f"{numbers[column][name]:,}" for column in known)
+        given = (f"{numbers[column][name]:,}" if name in numbers[column] else "" for column in known)
         only = (shared[regions] == 1).sum()
         rows.append((name, SPLITS[corpus.cell_type_part[i]], *given, f"{len(regions):,}", f"{only:,}"))
     table("Cell types", ("cell type", "part", *known, "accessible regions", "accessible nowhere else"), rows)

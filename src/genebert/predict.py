@@ -1,12 +1,14 @@
 """The stages `predict` and `evaluate`: a predictor on new windows."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from genebert.cell_type_distance import Distance, new_cell_types
 from genebert.console import progress_bar, say
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
@@ -29,8 +31,9 @@ def predict(settings: PredictSettings) -> Path:
     """Predict classes, labels or a number of windows.
 
     Writes predictions.tsv (or .parquet): all windows in their order (chrom, start, end, 0-based, half-open, and where
-    given strand and name, or sequence_id), the cell type where the model knows cell types, one column per class or
-    label, and `predicted`, the class or the number; or predictions.bed; or one bigWig per class (of two, the second)
+    given strand and name, or sequence_id), the cell type where the model knows cell types and `cell_type_p`, how likely
+    one as far from those trained on is (see `genebert.cell_type_distance`), one column per class or label, and
+    `predicted`, the class or the number; or predictions.bed; or one bigWig per class (of two, the second)
     and cell type.
 
     Raises:
@@ -43,18 +46,35 @@ def predict(settings: PredictSettings) -> Path:
         predictor = Predictor.open(settings.model, settings.device)
         corpus = predictor.need_corpus(settings.corpus)
         _check_cell_types(settings, corpus)
-        rows, seconds, names = _predict_all(settings, predictor, corpus, run.folder)
-        out = run.finish({"rows": rows, "target": predictor.target.to_json(), "files": names})
+        distances = predictor.distances(corpus, _chosen(settings, corpus))
+        metrics = {"target": predictor.target.to_json(), "cell_type_distances": new_cell_types(distances)}
+        rows, seconds, names = _predict_all(settings, predictor, corpus, distances, run.folder)
+        out = run.finish(metrics | {"rows": rows, "files": names})
         say(f"{out / names[0]}: {rows:,} rows, {rows / max(seconds, 1e-9):,.0f} a second")
         return out
 
 
+def _chosen(settings: PredictSettings, corpus: Corpus | None) -> list[str]:
+    return settings.cell_types or (corpus.cell_types if corpus is not None else [])
+
+
+def _with_p(table: pd.DataFrame, distances: Sequence[Distance]) -> pd.DataFrame:
+    """Return rows with `cell_type_p`, how likely a cell type as far from those trained on is; see `Distance.p`."""
+    if not distances:
+        return table
+    return table.assign(cell_type_p=table["cell_type"].map({one.cell_type: one.p for one in distances}).astype(float))
+
+
 def _predict_all(
-    settings: PredictSettings, predictor: Predictor, corpus: Corpus | None, folder: Path
+    settings: PredictSettings,
+    predictor: Predictor,
+    corpus: Corpus | None,
+    distances: Sequence[Distance],
+    folder: Path,
 ) -> tuple[int, float, list[str]]:
     """Predict chunk by chunk; return the number of rows, the seconds that it took, and the names of the files."""
     genome = Genome(settings.genome) if settings.genome else None
-    chosen = settings.cell_types or (corpus.cell_types if corpus is not None else [])
+    chosen = _chosen(settings, corpus)
     rows, began = 0, time.monotonic()
     try:
         if corpus is not None and genome is not None:
@@ -70,7 +90,7 @@ def _predict_all(
                 _check_place(windows, settings, corpus)
                 predictor.check_windows(windows)
                 windows = _for_cell_types(windows, corpus, chosen)
-                file.write(windows.table, predictor.predict(windows, corpus))
+                file.write(_with_p(windows.table, distances), predictor.predict(windows, corpus))
                 rows += len(windows)
                 progress.update(task, completed=rows, note=f"{rows / (time.monotonic() - began):,.0f} a second")
             return rows, time.monotonic() - began, [path.name for path in file.close()]
@@ -133,16 +153,19 @@ def evaluate(settings: EvaluateSettings) -> Path:
         if corpus is not None and not windows.per_cell_type:
             what = "the model predicts per cell type, and the rows name none"
             raise UserError(problem(windows.path, what, "Add a column `cell_type`."))
+        named = sorted(set(windows.table["cell_type"])) if corpus is not None else []
+        distances = predictor.distances(corpus, named)
         found = []
         with TsvFile(run.folder, predictor.target, {}, predictor.ensemble.threshold) as file:
             for chunk, predicted in _predicted(windows, predictor, corpus):
-                file.write(chunk.table, predicted)
+                file.write(_with_p(chunk.table, distances), predicted)
                 found.append(predicted)
         ensemble = predictor.ensemble
         measures = ensemble.target.measures(truth, [np.concatenate(found)], [ensemble.threshold], windows.regions())
         defined = {name: one for name, one in measures.items() if np.isfinite(one.value)}  # a label may have one answer
         results = [{"method": PRETRAINED, "metric": name, **one.to_json()} for name, one in defined.items()]
-        out = run.finish({"rows": len(windows), "target": predictor.target.to_json(), "results": results})
+        metrics = {"target": predictor.target.to_json(), "cell_type_distances": new_cell_types(distances)}
+        out = run.finish(metrics | {"rows": len(windows), "results": results})
         for row in results:
             say(f"{row['metric']} {Estimate(row['value'], row['low'], row['high'])} on {len(windows):,} rows")
         return out

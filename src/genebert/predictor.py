@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genebert.calibration import UNCALIBRATED, Calibration
+from genebert.cell_type_distance import Distance, KnownCellTypes
 from genebert.console import say
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
@@ -133,6 +134,7 @@ class Predictor:
         width: length of the windows that it was trained on, in bp.
         per_cell_type: whether its region matrices are neighbourhoods in a cell type (else tiles of the sequence).
         oriented: whether it tells strands apart.
+        known_cell_types: those that it was trained in; None if it knows no cell types, or an earlier version made it.
     """
 
     ensemble: Ensemble
@@ -141,6 +143,7 @@ class Predictor:
     width: int
     per_cell_type: bool
     oriented: bool
+    known_cell_types: KnownCellTypes | None = None
 
     @classmethod
     def open(cls, folder: Path, device: Device = "auto") -> Self:
@@ -150,10 +153,18 @@ class Predictor:
             UserError: the folder, or a file in it, cannot be used.
         """
         manifest = read_manifest(folder, "finetune", verify=True)
-        shape = ("window_width", "per_cell_type", "oriented")
-        _check_complete(manifest.metrics, shape, folder)
+        facts = manifest.metrics
+        _check_complete(facts, ("window_width", "per_cell_type", "oriented"), folder)
         ensemble = Ensemble.load(folder, device)
-        return cls(ensemble, read_scanner(folder), manifest, *(manifest.metrics[name] for name in shape))
+        return cls(
+            ensemble,
+            read_scanner(folder),
+            manifest,
+            facts["window_width"],
+            facts["per_cell_type"],
+            facts["oriented"],
+            KnownCellTypes.load(folder),
+        )
 
     @property
     def target(self) -> Target:
@@ -198,6 +209,17 @@ class Predictor:
         if self.oriented:
             what = "the model is of oriented windows, which are aligned at a base, and windows around variants are not"
             raise UserError(problem(self.manifest.folder, what, "Fine-tune without --oriented."))
+
+    def distances(self, corpus: Corpus | None, names: Sequence[str]) -> list[Distance]:
+        """Return how far cell types of a corpus are from those that the model was trained in; none if that is unknown.
+
+        Args:
+            corpus: see `need_corpus`.
+            names: of cell types in it.
+        """
+        if corpus is None or self.known_cell_types is None:
+            return []
+        return self.known_cell_types.distances(corpus, names)
 
     def check_windows(self, windows: Windows) -> None:
         """Check that windows have the length that the model was trained on, and a strand if it tells strands apart.

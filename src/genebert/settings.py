@@ -103,8 +103,8 @@ class SimulateSettings(StageSettings):
     seed: int = Field(0, ge=0, description="seed; the same seed and settings give the same bytes")
 
 
-class CorpusInputs(Settings):
-    """What a corpus is made of, and how it is split."""
+class AtacInputs(Settings):
+    """A genome, and ATAC-seq on it in one of its forms."""
 
     genome: Path = Field(description="genome: FASTA (plain or bgzip) or 2bit")
     peaks: list[Path] = Field(
@@ -127,6 +127,11 @@ class CorpusInputs(Settings):
     )
     anndata: Path | None = Field(None, description="h5ad of cells x peaks (raw counts), instead of --peaks")
     cell_type_column: str = Field("cell_type", description="column of the h5ad's obs that names the cell type")
+
+
+class CorpusInputs(AtacInputs):
+    """What a corpus is made of, and how it is split."""
+
     min_cells: int = Field(20, ge=1, description="a cell type with fewer cells is dropped (fragments, h5ad)")
     min_fragments: int = Field(
         5000, ge=0, description="a cell type with fewer fragments (h5ad: counts) is dropped (fragments, h5ad)"
@@ -188,6 +193,32 @@ class PrepareSettings(CorpusInputs, StageSettings):
         if not self.motifs.startswith("jaspar:"):
             del settings["motifs"]
         return settings
+
+
+class AddCellTypeSettings(AtacInputs, StageSettings):
+    """Add cell types to a corpus, each from its ATAC-seq alone: models made with the corpus know them at once.
+
+    They count as held out for testing: nothing is ever trained on them.
+    """
+
+    corpus: Path = Field(description="folder made by prepare or add-cell-type")
+    regions: Literal["extend", "keep"] = Field(
+        "extend",
+        description="extend: peaks where the corpus has no region become regions, too; keep: its regions and no others",
+    )
+    blacklist: Path | None = Field(None, description="BED of intervals where no region is added (gzip allowed)")
+    min_cells: int | None = Field(None, ge=1, description="as for prepare (default: as the corpus was prepared)")
+    min_fragments: int | None = Field(None, ge=0, description="as for prepare (default: as the corpus was prepared)")
+    min_count: int | None = Field(None, ge=1, description="as for prepare (default: as the corpus was prepared)")
+    min_cpm: float | None = Field(None, ge=0, description="as for prepare (default: as the corpus was prepared)")
+    max_n_fraction: float | None = Field(
+        None, ge=0, le=1, description="as for prepare (default: as the corpus was prepared)"
+    )
+    skip_unknown_chromosomes: bool = Field(
+        False, description="drop and count peaks on chromosomes that the genome lacks"
+    )
+    workers: int | None = machine(None, "processes on this machine (default: one per core)", ge=1)
+    scheduler: str | None = machine(None, "address of a Dask scheduler to work on instead, such as tcp://host:8786")
 
 
 class DoctorSettings(CorpusInputs):

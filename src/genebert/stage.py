@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -247,19 +247,20 @@ def _difference(interrupted: dict[str, Any], own: dict[str, Any]) -> str:
     return "with " + ", ".join(f"{name} {then.get(name)} (now {now.get(name)})" for name in changed)
 
 
-def read_manifest(folder: Path, stage: str | None = None, *, verify: bool = False) -> Manifest:
+def read_manifest(folder: Path, stage: str | Sequence[str] = (), *, verify: bool = False) -> Manifest:
     """Read and check the manifest of a finished stage.
 
     Args:
         folder: the stage's folder.
-        stage: the verb that must have made it, or None for any.
+        stage: the verb that must have made it, or several of which one must; by default any.
         verify: compare the sha256 of every file, not only its size.
 
     Raises:
         UserError: no finished stage is there, another stage made it, or files are missing or damaged.
     """
     path = folder / MANIFEST
-    verb = stage or "..."
+    stages = (stage,) if isinstance(stage, str) else stage
+    verb = stages[0] if stages else "..."
     if not folder.exists():
         raise UserError(problem(folder, "there is no such folder", f"Make it with `genebert {verb} --out {folder}`."))
     if not path.exists():
@@ -299,11 +300,11 @@ def read_manifest(folder: Path, stage: str | None = None, *, verify: bool = Fals
                 f"Run `genebert {manifest.stage}` again with this version.",
             )
         )
-    if stage is not None and manifest.stage != stage:
+    if stages and manifest.stage not in stages:
         raise UserError(
             problem(
                 folder,
-                f"it was made by `genebert {manifest.stage}`, and a result of `genebert {stage}` is needed",
+                f"it was made by `genebert {manifest.stage}`, and a result of `genebert {verb}` is needed",
                 "Give the right folder.",
             )
         )

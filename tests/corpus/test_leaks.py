@@ -5,6 +5,7 @@ change with what is held out. The last tests break the code that splits, and see
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -224,13 +225,10 @@ def take_splits_by_position_in_another_order(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def measure_the_background_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = plan.map_blocks
-
-    def everywhere(planned: plan.Plan, work: Any, name: str, *rest: Any) -> Any:
-        *others, rows = rest
-        return right(planned, work, name, *others, np.arange(len(planned.regions)) if name == "bases" else rows)
-
-    monkeypatch.setattr(plan, "map_blocks", everywhere)
+    right = plan._training_gc
+    monkeypatch.setattr(
+        plan, "_training_gc", lambda planned, work: right(replace(planned, split=np.zeros_like(planned.split)), work)
+    )
 
 
 def show_training_cell_types_what_is_there_for_others(monkeypatch: pytest.MonkeyPatch) -> None:

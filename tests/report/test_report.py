@@ -28,7 +28,7 @@ from genebert.report.canvas import LONGEST_NAME, panel, shorten
 from genebert.report.sections.corpus import densest_rows
 from genebert.report.tables import command
 from genebert.settings import InspectSettings, ReportSettings, StageSettings
-from genebert.stage import open_stage, read_manifest, write_json
+from genebert.stage import describe_input, open_stage, read_manifest, write_json
 
 CELL_TYPE = '<b>&"x'
 MOTIF = "$\\alpha<script>"
@@ -181,6 +181,12 @@ def predictions(classes: list[str], n: int = 90) -> tuple[pd.DataFrame, list[dic
     return table, results
 
 
+DISTANCES = [
+    {"cell_type": "T", "distance": 0.0712, "p": 0.0588, "nearest": "NK & <b>", "known": 16, "unlike": True},
+    {"cell_type": "B", "distance": 0.0312, "p": 0.7647, "nearest": "NK & <b>", "known": 16, "unlike": False},
+]
+
+
 def make_predictor(out: Path, corpus: Path, model: Path, classes: list[str]) -> Path:
     table, results = predictions(classes)
     curves = pd.DataFrame(
@@ -198,6 +204,7 @@ def make_predictor(out: Path, corpus: Path, model: Path, classes: list[str]) -> 
         "window_width": 100,
         "per_cell_type": len(classes) == 2,
         "rows": {"train": 200, "valid": 80, "test": len(table)},
+        "cell_type_distances": DISTANCES if len(classes) == 2 else [],
         "test_rows_sharing_32_bases": 7,
         "test_rows_sharing_32_bases_with_pretraining": 5 if len(classes) == 2 else None,
         "calibration": {
@@ -434,6 +441,31 @@ def test_how_many_test_rows_share_bases_with_what_was_trained_on_is_said(page: s
     shared = "7 share 32 bases or more with a training or validation row, and"
     assert f"{shared} 5 with a region that the model was pre-trained on." in text
     assert f"{shared} it was not checked how many do with a region" in text
+
+
+def test_cell_types_that_were_not_trained_on_are_listed_where_there_are_some(page: str) -> None:
+    text = "".join(Outline(page).text)
+    assert text.count("Cell types that were not trained on.") == 1  # of the other predictor there are none
+    rows = [re.sub(r"<[^>]*>", "|", row) for row in re.findall(r"<tr>.*?</tr>", page, flags=re.DOTALL)]
+    cells = [[cell.strip() for cell in row.split("|") if cell.strip()] for row in rows]
+    assert ["T", "NK &amp; &lt;b&gt;", "unlike", "0.071", "0.059"] in cells
+    assert ["B", "NK &amp; &lt;b&gt;", "alike", "0.031", "0.76"] in cells
+
+
+def test_results_of_a_corpus_belong_to_what_cell_types_were_added_to(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A predictor made before is shown beside variants that were scored in the new cell type."""
+    parent = describe_input("corpus", folders["corpus"])["sha256"]
+    grown = Path(shutil.copytree(folders["corpus"], tmp_path / "grown"))
+    manifest = json.loads((grown / "manifest.json").read_text())
+    for ancestors in ([], [parent]):
+        metrics = manifest["metrics"] | {"added": {"ancestors": ancestors}}
+        (grown / "manifest.json").write_text(json.dumps(manifest | {"stage": "add-cell-type", "metrics": metrics}))
+        settings = ReportSettings(out=tmp_path / f"{len(ancestors)}", corpus=grown, predictors=[folders["predictor"]])
+        if ancestors:
+            assert (report(settings) / PAGE).exists()
+        else:
+            with pytest.raises(UserError, match="do not belong on one page"):
+                report(settings)
 
 
 def test_what_was_done_to_probabilities_is_said(page: str) -> None:

@@ -1,12 +1,15 @@
 """One block of regions: its sequence and what is computed from sequence alone. Pure, so that any worker can do it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self, TypeVar
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from genebert.corpus.splits import sketch
-from genebert.corpus.work import Arrays
+from genebert.corpus.work import Arrays, Results, Work
 from genebert.inputs.genome import Genome
 from genebert.inputs.scan import Scanner
 from genebert.schema import BASES
@@ -14,6 +17,7 @@ from genebert.schema import BASES
 MOST_REGIONS = 4096
 FEWEST_REGIONS = 64
 _BLOCKS = 32
+Shared = TypeVar("Shared")
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,11 @@ class Windows:
 
     chroms: NDArray[np.str_]
     starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, regions: pd.DataFrame) -> Self:
+        """Return regions, a DataFrame with chrom and start, as windows to read."""
+        return cls(regions["chrom"].to_numpy(dtype=str), regions["start"].to_numpy(np.int64))
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,27 @@ class BlockInputs:
 def block_size(regions: int) -> int:
     """Return how many regions make a block; it depends on nothing but their number, so that any run can resume."""
     return int(np.clip(-(-regions // _BLOCKS), FEWEST_REGIONS, MOST_REGIONS))
+
+
+def map_blocks(
+    regions: pd.DataFrame,
+    work: Work,
+    name: str,
+    description: str,
+    function: Callable[[Shared, Windows], Arrays],
+    shared: Shared,
+) -> Results:
+    """Compute something of blocks of regions, DataFrame with chrom and start; see `Work.map`."""
+    size = block_size(len(regions))
+    count = -(-len(regions) // size)
+    return work.map(
+        name,
+        description,
+        function,
+        shared,
+        count,
+        lambda i: Windows.of(regions.iloc[i * size : (i + 1) * size]),
+    )
 
 
 def build_block(inputs: BlockInputs, windows: Windows) -> Arrays:

@@ -5,19 +5,20 @@ motif evidence are computed in blocks of regions (`build`). The results of tasks
 until the corpus is complete, so that a run that was killed resumes where it was.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genebert.console import say, table
 from genebert.corpus import splits
-from genebert.corpus.block import BlockInputs, build_block
+from genebert.corpus.block import BlockInputs, build_block, map_blocks
 from genebert.corpus.parallel import Workers, open_workers, usable_cores
-from genebert.corpus.plan import Plan, map_blocks, plan
+from genebert.corpus.plan import Plan, plan
 from genebert.corpus.signal import Source, find_source
 from genebert.corpus.store import CorpusWriter
 from genebert.corpus.work import Results, Work
@@ -26,6 +27,7 @@ from genebert.inputs.genome import Genome
 from genebert.settings import CorpusInputs, PrepareSettings
 from genebert.stage import StageRun, open_stage
 
+Inputs = TypeVar("Inputs", bound=CorpusInputs)
 _LARGE_FILES = 10 << 20
 """Bytes of ATAC-seq that are worth starting processes for, which takes seconds."""
 _LARGE_SCAN = 5_000_000_000
@@ -46,8 +48,7 @@ def prepare(settings: PrepareSettings) -> Path:
     """
     if settings.region_width % 2:
         raise UserError(problem("--region-width", f"{settings.region_width} is odd", "Give an even width in bp."))
-    if settings.scheduler is not None:
-        settings = _absolute(settings)
+    settings = with_usable_paths(settings)
     source = find_source(settings)
     if settings.dry_run:
         with TemporaryDirectory(prefix="genebert-") as scratch, Genome(settings.genome) as genome:
@@ -64,8 +65,10 @@ def prepare(settings: PrepareSettings) -> Path:
         return run.out
 
 
-def _absolute(settings: PrepareSettings) -> PrepareSettings:
-    """Make paths absolute: workers elsewhere run in folders of their own."""
+def with_usable_paths(settings: Inputs) -> Inputs:
+    """Make paths absolute if there is a scheduler: workers elsewhere run in folders of their own."""
+    if settings.scheduler is None:
+        return settings
     paths = {
         "genome": settings.genome.absolute(),
         "anndata": settings.anndata and settings.anndata.absolute(),
@@ -76,10 +79,21 @@ def _absolute(settings: PrepareSettings) -> PrepareSettings:
 
 
 def _plan(settings: CorpusInputs, source: Source, genome: Genome, scratch: Path) -> Plan:
+    with workers_that_read(settings, source) as workers:
+        return plan(settings, source, genome, Work(scratch, workers))
+
+
+@contextmanager
+def workers_that_read(settings: CorpusInputs, source: Source) -> Iterator[Workers]:
+    """Open the workers for the files of ATAC-seq.
+
+    Raises:
+        UserError: see `open_workers`, and `Workers.check_files`.
+    """
     size = sum(path.stat().st_size for path in source.inputs.values() if path.is_file())
     with _workers(settings, large=size > _LARGE_FILES) as workers:
         workers.check_files([settings.genome, *source.inputs.values()])
-        return plan(settings, source, genome, Work(scratch, workers))
+        yield workers
 
 
 def _workers(settings: CorpusInputs, *, large: bool) -> AbstractContextManager[Workers]:
@@ -93,19 +107,19 @@ def build(planned: Plan, run: StageRun) -> None:
     Raises:
         UserError: see `prepare`.
     """
-    settings, rows = planned.settings, np.arange(len(planned.regions))
-    scanned = len(rows) * settings.region_width * len(planned.scanner.motifs)
+    settings = planned.settings
+    scanned = len(planned.regions) * settings.region_width * len(planned.scanner.motifs)
     with _workers(settings, large=scanned > _LARGE_SCAN) as workers:
         expected = planned.estimate(workers.count)
         say("; ".join(f"{what}: {estimate}" for what, estimate in expected.rows()))
         expected.check_space(run.folder, run.scratch)
         inputs = BlockInputs(planned.genome, settings.region_width, planned.scanner)
         work = Work(run.scratch, workers)
-        blocks = map_blocks(planned, work, "blocks", "scanning motifs", build_block, inputs, rows)
+        blocks = map_blocks(planned.regions, work, "blocks", "scanning motifs", build_block, inputs)
     _write(planned, blocks, run.folder)
     out = run.finish(_metrics(planned, blocks))
     say(
-        f"{out}: {len(rows):,} regions, {planned.examples:,} examples, "
+        f"{out}: {len(planned.regions):,} regions, {planned.examples:,} examples, "
         f"{len(planned.signal.cell_types)} cell types, {len(planned.scanner.motifs)} motifs"
     )
 
@@ -139,26 +153,32 @@ def _write(planned: Plan, blocks: Results, folder: Path) -> None:
 
 
 def _metrics(planned: Plan, blocks: Results) -> dict[str, Any]:
-    signal, sets = planned.signal, list(planned.source.peak_sets)
-    number = {name: len(peaks["start"]) for name, peaks in zip(sets, planned.peaks, strict=True)}
-    duplicates = {name: int(peaks["duplicates"][0]) for name, peaks in zip(sets, planned.peaks, strict=True)}
-    skipped = {
-        name: dict(zip(peaks["skipped"].tolist(), peaks["skipped_rows"].tolist(), strict=True))
-        for name, peaks in zip(sets, planned.peaks, strict=True)
-    }
-    return {
+    signal = planned.signal
+    return peak_counts(planned.source, planned.peaks) | {
         "regions": len(planned.regions),
         "examples": planned.examples,
         "motifs": len(planned.scanner.motifs),
         "cell_types": len(signal.cell_types),
         "regions_per_split": {name: int((planned.split == i).sum()) for i, name in enumerate(splits.NAMES)},
-        "peaks_per_set": number,
         "regions_per_cell_type": dict(zip(signal.cell_types, map(len, signal.regions), strict=True)),
         "windows_dropped": planned.dropped,
         "regions_too_similar": planned.too_similar,
-        "duplicate_peaks": {name: count for name, count in duplicates.items() if count},
         "blacklist_intervals_on_the_genome": planned.blacklisted,
-        "peaks_on_unknown_chromosomes": {name: counts for name, counts in skipped.items() if counts},
         "ambiguous_bases_read_as_n": sum(int(block["ambiguous"][0]) for block in blocks),
         "signal": signal.facts,
+    }
+
+
+def peak_counts(source: Source, candidates: Results) -> dict[str, Any]:
+    """Return how many peaks each set has, repeats, and has on chromosomes that the genome lacks, for the manifest."""
+    sets = dict(zip(source.peak_sets, candidates, strict=True))
+    duplicates = {name: int(peaks["duplicates"][0]) for name, peaks in sets.items()}
+    skipped = {
+        name: dict(zip(peaks["skipped"].tolist(), peaks["skipped_rows"].tolist(), strict=True))
+        for name, peaks in sets.items()
+    }
+    return {
+        "peaks_per_set": {name: len(peaks["start"]) for name, peaks in sets.items()},
+        "duplicate_peaks": {name: count for name, count in duplicates.items() if count},
+        "peaks_on_unknown_chromosomes": {name: counts for name, counts in skipped.items() if counts},
     }

@@ -1,8 +1,7 @@
 """Everything about a corpus that comes before sequence is read and scanned: regions, signal, splits."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -10,12 +9,12 @@ from numpy.typing import NDArray
 
 from genebert.console import say
 from genebert.corpus import splits
-from genebert.corpus.block import Windows, base_counts, block_size, sketch_block
+from genebert.corpus.block import base_counts, map_blocks, sketch_block
 from genebert.corpus.chromosomes import held_out_chromosomes
 from genebert.corpus.estimate import Estimate, estimate
-from genebert.corpus.regions import DROPPED, Rules, groups_of_chromosomes, peaks_of_chromosome, regions_of_chromosomes
+from genebert.corpus.regions import Rules, find_regions
 from genebert.corpus.signal import Accessibility, Place, Source
-from genebert.corpus.work import Arrays, Results, Work
+from genebert.corpus.work import Results, Work
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.archetypes import cluster_motifs, order_by_similarity
 from genebert.inputs.genome import Genome
@@ -24,8 +23,6 @@ from genebert.inputs.motifs import read_motifs
 from genebert.inputs.scan import Scanner, parse_background
 from genebert.schema import SPLITS, C, G, Motif, N, split_of
 from genebert.settings import CorpusInputs
-
-Shared = TypeVar("Shared")
 
 
 @dataclass(frozen=True)
@@ -70,11 +67,6 @@ class Plan:
         """Number of (cell type, accessible region)."""
         return sum(map(len, self.signal.regions))
 
-    def windows(self, rows: slice | NDArray[Any]) -> Windows:
-        """Return some of the regions as windows to read."""
-        chosen = self.regions.iloc[rows]
-        return Windows(chosen["chrom"].to_numpy(dtype=str), chosen["start"].to_numpy())
-
     def estimate(self, workers: int) -> Estimate:
         """Estimate what it takes to build the corpus."""
         return estimate(
@@ -101,10 +93,10 @@ def plan(settings: CorpusInputs, source: Source, genome: Genome, work: Work) -> 
     splits.check_cell_types(source.cell_types, settings.valid_cell_types, settings.test_cell_types)
     _warn_of_merged_peaks(settings, source)
     motifs, archetypes = _read_collection(settings)
-    blacklist = _read_blacklist(settings, genome)
+    blacklist = read_blacklist(settings, genome)
     peaks = source.candidates(work, genome.lengths, settings.skip_unknown_chromosomes)
     rules = Rules(genome, blacklist, settings.region_width, settings.max_n_fraction)
-    regions, late, dropped = _find_regions(settings, source, peaks, rules, genome, work)
+    regions, late, dropped = _find_regions(settings, source, peaks, rules, work)
     by_chromosome = split_of(regions["chrom"], valid, test)
     training = by_chromosome == 0
     signal = source.accessibility(work, Place(genome.lengths, regions, training & ~late), peaks)
@@ -143,8 +135,7 @@ def plan(settings: CorpusInputs, source: Source, genome: Genome, work: Work) -> 
 def _without_duplicates(planned: Plan, work: Work, max_shared: float) -> Plan:
     """Take held-out regions that share too much of their sequence with training regions out of their split."""
     shared = planned.genome, planned.settings.region_width
-    rows = np.arange(len(planned.regions))
-    sketches = map_blocks(planned, work, "sketches", "sketching sequence", sketch_block, shared, rows)
+    sketches = map_blocks(planned.regions, work, "sketches", "sketching sequence", sketch_block, shared)
     similar = splits.too_similar(sketches, planned.split, max_shared)
     split = np.where(similar, splits.NONE, planned.split).astype(np.uint8)
     check_splits(split, planned.settings)
@@ -168,24 +159,12 @@ def _check_dropped(all_names: Sequence[str], kept: Sequence[str], settings: Corp
 
 
 def _find_regions(
-    settings: CorpusInputs, source: Source, peaks: Results, rules: Rules, genome: Genome, work: Work
+    settings: CorpusInputs, source: Source, peaks: Results, rules: Rules, work: Work
 ) -> tuple[pd.DataFrame, NDArray[np.bool_], dict[str, int]]:
     """Return the regions, which of them are there for held-out cell types only, and what was dropped."""
     held_out = {*settings.valid_cell_types, *settings.test_cell_types}
     late = np.array([name in held_out for name in source.peak_sets])
-    chromosomes, opened = sorted(genome.lengths), list(peaks)
-    groups = groups_of_chromosomes(opened, len(chromosomes))
-    results = work.map(
-        "regions",
-        "finding regions",
-        regions_of_chromosomes,
-        rules,
-        len(groups),
-        lambda i: [peaks_of_chromosome(opened, code, chromosomes[code], late) for code in groups[i]],
-    )
-    dropped = dict(zip(DROPPED, np.sum([result["dropped"] for result in results], axis=0).tolist(), strict=True))
-    codes, starts = (np.concatenate([result[name] for result in results]) for name in ("chrom", "start"))
-    regions = pd.DataFrame({"chrom": np.array(chromosomes)[codes], "start": starts})
+    regions, late_regions, dropped = find_regions(rules, peaks, late, work)
     if regions.empty:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
         total = sum(len(result["start"]) for result in peaks)
@@ -196,8 +175,7 @@ def _find_regions(
                 "Check that genome and peaks are of the same assembly, and --max-n-fraction and --blacklist.",
             )
         )
-    late_regions = np.concatenate([result["late"] for result in results])
-    return regions.assign(end=regions["start"] + settings.region_width), late_regions, dropped
+    return regions, late_regions, dropped
 
 
 def _hide(signal: Accessibility, hidden: NDArray[np.bool_], cell_types: NDArray[np.bool_]) -> Accessibility:
@@ -217,28 +195,11 @@ def _hide(signal: Accessibility, hidden: NDArray[np.bool_], cell_types: NDArray[
     )
 
 
-def map_blocks(
-    planned: Plan,
-    work: Work,
-    name: str,
-    description: str,
-    function: Callable[[Shared, Windows], Arrays],
-    shared: Shared,
-    rows: NDArray[np.int64],
-) -> Results:
-    """Compute something of blocks of regions, which are given by their rows, int64; see `Work.map`."""
-    size = block_size(len(rows))
-    count = -(-len(rows) // size)
-    return work.map(
-        name, description, function, shared, count, lambda i: planned.windows(rows[i * size : (i + 1) * size])
-    )
-
-
 def _training_gc(planned: Plan, work: Work) -> float:
     """Return the GC fraction of the training regions; other regions have no say in how hits are scored."""
     shared = planned.genome, planned.settings.region_width
-    rows = np.flatnonzero(planned.split == 0)
-    results = map_blocks(planned, work, "bases", "counting bases", base_counts, shared, rows)
+    training = planned.regions[planned.split == 0]
+    results = map_blocks(training, work, "bases", "counting bases", base_counts, shared)
     counts = np.sum([result["counts"] for result in results], axis=0)
     return float(np.round(counts[[C, G]].sum() / counts[:N].sum(), 4))
 
@@ -257,7 +218,12 @@ def _read_collection(settings: CorpusInputs) -> tuple[list[Motif], dict[str, lis
     return cluster_motifs(motifs, settings.pseudocount, settings.archetypes)
 
 
-def _read_blacklist(settings: CorpusInputs, genome: Genome) -> pd.DataFrame:
+def read_blacklist(settings: CorpusInputs, genome: Genome) -> pd.DataFrame:
+    """Return chrom, start, end of the blacklist's intervals on the genome; none if no blacklist is given.
+
+    Raises:
+        UserError: see `read_annotation`.
+    """
     if settings.blacklist is None:
         return pd.DataFrame({"chrom": [], "start": [], "end": []})
     return read_annotation(settings.blacklist, genome.lengths).table[["chrom", "start", "end"]]

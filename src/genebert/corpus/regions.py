@@ -1,14 +1,14 @@
 """From the candidate peaks of one chromosome to its regions; large chromosomes are tasks of their own."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from genebert.corpus.consensus import best_windows
-from genebert.corpus.work import Arrays
+from genebert.corpus.work import Arrays, Results, Work
 from genebert.inputs.accessibility import overlapping
 from genebert.inputs.genome import Genome
 
@@ -26,12 +26,14 @@ class Rules:
         blacklist: DataFrame with chrom, start, end.
         width: of a region, in bp.
         max_n_fraction: a window with a larger fraction of N is dropped.
+        taken: DataFrame with chrom, start, end: regions that are there already, which no window may overlap.
     """
 
     genome: Genome
     blacklist: pd.DataFrame
     width: int
     max_n_fraction: float
+    taken: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"chrom": [], "start": [], "end": []}))
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,39 @@ class ChromosomePeaks:
     score: NDArray[np.float64]
     peak_set: NDArray[np.int64]
     late: NDArray[np.bool_]
+
+
+def find_regions(
+    rules: Rules, peaks: Results, late: NDArray[np.bool_], work: Work
+) -> tuple[pd.DataFrame, NDArray[np.bool_], dict[str, int]]:
+    """Choose the regions of all chromosomes.
+
+    Args:
+        rules: what makes a window a candidate.
+        peaks: one result per peak set, as `genebert.corpus.signal.Source.candidates` describes them.
+        late: bool, shape (sets,): see `peaks_of_chromosome`.
+        work: computes.
+
+    Returns:
+        DataFrame with chrom, start, end, sorted by chromosome and start, n rows; which of them are there for held-out
+        cell types only, bool, shape (n,); and how many windows were dropped for each of `DROPPED`.
+    """
+    chromosomes, opened = sorted(rules.genome.lengths), list(peaks)
+    groups = groups_of_chromosomes(opened, len(chromosomes))
+    results = work.map(
+        "regions",
+        "finding regions",
+        regions_of_chromosomes,
+        rules,
+        len(groups),
+        lambda i: [peaks_of_chromosome(opened, code, chromosomes[code], late) for code in groups[i]],
+    )
+    dropped = dict(zip(DROPPED, np.sum([result["dropped"] for result in results], axis=0).tolist(), strict=True))
+    codes, starts, late_regions = (
+        np.concatenate([result[name] for result in results]) for name in ("chrom", "start", "late")
+    )
+    regions = pd.DataFrame({"chrom": np.array(chromosomes)[codes], "start": starts})
+    return regions.assign(end=regions["start"] + rules.width), late_regions, dropped
 
 
 def groups_of_chromosomes(peaks: Sequence[Arrays], chromosomes: int) -> list[list[int]]:
@@ -117,7 +152,8 @@ def regions_of_chromosome(rules: Rules, peaks: ChromosomePeaks) -> Arrays:
     """Return the regions of one chromosome, as `regions_of_chromosomes` does, but for its code."""
     start = peaks.summit - rules.width // 2
     reason = _reasons(rules, peaks.chrom, start)
-    candidate = reason == len(DROPPED)
+    taken = rules.taken[rules.taken["chrom"] == peaks.chrom]
+    candidate = (reason == len(DROPPED)) & ~overlapping(_windows(peaks.chrom, start, rules.width), taken)
     columns = start, peaks.score, peaks.peak_set, peaks.late
     found = best_windows(*columns, candidate, rules.width)
     early = best_windows(*columns, candidate & ~peaks.late, rules.width)
@@ -125,11 +161,15 @@ def regions_of_chromosome(rules: Rules, peaks: ChromosomePeaks) -> Arrays:
     return {"start": found, "late": ~np.isin(found, early), "dropped": dropped}
 
 
+def _windows(chrom: str, start: NDArray[np.int64], width: int) -> pd.DataFrame:
+    return pd.DataFrame({"chrom": chrom, "start": start, "end": start + width})
+
+
 def _reasons(rules: Rules, chrom: str, start: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the index of the first of `DROPPED` that holds for each window; their number if none does."""
     end = start + rules.width
     crossing = (start < 0) | (end > rules.genome.lengths[chrom])
-    listed = overlapping(pd.DataFrame({"chrom": chrom, "start": start, "end": end}), rules.blacklist)
+    listed = overlapping(_windows(chrom, start, rules.width), rules.blacklist)
     unknown = np.zeros(len(start), dtype=bool)
     rest = np.flatnonzero(~crossing & ~listed)
     unknown[rest] = rules.genome.count_n(chrom, start[rest], end[rest]) > rules.max_n_fraction * rules.width

@@ -64,11 +64,14 @@ class Place:
         lengths: chromosome -> length in bp, of the genome.
         regions: DataFrame with chrom, start, end; sorted by chromosome and start.
         training: bool, shape (regions,): the region is on a training chromosome.
+        settled: whether that is all there is to know of it: the cell types that are measured are not those that
+            training regions are there for.
     """
 
     lengths: dict[str, int]
     regions: pd.DataFrame
     training: NDArray[np.bool_]
+    settled: bool = False
 
 
 class Source(Protocol):
@@ -267,8 +270,8 @@ def _by_counts(
     not count among the training regions that thresholds are made of.
     """
     held_out = {*settings.valid_cell_types, *settings.test_cell_types}
-    training = np.zeros(len(place.training), dtype=bool)
-    for name in names:
+    training = np.full(len(place.training), place.settled)
+    for name in names if not place.settled else ():
         if name not in held_out:
             training |= np.asarray(counts(name) > 0)
     training &= place.training

@@ -18,6 +18,7 @@ examples is computed when a corpus is opened or examples are looked up.
 """
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +38,8 @@ from genebert.schema import SPLITS, Motif, Split
 from genebert.stage import Manifest, read_manifest, write_json
 
 FORMAT = 2
+STAGES = ("prepare", "add-cell-type")
+"""The verbs that make a corpus."""
 FACTS = (
     "signal",
     "cell_types",
@@ -52,7 +55,8 @@ FACTS = (
 )
 """The attributes of a corpus that are kept in corpus.json."""
 _ACCESSIBILITY = ("accessible_offsets", "accessible_regions", "accessible_values")
-_ARRAYS = ("sequence", "evidence", *_ACCESSIBILITY)
+_PER_REGION = ("sequence", "evidence")
+_ARRAYS = (*_PER_REGION, *_ACCESSIBILITY)
 _REGION_COLUMNS = {"chrom": pa.string(), "start": pa.int64(), "end": pa.int64(), "split": pa.string()}
 _CHROMOSOME_STRIDE = 1 << 40
 """Distance between chromosomes on the line on which neighbours are sought; longer than any chromosome."""
@@ -108,7 +112,15 @@ class Corpus:
         Raises:
             UserError: no finished corpus is there, it has another format, or its files are missing or damaged.
         """
-        manifest = read_manifest(folder, "prepare")
+        return cls.read(folder, read_manifest(folder, STAGES))
+
+    @classmethod
+    def read(cls, folder: Path, manifest: Manifest) -> "Corpus":
+        """Read the files of a corpus, whose manifest is known.
+
+        Raises:
+            UserError: see `open`.
+        """
         try:
             facts = json.loads((folder / "corpus.json").read_text())
             _check_format(folder, facts.pop("format", 1))
@@ -121,7 +133,7 @@ class Corpus:
                 problem(
                     folder,
                     f"the corpus is damaged ({error})",
-                    f"Remove {folder} and run `genebert prepare` again.",
+                    f"Remove {folder} and run `genebert {manifest.stage}` again.",
                 )
             ) from None
 
@@ -129,6 +141,11 @@ class Corpus:
     def fingerprint(self) -> str:
         """Identifies the corpus' content."""
         return self.manifest.fingerprint
+
+    @property
+    def ancestors(self) -> list[str]:
+        """SHA-256 of the manifests of the corpora that it was made from by adding cell types, the last one first."""
+        return self.manifest.metrics.get("added", {}).get("ancestors", [])
 
     @cached_property
     def scanner(self) -> Scanner:
@@ -318,16 +335,42 @@ class CorpusWriter:
         motifs: Sequence[Motif],
         accessibility: Mapping[str, NDArray[Any]],
     ) -> None:
-        """Write what is left.
+        """Write what is left; see `write_rest`."""
+        write_rest(self._folder, facts, regions, motifs, accessibility)
 
-        Args:
-            facts: the `FACTS`.
-            regions: DataFrame with chrom, start, end, split.
-            motifs: the collection.
-            accessibility: accessible_offsets, accessible_regions, accessible_values.
-        """
-        write_json(self._folder / "corpus.json", {"format": FORMAT, **{name: facts[name] for name in FACTS}})
-        write_json(self._folder / "motifs.json", [motif.to_json() for motif in motifs])
-        regions[list(_REGION_COLUMNS)].to_csv(self._folder / "regions.tsv", sep="\t", index=False)
-        for name in _ACCESSIBILITY:
-            np.save(self._path(name), accessibility[name], allow_pickle=False)
+
+def write_rest(
+    folder: Path,
+    facts: Mapping[str, Any],
+    regions: pd.DataFrame,
+    motifs: Sequence[Motif],
+    accessibility: Mapping[str, NDArray[Any]],
+) -> None:
+    """Write the files of a corpus beside sequence and evidence, all but the manifest.
+
+    Args:
+        folder: of the corpus.
+        facts: the `FACTS`.
+        regions: DataFrame with chrom, start, end, split.
+        motifs: the collection.
+        accessibility: accessible_offsets, accessible_regions, accessible_values.
+    """
+    write_json(folder / "corpus.json", {"format": FORMAT, **{name: facts[name] for name in FACTS}})
+    write_json(folder / "motifs.json", [motif.to_json() for motif in motifs])
+    regions[list(_REGION_COLUMNS)].to_csv(folder / "regions.tsv", sep="\t", index=False)
+    for name in _ACCESSIBILITY:
+        np.save(folder / f"{name}.npy", accessibility[name], allow_pickle=False)
+
+
+def link_arrays(corpus: Corpus, folder: Path) -> None:
+    """Put the sequence and evidence of a corpus into the folder of another one with the same regions.
+
+    The files are hard links, that is, the same bytes, which stay if either folder is removed; copies where the disk
+    has no links or is another one.
+    """
+    for name in _PER_REGION:
+        source, place = corpus.folder / f"{name}.npy", folder / f"{name}.npy"
+        try:
+            place.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, place)

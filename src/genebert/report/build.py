@@ -83,7 +83,7 @@ class Results:
         """
         found = Problems("These results do not belong on one page:")
         for manifest in self.made:
-            _check_parent(found, manifest, "corpus", [self.corpus.manifest])
+            _check_parent(found, manifest, "corpus", [self.corpus.manifest], self.corpus.ancestors)
         if self.pretrained:
             for manifest in self.predictors.values():
                 _check_parent(found, manifest, "model", [self.pretrained])
@@ -154,10 +154,13 @@ def breakable(name: str) -> Markup:
     return Markup(re.sub("([/_])", r"\1<wbr>", str(escape(name))))
 
 
-def _check_parent(found: Problems, manifest: Manifest, name: str, given: Iterable[Manifest]) -> None:
+def _check_parent(
+    found: Problems, manifest: Manifest, name: str, given: Iterable[Manifest], ancestors: Iterable[str] = ()
+) -> None:
+    """Note it if a result was made from neither one of those given nor one of their ancestors (SHA-256)."""
     used = manifest.inputs.get(name)
     folders = [parent.folder for parent in given]
-    if used is None or used["sha256"] in {describe_input(name, folder)["sha256"] for folder in folders}:
+    if used is None or used["sha256"] in {*ancestors, *(describe_input(name, one)["sha256"] for one in folders)}:
         return
     listed = ", ".join(map(str, folders))
     found.add(

@@ -111,6 +111,28 @@ def methods(metrics: Mapping[str, Any]) -> Table:
     )
 
 
+def cell_type_distances(found: Sequence[Mapping[str, Any]]) -> Table:
+    """List how far cell types are from those that the predictor was trained in."""
+    rows = [
+        [
+            one["cell_type"],
+            one["nearest"],
+            "unlike" if one["unlike"] else "alike" if one["p"] is not None else "unknown",
+            f"{one['distance']:.3f}",
+            "–" if one["p"] is None else f"{one['p']:.2g}",
+        ]
+        for one in found
+    ]
+    note = (
+        "Distance: of the TF usage (mean motif evidence over accessible regions) from the nearest mixture of the"
+        f" {found[0]['known']} cell types trained on, root mean square over motifs, in standard deviations. p: fraction"
+        " of these cell types, each left out in turn, that are as far from the others, the one in question counted"
+        " among them. Predictions in an unlike cell type extrapolate."
+    )
+    header = ["Cell type", "Nearest", "Than those trained on", "Distance", "p"]
+    return Table("Cell types that were not trained on.", header, rows, text=3, note=note)
+
+
 def scored(metrics: Mapping[str, Any]) -> Table:
     """Count what was scored and what was skipped."""
     rows = [["scored", f"{metrics['alleles_scored']:,}"]]

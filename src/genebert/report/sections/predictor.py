@@ -39,6 +39,8 @@ def predictor_section(manifest: Manifest, name: str) -> Section:
             tables.methods(metrics),
         ],
     )
+    if metrics.get("cell_type_distances"):
+        section.blocks.append(tables.cell_type_distances(metrics["cell_type_distances"]))
     section.blocks += _figures_of(target, predictions, truth, methods, metrics)
     section.blocks.append(_finetuning_curves(manifest, target, methods))
     return section

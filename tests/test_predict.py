@@ -1,0 +1,59 @@
+"""Predictions in cell types that were added to a corpus; most else about the stages is in test_finetune.py."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import toys
+from toys import World
+
+from genebert.add_cell_type import add_cell_type
+from genebert.predict import evaluate, predict
+from genebert.settings import AddCellTypeSettings, EvaluateSettings, PredictSettings
+from genebert.stage import read_manifest
+from genebert.tasks.accessibility import Accessibility
+from genebert.tasks.labels import labels
+
+
+@pytest.fixture(scope="module")
+def with_x(toy_world: World, toy_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy corpus and X, whose peaks are a third each of those of B, NK and T."""
+    folder = tmp_path_factory.mktemp("with")
+    lines = [(toy_world.peaks / f"{name}.narrowPeak").read_text().splitlines() for name in toys.CELL_TYPES]
+    peaks = dict.fromkeys(line for i, one in enumerate(lines) for line in one[i::3])
+    path = toys.write_peaks(folder / "X.narrowPeak", peaks)
+    chosen = {"corpus": toy_folder, "genome": toy_world.genome, "peaks": [path]}
+    return add_cell_type(AddCellTypeSettings(out=folder / "corpus", **chosen))
+
+
+def test_a_predictor_predicts_in_a_cell_type_that_it_never_saw(
+    toy_world: World, toy_folder: Path, toy_predictor: Path, with_x: Path, tmp_path: Path
+) -> None:
+    bed = tmp_path / "windows.bed"
+    bed.write_text("chr3\t1000\t1128\nchr3\t5000\t5128\n")
+    tables = []
+    for corpus in (toy_folder, with_x):
+        chosen = {"windows": bed, "model": toy_predictor, "genome": toy_world.genome, "corpus": corpus}
+        out = predict(PredictSettings(out=tmp_path / corpus.parent.name, device="cpu", **chosen))
+        tables.append(pd.read_csv(out / "predictions.tsv", sep="\t"))
+    before, after = tables
+    assert after["cell_type"].tolist() == ["B", "NK", "T", "X"] * 2
+    pd.testing.assert_frame_equal(after[after["cell_type"] != "X"].reset_index(drop=True), before, atol=1e-5)
+    assert (before["cell_type_p"] == 1).all()
+    (found,) = read_manifest(out).metrics["cell_type_distances"]
+    assert (found["cell_type"], found["known"], found["distance"] > 0) == ("X", 3, True)
+    assert after["cell_type_p"][after["cell_type"] == "X"].tolist() == pytest.approx([found["p"]] * 2)
+
+
+def test_a_predictor_is_measured_in_a_cell_type_that_it_never_saw(
+    toy_world: World, toy_predictor: Path, with_x: Path, tmp_path: Path
+) -> None:
+    made = labels(Accessibility(out=tmp_path / "labels", corpus=with_x, genome=toy_world.genome))
+    table = pd.read_csv(made / "labels.tsv", sep="\t")
+    table[table["cell_type"] == "X"].to_csv(tmp_path / "x.tsv", sep="\t", index=False)
+    chosen = {"labels": tmp_path / "x.tsv", "model": toy_predictor, "genome": toy_world.genome, "corpus": with_x}
+    out = evaluate(EvaluateSettings(out=tmp_path / "measured", device="cpu", **chosen))
+    measured = pd.read_csv(out / "predictions.tsv", sep="\t")
+    assert set(measured["cell_type"]) == {"X"}
+    (found,) = read_manifest(out).metrics["cell_type_distances"]
+    assert measured["cell_type_p"].tolist() == pytest.approx([found["p"]] * len(measured))
