@@ -50,6 +50,8 @@ ORDER = [
     "predict",
     "variants",
     "report",
+    "embedding",
+    "explanation",
     "benchmark",
     "inspect",
     "demo",

@@ -447,11 +447,19 @@ class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
             matrix: region matrices.
             summary: as `summary_logits` returned it.
         """
+        return self.fuse(sequence, None if matrix is None else self.region_states(matrix), summary)
+
+    def region_states(self, matrix: RegionMatrix) -> torch.Tensor | None:
+        """Return what the classifier reads of the region encoder, shape (b, width), or None if it does not."""
+        return self.genebert.region_encoder(matrix) if self.reads_region_states else None
+
+    def fuse(
+        self, sequence: torch.Tensor | None, region: torch.Tensor | None, summary: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return the logits of each branch; as `combine`, of region matrices that `region_states` has encoded."""
         found = [] if summary is None else [summary.float()]
         if self.classifier is not None:
-            states = [] if sequence is None else [sequence]
-            if self.reads_region_states:
-                states.append(self.genebert.region_encoder(matrix))
+            states = [one for one in (sequence, region) if one is not None]
             found.append(self.classifier(torch.cat(states, dim=-1)).float())
         return torch.stack(found, dim=1)
 
