@@ -7,24 +7,8 @@ import pytest
 import toys
 from scipy import sparse
 
-from genebert.embedding.files import best_overlaps, dimensions, join, write_embedding
+from genebert.embedding.files import dimensions, join, write_embedding
 from genebert.errors import UserError
-
-
-def table(*rows: tuple[str, int, int]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["chrom", "start", "end"])
-
-
-def test_a_peak_belongs_to_the_region_it_shares_most_bases_with() -> None:
-    regions = table(("chr1", 0, 100), ("chr1", 100, 200), ("chr2", 0, 100))
-    peaks = table(
-        ("chr1", 90, 160),  # 10 bases of the first, 60 of the second
-        ("chr1", 50, 150),  # 50 of both: the first
-        ("chr1", 200, 300),  # abuts the second
-        ("chr2", 99, 300),
-        ("chr3", 0, 10),
-    )
-    assert best_overlaps(peaks, regions).tolist() == [1, 0, -1, 2, -1]
 
 
 def test_a_matrix_written_in_blocks_is_read_as_any_other(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_regions_are_the_pooled_states_of_their_sequences(embedded: Path, toy_mo
     assert found.obs["cell_types"].tolist() == accessible.tolist()
     assert found.obsm["X_pca"].shape == (len(toy.regions), 50)
     encoder = network.region_encoder
-    z = (torch.from_numpy(np.asarray(toy.evidence)) - encoder.evidence_mean) / encoder.evidence_std
+    z = (torch.from_numpy(np.array(toy.evidence)) - encoder.evidence_mean) / encoder.evidence_std
     assert found.obs["strongest_tf"].tolist() == [toy.motifs[i].name for i in z.argmax(dim=1)]
 
 

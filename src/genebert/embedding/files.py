@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import anndata
-import bioframe
 import h5py
 import numpy as np
 import pandas as pd
 from anndata.io import write_elem
 from numpy.typing import NDArray
 
+from genebert.corpus.overlaps import best_overlaps
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.inputs.h5ad import read_h5ad_peaks
@@ -112,21 +112,3 @@ def _fill(target: h5py.Dataset, source: NDArray[np.int64], values: NDArray[Any] 
         if len(known):
             block[wanted >= 0] = values[known][place]
         target[start : start + len(wanted)] = block
-
-
-def best_overlaps(peaks: pd.DataFrame, regions: pd.DataFrame) -> NDArray[np.int64]:
-    """Return for each peak the row of the region that it shares most bases with, or -1: int64, shape (peaks,).
-
-    Args:
-        peaks, regions: DataFrames with chrom, start, end (0-based, half-open).
-    """
-    columns = ["chrom", "start", "end"]
-    named = peaks[columns].reset_index(drop=True).assign(peak=np.arange(len(peaks)))
-    others = regions[columns].reset_index(drop=True).assign(region=np.arange(len(regions)))
-    pairs = bioframe.overlap(named, others, how="inner", suffixes=("", "_"))
-    shared = np.minimum(pairs["end"], pairs["end_"]) - np.maximum(pairs["start"], pairs["start_"])
-    order = np.lexsort([pairs["region_"], -shared, pairs["peak"]])
-    best = pairs.iloc[order].drop_duplicates("peak")
-    found = np.full(len(peaks), -1)
-    found[best["peak"].to_numpy(np.int64)] = best["region_"].to_numpy(np.int64)
-    return found

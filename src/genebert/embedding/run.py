@@ -26,15 +26,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genebert.console import say
+from genebert.corpus.overlaps import regions_in
 from genebert.corpus.parallel import ThisProcess
 from genebert.corpus.store import Corpus
 from genebert.corpus.work import Results, Work
 from genebert.embedding.coordinates import principal_components, umap_module, umap_of
 from genebert.embedding.encoder import Encoder
-from genebert.embedding.files import Block, best_overlaps, dimensions, join, write_embedding
+from genebert.embedding.files import Block, dimensions, join, write_embedding
 from genebert.errors import UserError, problem
 from genebert.export import cell_type_table, region_table
-from genebert.inputs.intervals import read_bed
 from genebert.report.embedding import PAGE, embedding_page
 from genebert.settings import EmbedSettings
 from genebert.stage import StageRun, open_stage
@@ -125,17 +125,6 @@ class Chosen:
         return [slice(*np.searchsorted(members, edges).tolist()) for members in self.members]
 
 
-def regions_in(path: Path | None, corpus: Corpus) -> NDArray[np.bool_]:
-    """Return which regions of a corpus overlap intervals of a BED file; all, if there is none: bool, shape (n,).
-
-    Raises:
-        UserError: the file cannot be read, or does not fit the genome.
-    """
-    if path is None:
-        return np.ones(len(corpus.regions), dtype=bool)
-    return best_overlaps(corpus.regions, read_bed(path, corpus.lengths).table) >= 0
-
-
 def _encode_part(shared: tuple[Encoder, Chosen], number: int) -> dict[str, NDArray[np.float32]]:
     """Return the states of a part's regions, and of its examples, cell type by cell type."""
     encoder, chosen = shared
@@ -216,7 +205,6 @@ def _write_examples(path: Path, chosen: Chosen, encoder: Encoder, found: Results
         },
         index=np.array(cell_types, dtype=object)[code] + "|" + names.to_numpy(object)[row],
     )
-    pca = np.empty((len(obs), 0), dtype=np.float32)
     scores = principal_components(lambda: (part["state"] for part in found))
     pca = np.empty_like(scores)
     begin = 0

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from genebert.batches import training_rows
 from genebert.console import say
+from genebert.corpus.overlaps import regions_in
 from genebert.corpus.parallel import ThisProcess
 from genebert.corpus.store import Corpus
 from genebert.corpus.work import Work
-from genebert.embedding.run import regions_in
 from genebert.errors import UserError, problem
 from genebert.explanation.importance import COLUMNS, Score, gradient_x_input, occlusion
 from genebert.explanation.locus import Locus, mutate_locus
