@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from genebert.batches import Tensors, neighbourhood
 from genebert.corpus.store import Corpus
@@ -80,10 +81,10 @@ class Encoder:
             UserError: it was pre-trained without SRM, so that nothing was learned about region matrices.
         """
         head = model.matching_head.eval()
-        if not int(head.region[0].num_batches_tracked):
+        if not head.region.get_buffer("0.num_batches_tracked").item():  # its batch normalisation has seen nothing
             what = "it was pre-trained without SRM, and has no space in which region matrices lie"
             raise UserError(problem(folder, what, "Give a model that was pre-trained with SRM, or a predictor."))
-        width = head.region[1].out_features
+        width = model.config.projection_dim
         what = "vectors of region matrices in the space of sequence-region matching"
         return cls(model.genebert.eval(), lambda _, region: head.project_region(region), width, what)
 
@@ -111,12 +112,12 @@ class Encoder:
         if head is None or not model.reads_region_states or not model.config.reads_sequence or len(head.layers) < 3:
             what = "its head has no hidden layer over the states of both encoders"
             raise UserError(problem(folder, what, "Give one of both modalities that is no linear probe."))
-        hidden = head.layers[:3].eval()  # batch normalisation, a linear layer, its activation
+        hidden = nn.Sequential(*list(head.layers)[:3]).eval()  # batch normalisation, a linear layer, its activation
         what = "hidden layer of the predictor's head over the states of both encoders"
         return cls(
             model.genebert.eval(),
             lambda sequence, region: hidden(torch.cat([sequence, region], dim=-1)),
-            hidden[1].out_features,
+            model.config.hidden_size,
             what,
         )
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -47,6 +47,9 @@ from genebert.tasks.labels import check_genome
 
 PAIR_REGIONS = 50
 """Regions of a cell type in which pairs are occluded."""
+Batch = tuple[int, slice]
+"""Place of a cell type, and places in its windows."""
+Shared = TypeVar("Shared")
 MAIN = "occlusion, all"
 """The measure by which motifs are chosen for pairs, files and the page."""
 
@@ -66,29 +69,31 @@ def explain(settings: ExplainSettings) -> Path:
         networks = explainable(predictor, corpus)
         check_motifs(predictor.scanner, corpus, f"the model {settings.model}")
         names = list(dict.fromkeys(settings.cell_types or corpus.cell_types))
-        locus = _locus(settings, corpus, names)
+        tables = _locus_table(settings, predictor, corpus, names)
         drawn = Drawn.of(settings, corpus, names)
         codes, evidence = corpus.sequence[drawn.regions], corpus.evidence[drawn.regions]
         say(f"encoding {len(codes):,} sequences")
         mean = mean_evidence(corpus).to(networks[0].device)
         explainer = Explainer(drawn, LogOdds(networks, codes, evidence), mean, networks[0].config.region_columns)
-        tables = _tables(settings, explainer, Work(run.scratch, ThisProcess()))
-        if locus is not None and settings.genome is not None:
-            with Genome(settings.genome) as genome:
-                check_genome(genome, corpus)
-                tables["locus"] = mutate_locus(locus, predictor, corpus, genome, names[:2])
+        tables |= _tables(settings, explainer, Work(run.scratch, ThisProcess()))
         return _finish(settings, corpus, predictor.target.names[1], drawn, tables, run)
 
 
-def _locus(settings: ExplainSettings, corpus: Corpus, cell_types: list[str]) -> Locus | None:
+def _locus_table(
+    settings: ExplainSettings, predictor: Predictor, corpus: Corpus, cell_types: list[str]
+) -> dict[str, pd.DataFrame]:
+    """Return the table locus, if one is asked for."""
     if settings.locus is None:
-        return None
+        return {}
     if settings.genome is None:
         raise UserError(problem("--locus", "it needs the genome", "Add --genome."))
     if len(cell_types) < 2:
         what = f"two cell types are compared, and {cell_types[0]} is the only one"
         raise UserError(problem("--locus", what, "Name two by --cell-types."))
-    return Locus.parse(settings.locus, corpus)
+    locus = Locus.parse(settings.locus, corpus)
+    with Genome(settings.genome) as genome:
+        check_genome(genome, corpus)
+        return {"locus": mutate_locus(locus, predictor, corpus, genome, cell_types[:2])}
 
 
 def mean_evidence(corpus: Corpus) -> torch.Tensor:
@@ -153,12 +158,12 @@ class Explainer:
     mean: torch.Tensor
     columns: int
 
-    def batches(self, most: int) -> list[tuple[int, slice]]:
+    def batches(self, most: int) -> list[Batch]:
         """Return (place of the cell type, places in its `windows`) of at most `most` regions of each."""
         counts = [min(most, len(windows)) for windows in self.drawn.windows]
         return [(i, slice(s, min(s + BATCH, n))) for i, n in enumerate(counts) for s in range(0, n, BATCH)]
 
-    def effects(self, measure: Callable[..., torch.Tensor], batch: tuple[int, slice], *options: Any) -> Effects:
+    def effects(self, measure: Callable[..., torch.Tensor], batch: Batch, *options: Any) -> Effects:
         """Return what a measure of `importance` finds in a batch of regions."""
         place, rows = batch
         window = self.drawn.windows[place][rows]
@@ -169,13 +174,11 @@ class Explainer:
         return found.float().cpu().numpy()
 
 
-def _gradients(explainer: Explainer, batch: tuple[int, slice]) -> dict[str, Effects]:
+def _gradients(explainer: Explainer, batch: Batch) -> dict[str, Effects]:
     return {"effect": explainer.effects(gradient_x_input, batch)}
 
 
-def _occlusions(
-    shared: tuple[Explainer, Sequence[Sequence[Sequence[int]]]], batch: tuple[int, slice]
-) -> dict[str, Effects]:
+def _occlusions(shared: tuple[Explainer, Sequence[Sequence[Sequence[int]]]], batch: Batch) -> dict[str, Effects]:
     explainer, groups = shared
     return {"effect": explainer.effects(occlusion, batch, groups[batch[0]])}
 
@@ -186,36 +189,43 @@ def _tables(settings: ExplainSettings, explainer: Explainer, work: Work) -> dict
     motifs = pd.DataFrame({"motif": [m.id for m in corpus.motifs], "name": [m.name for m in corpus.motifs]})
     weights = region_weights(np.arange(len(drawn.regions)), settings.seed)
     batches = explainer.batches(settings.per_cell_type)
-
-    def mapped(name: str, what: str, function: Any, shared: Any, tasks: list[tuple[int, slice]]) -> list[Effects]:
-        """Return effects of each cell type, shape (n, 2, motifs or groups)."""
-        results = work.map(name, what, function, shared, len(tasks), lambda number: tasks[number])
-        parts: list[list[Effects]] = [[] for _ in drawn.names]
-        for (place, _), found in zip(tasks, results, strict=True):
-            parts[place].append(found["effect"])
-        return [np.concatenate(one) for one in parts]
-
-    gradients = mapped("gradient", "gradient x input", _gradients, explainer, batches)
-    sizes = np.stack([np.abs(one[:, 0]).mean(axis=0) for one in gradients]).max(axis=0)
-    occluded = np.sort(np.argsort(-sizes, kind="stable")[: settings.most_motifs])
-    single = [(motif,) for motif in occluded.tolist()]
-    shared = explainer, [single] * len(drawn.names)
-    occlusions = mapped("occlusion", f"occluding {len(single)} motifs", _occlusions, shared, batches)
-    tables = []
-    for what, effects, chosen in (
-        ("occlusion", occlusions, motifs.iloc[occluded]),
-        ("gradient x input", gradients, motifs),
-    ):
-        for i, columns in enumerate(COLUMNS):
-            some = [one[:, i] for one in effects]
-            measure = f"{what}, {columns}"
-            tables.append(importance_rows(drawn.names, chosen, measure, weights, drawn.windows, some))
+    gradients = _mapped(work, "gradient x input", _gradients, explainer, batches)
+    occluded = _largest(gradients, settings.most_motifs)
+    single = [[(motif,) for motif in occluded.tolist()]] * len(drawn.names)
+    occlusions = _mapped(work, "occlusion", _occlusions, (explainer, single), batches)
+    tables = [
+        importance_rows(
+            drawn.names, chosen, f"{what}, {columns}", weights, drawn.windows, [one[:, i] for one in effects]
+        )
+        for what, effects, chosen in (
+            ("occlusion", occlusions, motifs.iloc[occluded]),
+            ("gradient x input", gradients, motifs),
+        )
+        for i, columns in enumerate(COLUMNS)
+    ]
     found = {"importance": pd.concat(tables, ignore_index=True)}
     pairs = [_pairs(one[:, 0], occluded, settings.pairs) for one in occlusions]
     if all(pairs):
-        joint = mapped("pair", "occluding pairs", _occlusions, (explainer, pairs), explainer.batches(PAIR_REGIONS))
+        joint = _mapped(work, "occlusion of pairs", _occlusions, (explainer, pairs), explainer.batches(PAIR_REGIONS))
         found["pairs"] = _pair_table(drawn, motifs, pairs, weights, joint, occlusions, occluded)
     return found
+
+
+def _mapped(
+    work: Work, what: str, function: Callable[[Shared, Batch], dict[str, Effects]], shared: Shared, batches: list[Batch]
+) -> list[Effects]:
+    """Return what a function finds in the regions of each cell type: shape (n, 2, motifs or groups of them)."""
+    results = work.map(what.replace(" ", "-"), what, function, shared, len(batches), lambda number: batches[number])
+    parts: dict[int, list[Effects]] = {}
+    for (place, _), found in zip(batches, results, strict=True):
+        parts.setdefault(place, []).append(found["effect"])
+    return [np.concatenate(one) for one in parts.values()]
+
+
+def _largest(gradients: Sequence[Effects], most: int) -> NDArray[np.int64]:
+    """Return the motifs with the largest mean absolute gradient x input in any cell type: int64, ascending."""
+    sizes = np.stack([np.abs(one[:, 0]).mean(axis=0) for one in gradients]).max(axis=0)
+    return np.sort(np.argsort(-sizes, kind="stable")[:most])
 
 
 def _pairs(effects: Effects, occluded: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
