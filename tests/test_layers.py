@@ -55,6 +55,8 @@ ORDER = [
     "haplotype_effects",
     "risk",
     "report",
+    "embedding",
+    "explanation",
     "benchmark",
     "inspect",
     "demo",

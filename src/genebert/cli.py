@@ -50,6 +50,10 @@ VERBS = {
     "predict": Verb("genebert.predict:predict", "PredictSettings", "Predict for sequences or genomic windows."),
     "variants": Verb("genebert.variants.run:variants", "VariantsSettings", "Score variants of a VCF per cell type."),
     "risk": Verb("genebert.risk.stage:risk", "RiskSettings", "Estimate the disease risk of a cohort's individuals."),
+    "embed": Verb(
+        "genebert.embedding.run:embed", "EmbedSettings", "Embed regions and cell types as AnnData, with maps."
+    ),
+    "explain": Verb("genebert.explanation.run:explain", "ExplainSettings", "Say which TFs a predictor rests on."),
     "benchmark": Verb("genebert.benchmark.run:benchmark", "BenchmarkSettings", "Compare methods on tasks of a suite."),
     "report": Verb("genebert.report.build:report", "ReportSettings", "Write a self-contained HTML report."),
 }

@@ -71,7 +71,7 @@ def _write_anndata(corpus: Corpus, folder: Path) -> None:
         "pseudocount": corpus.pseudocount,
         "gc_background": corpus.gc_background,
     }
-    regions = _region_table(corpus)
+    regions = region_table(corpus)
     evidence = anndata.AnnData(X=np.asarray(corpus.evidence), obs=regions, var=_motif_table(corpus), uns=about)
     evidence.write_h5ad(folder / "regions_motifs.h5ad", compression="gzip")
     del about["pseudocount"], about["gc_background"]
@@ -79,11 +79,12 @@ def _write_anndata(corpus: Corpus, folder: Path) -> None:
     values = (corpus.accessible_values, corpus.accessible_regions, corpus.accessible_offsets)
     shape = len(corpus.cell_types), len(regions)
     matrix = sparse.csr_matrix(tuple(map(np.asarray, values)), shape=shape)
-    accessible = anndata.AnnData(X=matrix, obs=_cell_type_table(corpus), var=regions, uns=about)
+    accessible = anndata.AnnData(X=matrix, obs=cell_type_table(corpus), var=regions, uns=about)
     accessible.write_h5ad(folder / "cell_types_regions.h5ad", compression="gzip")
 
 
-def _region_table(corpus: Corpus) -> pd.DataFrame:
+def region_table(corpus: Corpus) -> pd.DataFrame:
+    """Return chrom, start, end and split of the regions, which are named chrom:start-end."""
     table = corpus.regions
     names = table["chrom"] + ":" + table["start"].astype(str) + "-" + table["end"].astype(str)
     columns = {
@@ -110,7 +111,8 @@ def _members(corpus: Corpus, motif: Motif) -> list[str]:
     return corpus.archetypes.get(motif.id, [motif.id])
 
 
-def _cell_type_table(corpus: Corpus) -> pd.DataFrame:
+def cell_type_table(corpus: Corpus) -> pd.DataFrame:
+    """Return the part of each cell type, and how many regions are accessible in it."""
     columns = {
         "part": pd.Categorical([SPLITS[part] for part in corpus.cell_type_part], categories=SPLITS),
         "accessible_regions": np.diff(corpus.accessible_offsets),

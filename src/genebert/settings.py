@@ -531,6 +531,42 @@ class RiskSettings(StageSettings):
     device: Device = machine("auto", "where to run")
 
 
+class EmbedSettings(StageSettings):
+    """Embed regions, examples and cell types as AnnData, with maps; an interrupted run resumes."""
+
+    model: Path = Field(description="folder made by pretrain, or by finetune on labels per cell type")
+    corpus: Path = Field(description="folder made by prepare")
+    regions: Path | None = Field(None, description="BED: only regions that overlap one of its intervals")
+    cell_types: list[str] = Field([], description="cell types to embed (default: all of the corpus)")
+    sample: int | None = Field(None, ge=2, description="most regions to embed, drawn at random (default: all)")
+    anndata: Path | None = Field(None, description="h5ad of cells x peaks, of which a copy gets embeddings in varm")
+    umap: bool = Field(True, description="compute UMAP; principal components are always there")
+    precision: Precision = Field("fp32", description="arithmetic: fp32, or bf16 mixed precision")
+    seed: int = Field(0, ge=0, description="seed of the sample and of UMAP")
+    device: Device = machine("auto", "where to run")
+
+
+class ExplainSettings(StageSettings):
+    """Say which TFs a predictor rests on in each cell type, and which bases of a locus."""
+
+    model: Path = Field(description="folder made by finetune on labels of two classes, per cell type")
+    corpus: Path = Field(description="folder made by prepare")
+    genome: Path | None = Field(None, description="genome FASTA or 2bit, for --locus")
+    regions: Path | None = Field(None, description="BED: only regions that overlap one of its intervals")
+    cell_types: list[str] = Field([], description="cell types to explain (default: all of the corpus)")
+    per_cell_type: int = Field(200, ge=2, description="most regions per cell type, drawn at random")
+    most_motifs: int = Field(
+        128, ge=1, description="most motifs to occlude: those with the largest gradient x input in any cell type"
+    )
+    pairs: int = Field(20, ge=0, description="most important motifs of a cell type that are occluded in pairs, too")
+    top: int = Field(10, ge=1, description="motifs per cell type in the MEME files and on the page")
+    locus: str | None = Field(
+        None, description="chrom:start-end (0-based, half-open) whose bases are mutated in the first two cell types"
+    )
+    seed: int = Field(0, ge=0, description="seed of the sample of regions")
+    device: Device = machine("auto", "where to run")
+
+
 class ReportSettings(StageSettings):
     """Write one self-contained HTML page about a corpus and what was made from it."""
 

@@ -50,6 +50,7 @@ _LIBRARIES = (
     "transformers",
     "lightning",
     "scikit-learn",
+    "umap-learn",
 )
 
 

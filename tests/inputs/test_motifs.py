@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyjaspar import jaspardb
 
 from genebert.errors import UserError
-from genebert.inputs.motifs import read_motifs
+from genebert.inputs.motifs import read_motifs, write_meme
 from genebert.schema import Motif
 
 
@@ -441,3 +441,16 @@ def test_files_that_are_no_text(tmp_path: Path, content: bytes) -> None:
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.meme: it cannot be read"):
         read_motifs(str(tmp_path / "none.meme"))
+
+
+def test_what_is_written_as_meme_is_read_back(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    written = [toys.random_motif(f"m{i}", 5 + i, generator) for i in range(3)]
+    write_meme(tmp_path / "some.meme", written, gc=0.42)
+    found = read_motifs(str(tmp_path / "some.meme"))
+    assert [(motif.id, motif.name) for motif in found] == [("m0", "M0"), ("m1", "M1"), ("m2", "M2")]
+    for ours, theirs in zip(written, found, strict=True):
+        assert np.allclose(ours.probabilities, theirs.probabilities, atol=1e-7)
+    text = (tmp_path / "some.meme").read_text()
+    assert "A 0.2900 C 0.2100 G 0.2100 T 0.2900" in text
+    assert [motif.name for motif in biopython_motifs.parse(io.StringIO(text), "minimal")] == ["m0 M0", "m1 M1", "m2 M2"]

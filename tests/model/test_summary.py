@@ -181,3 +181,15 @@ def test_a_head_over_the_summary() -> None:
     _, first, _, _, last = head.layers
     assert torch.equal(head.eval()(features), last(first(features).relu()))
     assert not torch.equal(head.train()(features), head(features))  # dropout
+
+
+@pytest.mark.parametrize("changes", [{}, {"oriented": True, "window_length": 30}, MOTIFS_ALONE])
+def test_other_evidence_changes_the_features_of_motifs_alone(changes: dict[str, Any]) -> None:
+    """As if the windows had been read anew; in floats too, since a mean is no whole number of steps."""
+    generator = np.random.default_rng(0)
+    codes, evidence = random_codes(generator, 9, 30), random_evidence(generator, 9)
+    found = make(**changes)
+    found.fit(codes, evidence)
+    other = random_evidence(generator, 9).float() + 0.25
+    assert torch.equal(found.with_evidence(found(codes, evidence), other), found(codes, other))
+    assert not torch.equal(found(codes, evidence), found(codes, other))

@@ -338,3 +338,23 @@ def _probabilities(matrix: _Matrix, columns: NDArray[np.float64], found: Problem
         where = f"{matrix.where}, position {position + 1}"
         found.add(where, f"{values} have the sum {sums[position, 0]:g}", "Give counts, or probabilities that sum to 1.")
     return columns / np.where(sums > 0, sums, 1.0) if counts else columns
+
+
+def write_meme(path: Path, motifs: Sequence[Motif], gc: float = 0.5) -> None:
+    """Write motifs in MEME format, version 4, as `read_motifs` reads it; the first word of a name is kept.
+
+    Args:
+        path: of the new file.
+        motifs: in the order of the file.
+        gc: fraction of G and C in the background.
+    """
+    a, c = (1 - gc) / 2, gc / 2
+    lines = ["MEME version 4", "", "ALPHABET= ACGT", "", "strands: + -", "", "Background letter frequencies"]
+    lines += [f"A {a:.4f} C {c:.4f} G {c:.4f} T {a:.4f}", ""]
+    for motif in motifs:
+        lines += [
+            f"MOTIF {motif.id} {motif.name}",
+            f"letter-probability matrix: alength= 4 w= {motif.width} nsites= 20 E= 0",
+        ]
+        lines += [" " + " ".join(f"{value:.8f}" for value in row) for row in motif.probabilities] + [""]
+    path.write_text("\n".join(lines), encoding="utf-8")

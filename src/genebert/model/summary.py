@@ -54,7 +54,16 @@ class Summary(nn.Module):
             codes: base codes, uint8, shape (b, length).
             evidence: motif evidence of the windows, uint8, shape (b, motifs); None if motifs are not read.
         """
-        return ((self._raw(codes, evidence) - self.centre) / self.scale).clamp(-MOST, MOST)
+        return self._standardised(self._raw(codes, evidence), slice(None))
+
+    def with_evidence(self, features: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:
+        """Return features, as `forward` returned them, of the same windows with other motif evidence."""
+        first = features.shape[1] - (1 + len(KNOTS)) * self.motifs
+        motifs = self._standardised(torch.cat(self._motif_features(evidence), dim=1), slice(first, None))
+        return torch.cat([features[:, :first], motifs], dim=1)
+
+    def _standardised(self, raw: torch.Tensor, columns: slice) -> torch.Tensor:
+        return ((raw - self.centre[columns]) / self.scale[columns]).clamp(-MOST, MOST)
 
     def _raw(self, codes: torch.Tensor, evidence: torch.Tensor | None) -> torch.Tensor:
         parts = [self._counts(codes, k) for k in self.lengths]
@@ -62,9 +71,13 @@ class Summary(nn.Module):
             parts.append((codes[..., None] == torch.arange(N, device=codes.device)).flatten(1).float())
         if self.motifs:
             assert evidence is not None
-            values = evidence.float()
-            parts += [values, *((values - knot).clamp(min=0) for knot in self.knots)]
+            parts += self._motif_features(evidence)
         return torch.cat(parts, dim=1)
+
+    def _motif_features(self, evidence: torch.Tensor) -> list[torch.Tensor]:
+        """Return evidence, and what of it exceeds each knot: shape (b, motifs) each."""
+        values = evidence.float()
+        return [values, *((values - knot).clamp(min=0) for knot in self.knots)]
 
     def _counts(self, codes: torch.Tensor, k: int) -> torch.Tensor:
         """Return square roots of counts, whose spread does not grow with them; k-mers with an N are not counted."""

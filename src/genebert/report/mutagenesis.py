@@ -87,9 +87,9 @@ def mutagenesis_panel(variant: str, cell_type: str, rows: pd.DataFrame) -> Panel
         grid = figure.subplots(4, 1, sharex=True, height_ratios=[2, 1.1, 2, 1.1])
         for i, table in enumerate(tables):
             logo, heat = grid[2 * i], grid[2 * i + 1]
-            _draw_logo(logo, heights[i].rename(index=places[i]), f"{ALLELES[i].capitalize()}\nimportance (nats)")
+            draw_logo(logo, heights[i].rename(index=places[i]), f"{ALLELES[i].capitalize()}\nimportance (nats)")
             logo.set_ylim(stacked.min() - room, stacked.max() + room)
-            _draw_substitutions(figure, heat, substitutions(table).rename(columns=places[i]), limits)
+            draw_substitutions(figure, heat, substitutions(table).rename(columns=places[i]), limits)
             for axes in (logo, heat):
                 axes.axvspan(-0.5, max(lengths) - 0.5, color=PALE, zorder=-5, linewidth=0)
         first, last = (extreme(column for found in places for column in found.values()) for extreme in (min, max))
@@ -109,7 +109,8 @@ def _places(table: pd.DataFrame, own: int, other: int) -> dict[int, int]:
     return dict(zip(offsets.tolist(), aligned(offsets, own, other).tolist(), strict=True))
 
 
-def _draw_logo(axes: Axes, heights: pd.DataFrame, label: str) -> None:
+def draw_logo(axes: Axes, heights: pd.DataFrame, label: str) -> None:
+    """Draw letters as high as `letter_heights` says; `label` is that of the axis."""
     logomaker.Logo(
         heights,
         ax=axes,
@@ -123,7 +124,8 @@ def _draw_logo(axes: Axes, heights: pd.DataFrame, label: str) -> None:
     axes.set_ylabel(label)
 
 
-def _draw_substitutions(figure: Canvas, axes: Axes, values: pd.DataFrame, limits: tuple[float, float]) -> None:
+def draw_substitutions(figure: Canvas, axes: Axes, values: pd.DataFrame, limits: tuple[float, float]) -> None:
+    """Draw `substitutions` as a heat map with colours from the first to the second limit."""
     known = values.columns.to_numpy(np.int64)
     columns = np.arange(known.min(), known.max() + 1)
     shown = values.reindex(columns=columns)

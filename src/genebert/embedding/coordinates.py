@@ -1,0 +1,81 @@
+"""Few coordinates of many states: principal components of rows that come in blocks, and UMAP of these."""
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genebert.errors import UserError, problem
+
+COMPONENTS = 50
+NEIGHBOURS = 15
+LEAST_ROWS = 5
+"""Fewer rows have no neighbourhoods to speak of: their UMAP is the first two principal components."""
+Blocks = Callable[[], Iterable[NDArray[np.float32]]]
+"""Begins anew to yield the rows of a matrix in blocks."""
+
+
+def principal_components(blocks: Blocks, most: int = COMPONENTS) -> NDArray[np.float32]:
+    """Return the first principal components of rows: float32, shape (n, at most `most`, d and n - 1, at least 2).
+
+    Memory grows with d squared, and with n only by the result. What a component lacks (there are fewer than two) is 0.
+    The largest loading of each is positive, so that signs do not depend on the solver.
+
+    Args:
+        blocks: yields float32, shape (b, d).
+        most: number of components.
+    """
+    count, total, products = 0, np.zeros(()), np.zeros(())
+    for block in blocks():
+        rows = block.astype(np.float64)
+        count, total, products = count + len(rows), total + rows.sum(axis=0), products + rows.T @ rows
+    mean = total / max(count, 1)
+    kept = max(0, min(most, len(mean), count - 1))
+    axes = np.linalg.eigh(products - count * np.outer(mean, mean))[1][:, ::-1][:, :kept]
+    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(kept)])
+    scores = np.zeros((count, max(kept, 2)), dtype=np.float32)
+    start = 0
+    for block in blocks():
+        scores[start : start + len(block), :kept] = (block - mean) @ axes
+        start += len(block)
+    return scores
+
+
+def umap_of(components: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
+    """Return UMAP coordinates (McInnes, Healy and Melville 2018) of principal components: float32, shape (n, 2).
+
+    Args:
+        components: float32, shape (n, c); it starts from the first two.
+        seed: of the sampling of pairs.
+
+    Raises:
+        UserError: umap-learn is not installed.
+    """
+    umap = umap_module()
+    start = components[:, :2].astype(np.float64)
+    start *= 10 / (np.abs(start).max() or 1.0)
+    if len(components) < LEAST_ROWS:
+        return start.astype(np.float32)
+    neighbours = min(NEIGHBOURS, len(components) - 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of numba's, about its threads and its cache
+        model = umap.UMAP(n_neighbors=neighbours, min_dist=0.3, init=start, random_state=seed, n_jobs=1)
+        return np.asarray(model.fit_transform(components), dtype=np.float32)
+
+
+def umap_module() -> Any:
+    """Import umap.
+
+    Raises:
+        UserError: umap-learn is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it would like to have tensorflow
+            import umap
+    except ImportError:
+        remedy = "Install it: pip install 'genebert[umap]'; or do without: --no-umap."
+        raise UserError(problem("--umap", "umap-learn is not installed", remedy)) from None
+    return umap

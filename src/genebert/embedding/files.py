@@ -1,0 +1,114 @@
+"""AnnData with a matrix that is larger than the memory, written in blocks, and a user's own with embeddings added."""
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+from anndata.io import write_elem
+from numpy.typing import NDArray
+
+from genebert.corpus.overlaps import best_overlaps
+from genebert.corpus.store import Corpus
+from genebert.errors import UserError, problem
+from genebert.inputs.h5ad import read_h5ad_peaks
+
+_ROWS = 1 << 12  # copied together
+Block = tuple[slice, NDArray[np.float32]]
+"""Rows of a matrix, and their values."""
+
+
+def dimensions(name: str, count: int) -> pd.DataFrame:
+    """Return the var of an embedding: name0, name1, ..."""
+    return pd.DataFrame(index=[f"{name}{i}" for i in range(count)])
+
+
+def write_embedding(
+    path: Path,
+    obs: pd.DataFrame,
+    var: pd.DataFrame,
+    blocks: Iterable[Block],
+    obsm: Mapping[str, NDArray[Any]],
+    about: Mapping[str, Any],
+) -> None:
+    """Write an h5ad whose X comes in blocks.
+
+    Args:
+        path: of the new file.
+        obs, var: its tables.
+        blocks: of X, float32; each row once, in any order.
+        obsm: further coordinates of the rows.
+        about: for uns.
+    """
+    anndata.AnnData(obs=obs, var=var, obsm=dict(obsm), uns=dict(about)).write_h5ad(path)
+    with h5py.File(path, "r+") as file:
+        x = _new_matrix(file, "X", (len(obs), len(var)))
+        for rows, values in blocks:
+            x[rows] = values
+
+
+def _new_matrix(group: h5py.Group, name: str, shape: tuple[int, int]) -> h5py.Dataset:
+    """Add an empty float32 matrix, as AnnData marks one."""
+    made = group.create_dataset(name, shape=shape, dtype=np.float32)
+    made.attrs["encoding-type"], made.attrs["encoding-version"] = "array", "0.2.0"
+    return made
+
+
+def join(
+    path: Path,
+    out: Path,
+    corpus: Corpus,
+    regions: NDArray[np.int64],
+    matrices: Mapping[str, NDArray[Any] | h5py.Dataset],
+) -> tuple[int, int]:
+    """Write a copy of a user's cells x peaks with embeddings of the peaks that overlap regions.
+
+    A peak gets the embedding of the region that it shares most bases with; of equals, of the first. What lies in
+    varm under the same name is replaced.
+
+    Args:
+        path: h5ad whose variables are named by coordinates, or have columns of them.
+        out: of the copy.
+        corpus: the corpus.
+        regions: indices of the regions that were embedded, int64, ascending, shape (n,).
+        matrices: name in varm -> embeddings of these regions, shape (n, d). Rows of other peaks become NaN.
+
+    Returns:
+        number of peaks with an embedding, and number of peaks.
+
+    Raises:
+        UserError: the file is no h5ad of peaks, or none of them overlaps a region.
+    """
+    table = read_h5ad_peaks(path, corpus.lengths, skip_unknown=True).table
+    row = best_overlaps(table, corpus.regions.iloc[regions])
+    if not (row >= 0).any():
+        what = f"none of its {len(row):,} peaks overlaps a region that was embedded"
+        raise UserError(problem(path, what, "Check that it is of the corpus' genome assembly."))
+    with h5py.File(path, "r") as file:
+        count = int(file["X"].shape[1] if isinstance(file["X"], h5py.Dataset) else file["X"].attrs["shape"][1])
+    source = np.full(count, -1)
+    source[table["column"].to_numpy()] = row
+    shutil.copyfile(path, out)
+    with h5py.File(out, "r+") as file:
+        if "varm" not in file:
+            write_elem(file, "varm", {})
+        for name, values in matrices.items():
+            if name in file["varm"]:
+                del file["varm"][name]
+            _fill(_new_matrix(file["varm"], name, (count, values.shape[1])), source, values)
+    return int((source >= 0).sum()), count
+
+
+def _fill(target: h5py.Dataset, source: NDArray[np.int64], values: NDArray[Any] | h5py.Dataset) -> None:
+    """Copy rows of `values` (-1: none, NaN) in blocks; peaks near each other have regions near each other."""
+    for start in range(0, len(source), _ROWS):
+        wanted = source[start : start + _ROWS]
+        block = np.full((len(wanted), target.shape[1]), np.nan, dtype=np.float32)
+        known, place = np.unique(wanted[wanted >= 0], return_inverse=True)
+        if len(known):
+            block[wanted >= 0] = values[known][place]
+        target[start : start + len(wanted)] = block

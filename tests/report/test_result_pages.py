@@ -1,0 +1,72 @@
+"""The pages of `embed` and `explain`: names from files are escaped, and nothing is loaded from elsewhere."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from genebert.report import embedding, explanation
+from genebert.report.embedding import embedding_page
+from genebert.report.explanation import explanation_page
+
+HOSTILE = "<script>alert('&\"')</script>"
+
+
+def check(page: str) -> None:
+    assert "<script" not in page and "&lt;script&gt;" in page
+    loaded = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert all(one.startswith(("#", "data:")) for one in loaded)
+
+
+def test_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "MOST_DRAWN", 40)
+    generator = np.random.default_rng(0)
+    places = pd.DataFrame(generator.normal(size=(100, 2)), columns=["x", "y"])
+    tfs = [HOSTILE] * 50 + [f"TF{i}" for i in range(50)]
+    cell_types = places.head(3).assign(cell_type=["B", HOSTILE, "$T$"])
+    page = embedding_page(cell_types, places.assign(strongest_tf=tfs), "hidden layer", umap=True)
+    check(page)
+    assert "40 of 100 regions" in page and "UMAP of principal components" in page
+    plain = embedding_page(cell_types, places.assign(strongest_tf=tfs), "hidden layer", umap=False)
+    assert "UMAP" not in plain and "The first two principal components" in plain
+
+
+def importance() -> pd.DataFrame:
+    rows = []
+    for cell_type in ("B", HOSTILE):
+        for i in range(3):
+            row = {"cell_type": cell_type, "motif": f"m{i}", "name": f"{HOSTILE}{i}", "measure": "occlusion, all"}
+            for name, value in (("effect", -0.5 * i), ("absolute", 0.5), ("rank", 3 - i), ("specific", 0.1 * i)):
+                row |= {name: value, f"{name}_low": value - 1, f"{name}_high": value + 1}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def locus(length: int) -> pd.DataFrame:
+    rows = [
+        (cell_type, 1000 + i, "A", base, 0.1 * (i % 7) - 0.3)
+        for cell_type in ("B", HOSTILE)
+        for i in range(length)
+        for base in "CGT"
+    ]
+    return pd.DataFrame(rows, columns=["cell_type", "position", "base", "mutated_to", "difference"])
+
+
+def test_explanation() -> None:
+    pairs = pd.DataFrame({"cell_type": ["B"], "first_name": ["X"], "second_name": [HOSTILE]})
+    for name in ("joint", "interaction"):
+        pairs[name], pairs[f"{name}_low"], pairs[f"{name}_high"] = -1.25, -2.0, 0.5
+    tables = {"importance": importance(), "pairs": pairs, "locus": locus(explanation.BASES_PER_ROW + 5)}
+    page = explanation_page(tables, ["B", HOSTILE], "occlusion, all", HOSTILE, 2)
+    check(page)
+    assert page.count("<svg") == 3  # the heat map, and two rows of bases
+    assert "−1.250 [−2.000, 0.500]" in page
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", page)
+    assert cells.count("m2") == 2 and cells.count("m0") == 0  # two motifs of each cell type, the best first
+    assert "1 [0, 2]" in cells
+
+
+def test_without_pairs_and_locus_there_are_no_such_sections() -> None:
+    page = explanation_page({"importance": importance()}, ["B", HOSTILE], "occlusion, all", "1", 3)
+    assert page.count("<section") == 1
