@@ -87,9 +87,9 @@ class Results:
         if self.pretrained:
             for manifest in self.predictors.values():
                 _check_parent(found, manifest, "model", [self.pretrained])
-        for manifest in (self.variants, self.risk):
-            if manifest and self.predictors:
-                _check_parent(found, manifest, "model", self.predictors.values())
+        if self.predictors:
+            for scored in filter(None, (self.variants, self.risk)):
+                _check_parent(found, scored, "model", self.predictors.values())
         found.raise_any()
 
     def sections(self) -> list[Section]:

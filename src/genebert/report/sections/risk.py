@@ -11,7 +11,7 @@ from genebert.metrics import Estimate
 from genebert.report import cohort_figures, figures
 from genebert.report.canvas import minus
 from genebert.report.compare import Scores
-from genebert.report.content import Block, Figure, Folded, Prose, Section, Standing, Table, Verdict, Verdicts
+from genebert.report.content import Block, Figure, Folded, Panel, Prose, Section, Standing, Table, Verdict, Verdicts
 from genebert.report.tables import counted
 
 MODEL = "GeneBERT"
@@ -186,7 +186,8 @@ def _groups(binary: bool) -> tuple[str, str]:
 
 def _convergence(regions: pd.DataFrame, variants: pd.DataFrame, binary: bool) -> list[Block]:
     """Draw, region by region, which variants different individuals carry."""
-    panels, groups = [], _groups(binary)
+    panels: list[Panel] = []
+    groups = _groups(binary)
     for row in regions.itertuples():
         rows = variants[variants["region"] == row.region].drop_duplicates("variant")
         if len(rows) > 1 and len(panels) < TOP_DRAWN:
