@@ -234,7 +234,7 @@ def run_risk(out: Path, **settings: str | Path) -> dict[str, Any]:
 
     They are kept in a file beside the folder, for when the stage has been run before.
     """
-    cost = out.with_suffix(".cost.json")
+    cost = out.parent / f"{out.name}.cost.json"
     if not cost.exists():
         out.parent.mkdir(exist_ok=True)
         options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
@@ -266,7 +266,7 @@ def regions_of(folder: Path, corpus: Corpus) -> Path:
     pairs = corpus.regions[["chrom", "start", "end"]].merge(elements, on="chrom", suffixes=("", "_core"))
     pairs["shared"] = np.minimum(pairs.end, pairs.end_core) - np.maximum(pairs.start, pairs.start_core)
     best = pairs[pairs.shared > 0].sort_values("shared").drop_duplicates("element", keep="last")
-    path = folder.with_suffix(".bed")
+    path = folder.parent / f"{folder.name}.bed"
     best = best.sort_values(["chrom", "start"])[["chrom", "start", "end", "element"]]
     best.to_csv(path, sep="\t", index=False, header=False)
     return path

@@ -390,15 +390,8 @@ def cohort_folder(folder: Path, causal: list[int], *, shuffled: bool = False) ->
     starts = 1000 * np.arange(len(causal)) + 100
     table = pd.DataFrame({"element": names, "chrom": "chr1", "start": starts, "end": starts + 200, "causal": causal})
     table.to_csv(folder / "truth/regions.tsv", sep="\t", index=False)
-    facts = {
-        "format": FORMAT,
-        "stage": "simulate",
-        "settings": {"shuffled": shuffled},
-        "metrics": {},
-        "files": {},
-        "software": {},
-    }
-    facts |= {name: {} for name in ("inputs", "files", "metrics", "software")}
+    facts: dict[str, Any] = {name: {} for name in ("inputs", "files", "metrics", "software")}
+    facts |= {"format": FORMAT, "stage": "simulate", "settings": {"shuffled": shuffled}, "fingerprint": ""}
     (folder / "manifest.json").write_text(json.dumps(facts))
     return folder
 

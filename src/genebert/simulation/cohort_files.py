@@ -78,7 +78,7 @@ def write_cohort(folder: Path, rngs: Generators, world: World, settings: Simulat
         people = people.astype({"disease": int})
     write_vcf(folder / "cohort.vcf.gz", world.genome, drawn.variants, drawn.carriers, list(people["sample"]))
     write_table(folder / "phenotypes.tsv", people)
-    for name, table in (drawn.truth | {"variants": localised(drawn.variants, world.genome)}).items():
+    for name, table in {**drawn.truth, "variants": localised(drawn.variants, world.genome)}.items():
         write_table(folder / f"truth/{name}.tsv", table)
     return {
         "variants": len(drawn.variants),
