@@ -19,6 +19,7 @@ from genebert.finetune import finetune
 from genebert.metrics import Estimate, bootstrap
 from genebert.pretrain import pretrain
 from genebert.report.build import report
+from genebert.risk.stage import risk
 from genebert.settings import (
     CONFIGS,
     DemoSettings,
@@ -26,6 +27,7 @@ from genebert.settings import (
     PrepareSettings,
     PretrainSettings,
     ReportSettings,
+    RiskSettings,
     SimulateSettings,
     VariantsSettings,
 )
@@ -54,6 +56,7 @@ class Inputs(BaseModel):
     motifs: Path
     tss: Path
     vcf: Path
+    phenotypes: Path | None = None
     blacklist: Path | None = None
     truth: Path | None = None
     region_width: int = 512
@@ -133,7 +136,8 @@ def demo(settings: DemoSettings) -> Path:
             device=device,
         )
     )
-    _announce(6, "write the report")
+    cohort = _risk(settings, data, corpus, predictors[1])
+    _announce(7, "write the report")
     page = (
         report(
             ReportSettings(
@@ -142,6 +146,7 @@ def demo(settings: DemoSettings) -> Path:
                 pretrained=model,
                 predictors=predictors,
                 variants=scored,
+                risk=cohort,
                 title=inputs.title,
             )
         )
@@ -167,6 +172,27 @@ def _finetune(task: Task, settings: DemoSettings, data: Data, corpus: Path, mode
             learning_rate=LEARNING_RATE,
             oriented=isinstance(task, Promoter),
             scratch=isinstance(task, Promoter),
+            seed=settings.seed,
+            device=settings.device,
+        )
+    )
+
+
+def _risk(settings: DemoSettings, data: Data, corpus: Path, predictor: Path) -> Path | None:
+    if data.inputs.phenotypes is None:
+        _announce(6, "no disease risk: the data has no phenotypes")
+        return None
+    _announce(6, "estimate disease risk from what the haplotypes of the cohort's individuals change")
+    return risk(
+        RiskSettings(
+            out=settings.out / "risk",
+            vcf=data["vcf"],
+            phenotypes=data["phenotypes"],
+            phenotype="disease",
+            covariates=["sex"],
+            model=predictor,
+            genome=data["genome"],
+            corpus=corpus,
             seed=settings.seed,
             device=settings.device,
         )
@@ -202,7 +228,9 @@ def read_data(folder: Path, name: str) -> Data:
             problem(path, f"it does not describe a data folder ({error})", "See the README for its keys.")
         ) from None
     data = Data(folder, inputs)
-    named = [key for key in ("genome", "peaks", "motifs", "tss", "vcf", "blacklist", "truth") if getattr(inputs, key)]
+    named = [
+        key for key, field in Inputs.model_fields.items() if "Path" in str(field.annotation) and getattr(inputs, key)
+    ]
     missing = [str(data[key]) for key in named if not data[key].exists()]
     if missing:
         raise UserError(
@@ -238,7 +266,7 @@ def _spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
 
 
 def _announce(number: int, what: str) -> None:
-    say(f"[{number}/6] {what}")
+    say(f"[{number}/7] {what}")
 
 
 def _summary(model: Path, predictors: list[Path]) -> None:

@@ -356,6 +356,7 @@ def write_settings(folder: Path, world: World, settings: SimulateSettings, sizes
         "blacklist": "blacklist.bed",
         "tss": "tss.bed",
         "vcf": "cohort.vcf.gz",
+        "phenotypes": "phenotypes.tsv",
         "region_width": REGION_WIDTH,
         "valid_chromosomes": world.genome.chromosomes[-3:-2],
         "test_chromosomes": world.genome.chromosomes[-2:],
