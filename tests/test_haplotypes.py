@@ -1,20 +1,17 @@
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from toy_genotypes import indexed, random_calls, random_sites, write_cohort
+from toy_genotypes import NEEDS_BCFTOOLS, by_bcftools, indexed, random_calls, random_sites, sequences, write_cohort
 from toys import random_bases, write_fasta
 
 from genebert.errors import UserError
-from genebert.haplotypes import CohortHaplotypes, compatible_edits, distinct_rows, edited, read_haplotypes
+from genebert.haplotypes import compatible_edits, distinct_rows, edited, read_haplotypes
 from genebert.inputs.genome import Genome
 from genebert.schema import Variant, decode
 
-NEEDS_BCFTOOLS = pytest.mark.skipif(shutil.which("bcftools") is None, reason="bcftools is not installed")
 LETTERS = random_bases(3_000, np.random.default_rng(7))
 PEOPLE = ["anna", "ben", "cleo", "dora"]
 
@@ -27,22 +24,6 @@ def genome(tmp_path: Path) -> Iterator[Genome]:
 
 def regions_at(*starts: int, width: int = 100, chrom: str = "chr1") -> pd.DataFrame:
     return pd.DataFrame({"chrom": chrom, "start": starts, "end": [start + width for start in starts]})
-
-
-def sequences(cohort: CohortHaplotypes, sample: str, region: int, ploidy: int = 2) -> list[str]:
-    """The personal sequences of an individual, sorted: haplotypes, and the reference for the others."""
-    row = cohort.copies[cohort.samples.index(sample)].toarray()[0]
-    held = np.flatnonzero((cohort.haplotypes["region"].to_numpy() == region) & (row > 0))
-    carried = [decode(cohort.codes[i]) for i in held for _ in range(int(row[i]))]
-    return sorted([*carried, *[decode(cohort.reference[region])] * (ploidy - len(carried))])
-
-
-def by_bcftools(vcf: Path, fasta: Path, sample: str, side: int) -> dict[str, str]:
-    """The sequences of a FASTA with what a haplotype carries."""
-    command = ["bcftools", "consensus", "--fasta-ref", fasta, "--sample", sample, "--haplotype", str(side), vcf]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    records = text.split(">")[1:]
-    return {record.split("\n", 1)[0]: record.split("\n", 1)[1].replace("\n", "") for record in records}
 
 
 @NEEDS_BCFTOOLS

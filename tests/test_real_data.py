@@ -1,6 +1,7 @@
 """The stages on real data: hg19 windows and peaks of 16 blood cell types, in the folder GENEBERT_DATA."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import anndata
@@ -11,11 +12,13 @@ import pysam
 import pytest
 from scipy.io import mmread
 from scipy.stats import spearmanr
-from toys import reverse_complement
+from toy_genotypes import NEEDS_BCFTOOLS, by_bcftools, sequences
+from toys import reverse_complement, write_fasta
 
 from genebert.corpus.build import prepare
 from genebert.corpus.store import Corpus
 from genebert.demo import Data, read_data
+from genebert.haplotypes import read_haplotypes
 from genebert.inputs.genome import Genome
 from genebert.inputs.h5ad import h5ad_counts, read_h5ad_peaks
 from genebert.inputs.motifs import read_motifs
@@ -142,6 +145,31 @@ def test_every_reference_allele_of_the_1000_genomes_agrees(data: Data) -> None:
                 break
     assert reader.skipped.counts["REF mismatch"] == 0
     assert reader.read > 5_000
+
+
+@NEEDS_BCFTOOLS
+def test_personal_sequences_of_real_genomes_are_those_of_bcftools(data: Data, tmp_path: Path) -> None:
+    """The file says 20 where the genome says chr20, and has no index."""
+    width, margin = 512, 200
+    starts = list(range(1_000_500, 1_990_000, 15_000))
+    regions = pd.DataFrame({"chrom": "chr20", "start": starts, "end": [start + width for start in starts]})
+    with Genome(data["genome"]) as genome:
+        cohort = read_haplotypes(data["vcf"], genome, regions)
+    assert len(cohort.samples) == 300 and len(cohort.variants) > 150
+    assert cohort.counts["alleles"] == len(cohort.variants) + cohort.counts["carried_by_none"]
+    assert cohort.haplotypes["n_variants"].max() > 3
+    bed, vcf = tmp_path / "regions.bed", tmp_path / "inside.vcf.gz"
+    regions.assign(chrom="20").to_csv(bed, sep="\t", header=False, index=False)
+    subprocess.run(["bcftools", "view", "-T", bed, "-Oz", "-o", vcf, data["vcf"]], check=True)
+    subprocess.run(["bcftools", "index", vcf], check=True)
+    with pysam.FastaFile(str(data["genome"])) as fasta:
+        letters = [fasta.fetch("chr20", start, start + width + margin).upper() for start in starts]
+    names = [f"20:{start + 1}-{start + width + margin}" for start in starts]
+    fasta_path = write_fasta(tmp_path / "stretches.fa", dict(zip(names, letters, strict=True)))
+    for sample in cohort.samples[::50]:
+        sides = [by_bcftools(vcf, fasta_path, sample, side) for side in (1, 2)]
+        for region, name in enumerate(names):
+            assert sequences(cohort, sample, region) == sorted(side[name][:width] for side in sides)
 
 
 def test_hocomoco_and_jaspar_clusters_are_read(data: Data) -> None:

@@ -1,11 +1,19 @@
-"""Small cohorts: VCFs with genotypes, written line by line or drawn at random."""
+"""Small cohorts: VCFs with genotypes, written line by line or drawn at random; and what bcftools makes of them."""
 
+import shutil
+import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pysam
+import pytest
 from toys import random_bases
+
+from genebert.haplotypes import CohortHaplotypes
+from genebert.schema import decode
+
+NEEDS_BCFTOOLS = pytest.mark.skipif(shutil.which("bcftools") is None, reason="bcftools is not installed")
 
 HEADER = '##fileformat=VCFv4.2\n##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">\n'
 COLUMNS = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"
@@ -62,3 +70,19 @@ def random_calls(alternates: int, samples: int, generator: np.random.Generator, 
     share = [0.5 - missing, *[0.5 / alternates] * alternates, missing]
     words = [*map(str, range(alternates + 1)), "."]
     return ["|".join(generator.choice(words, size=2, p=share)) for _ in range(samples)]
+
+
+def sequences(cohort: CohortHaplotypes, sample: str, region: int, ploidy: int = 2) -> list[str]:
+    """The personal sequences of an individual, sorted: haplotypes, and the reference for the others."""
+    row = cohort.copies[cohort.samples.index(sample)].toarray()[0]
+    held = np.flatnonzero((cohort.haplotypes["region"].to_numpy() == region) & (row > 0))
+    carried = [decode(cohort.codes[i]) for i in held for _ in range(int(row[i]))]
+    return sorted([*carried, *[decode(cohort.reference[region])] * (ploidy - len(carried))])
+
+
+def by_bcftools(vcf: Path, fasta: Path, sample: str, side: int) -> dict[str, str]:
+    """The sequences of a FASTA with what a haplotype carries."""
+    command = ["bcftools", "consensus", "--fasta-ref", fasta, "--sample", sample, "--haplotype", str(side), vcf]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    records = text.split(">")[1:]
+    return {record.split("\n", 1)[0]: record.split("\n", 1)[1].replace("\n", "") for record in records}

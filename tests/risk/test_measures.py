@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, r2_score, roc_auc_score
 
+from genebert.resampling import estimate
 from genebert.risk.design import Individuals
-from genebert.risk.measures import calibration_table, comparisons_table, metrics_table, resampled
+from genebert.risk.measures import calibration_table, comparisons_table, interval, metrics_table, resampled
 from genebert.risk.phenotypes import Trait
 
 
@@ -20,7 +21,7 @@ def test_measures_are_those_of_scikit_learn_within_folds() -> None:
     ill = generator.integers(0, 2, 200).astype(float)
     risk = np.clip(0.2 + 0.2 * ill + 0.5 * generator.random(200), 0, 1)
     people = individuals_of(ill, "binary")
-    found = metrics_table(resampled(people, {"a": risk}), 200).set_index("measure")
+    found = metrics_table(resampled(people, {"a": risk}), people).set_index("measure")
     folds = [people.fold == k for k in range(4)]
     assert np.isclose(found["value"]["AUROC"], np.mean([roc_auc_score(ill[k], risk[k]) for k in folds]))
     assert np.isclose(found["value"]["AUPRC"], np.mean([average_precision_score(ill[k], risk[k]) for k in folds]))
@@ -34,7 +35,7 @@ def test_numbers_are_measured_by_correlation_and_explained_variance() -> None:
     truth = generator.standard_normal(200)
     guess = 0.5 * truth + 0.5 * generator.standard_normal(200)
     people = individuals_of(truth, "quantitative")
-    found = metrics_table(resampled(people, {"a": guess}), 200).set_index("measure")["value"]
+    found = metrics_table(resampled(people, {"a": guess}), people).set_index("measure")["value"]
     folds = [people.fold == k for k in range(4)]
     assert np.isclose(found["Pearson"], np.mean([np.corrcoef(truth[k], guess[k])[0, 1] for k in folds]))
     assert np.isclose(found["R2"], np.mean([r2_score(truth[k], guess[k]) for k in folds]))
@@ -46,7 +47,7 @@ def test_the_mean_of_the_other_folds_predicts_nothing() -> None:
     people = individuals_of(ill, "binary")
     risk = np.array([ill[people.fold != k].mean() for k in people.fold])
     assert roc_auc_score(ill, risk) < 0.5
-    found = metrics_table(resampled(people, {"a": risk}), 200).set_index("measure")
+    found = metrics_table(resampled(people, {"a": risk}), people).set_index("measure")
     assert found["value"]["AUROC"] == found["low"]["AUROC"] == found["high"]["AUROC"] == 0.5
 
 
@@ -54,19 +55,26 @@ def test_families_make_intervals_wider() -> None:
     generator = np.random.default_rng(0)
     ill = np.repeat(generator.integers(0, 2, 50), 8).astype(float)
     risk = np.repeat(generator.random(50), 8) + 0.3 * ill
-    alone = metrics_table(resampled(individuals_of(ill, "binary"), {"a": risk}), 400)
-    families = metrics_table(resampled(individuals_of(ill, "binary", np.repeat(np.arange(50), 8)), {"a": risk}), 400)
-    assert (families["high"] - families["low"])[0] > 1.5 * (alone["high"] - alone["low"])[0]
+    alone, families = individuals_of(ill, "binary"), individuals_of(ill, "binary", np.repeat(np.arange(50), 8))
+    wide = [np.ptp(metrics_table(resampled(p, {"a": risk}), p).loc[0, ["low", "high"]]) for p in (alone, families)]
+    assert wide[1] > 1.5 * wide[0]
+
+
+def test_intervals_are_wider_than_the_bootstrap_says_as_folds_share_training_individuals() -> None:
+    values = np.concatenate([[0.6], np.linspace(0.5, 0.7, 1000)])
+    found, plain = interval(values, folds=5), estimate(values)
+    assert np.isclose(found.high - 0.6, 1.5 * (plain.high - 0.6))
+    assert np.isclose(0.6 - found.low, 1.5 * (0.6 - plain.low))
+    assert interval(values + 0.38, folds=5).high == 1
 
 
 def test_differences_are_paired() -> None:
     generator = np.random.default_rng(0)
     ill = generator.integers(0, 2, 400).astype(float)
     risk = 0.5 * ill + generator.random(400)
-    values = resampled(
-        individuals_of(ill, "binary"), {"a": risk, "b": risk + 0.05 * generator.random(400), "c": 1 - risk}
-    )
-    table = comparisons_table(values, ["a"]).set_index(["against", "measure"])
+    people = individuals_of(ill, "binary")
+    values = resampled(people, {"a": risk, "b": risk + 0.05 * generator.random(400), "c": 1 - risk})
+    table = comparisons_table(values, ["a"], people).set_index(["against", "measure"])
     assert set(table["method"]) == {"a"}
     near, far = table.loc[("b", "AUROC")], table.loc[("c", "AUROC")]
     assert near["low"] < 0.05

@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genebert.calibration import reliability
+from genebert.metrics import Estimate
 from genebert.resampling import auprc, auroc, estimate, mean, pearson, weight_blocks
 from genebert.risk.design import Individuals, Numbers
 
@@ -66,20 +67,40 @@ def resampled(individuals: Individuals, predictions: Mapping[str, Numbers]) -> d
     return {key: np.concatenate(found) for key, found in blocks.items()}
 
 
-def metrics_table(values: Mapping[tuple[str, str], Numbers], n: int) -> pd.DataFrame:
+def interval(values: Numbers, folds: int) -> Estimate:
+    """Return a measure, or a difference of two, with its 95% interval.
+
+    Resamples of individuals do not tell how much models would differ that are fitted to others, nor that those of
+    several folds share most of theirs: on null cohorts, their intervals miss chance too often. For measures averaged
+    over K folds of equal size, Nadeau and Bengio (2003) multiply the variance by 1 + K / (K - 1); so the bootstrap's
+    interval is widened by the root of that, on both sides.
+
+    Args:
+        values: see `resampled`.
+        folds: K.
+    """
+    found, wider = estimate(values), np.sqrt(1 + folds / (folds - 1))
+    low, high = (found.value + wider * (end - found.value) for end in (found.low, found.high))
+    return Estimate(found.value, float(low), min(float(high), 1.0))
+
+
+def metrics_table(values: Mapping[tuple[str, str], Numbers], individuals: Individuals) -> pd.DataFrame:
     """Return method, measure, value, low, high, n; values: see `resampled`."""
     rows = []
     for (method, measure), value in values.items():
-        found = estimate(value)
-        rows.append((method, measure, found.value, found.low, found.high, n))
+        found = interval(value, individuals.folds)
+        rows.append((method, measure, found.value, found.low, found.high, len(individuals)))
     return pd.DataFrame(rows, columns=["method", "measure", "value", "low", "high", "n"])
 
 
-def comparisons_table(values: Mapping[tuple[str, str], Numbers], methods: Sequence[str]) -> pd.DataFrame:
+def comparisons_table(
+    values: Mapping[tuple[str, str], Numbers], methods: Sequence[str], individuals: Individuals
+) -> pd.DataFrame:
     """Return method, against, measure, difference (paired), low, high.
 
     Args:
         values: see `resampled`.
+        individuals: whose values they are.
         methods: those to compare, each with every other method.
     """
     names = list(dict.fromkeys(method for method, _ in values))
@@ -88,7 +109,7 @@ def comparisons_table(values: Mapping[tuple[str, str], Numbers], methods: Sequen
         for against in names:
             for measure in dict.fromkeys(measure for _, measure in values):
                 if against != method:
-                    found = estimate(values[method, measure] - values[against, measure])
+                    found = interval(values[method, measure] - values[against, measure], individuals.folds)
                     rows.append((method, against, measure, found.value, found.low, found.high))
     return pd.DataFrame(rows, columns=["method", "against", "measure", "difference", "low", "high"])
 

@@ -113,4 +113,4 @@ def basis_of(covariates: Numbers) -> Numbers:
 
 def coefficients(covariates: Numbers, values: Numbers) -> Numbers:
     """Return the least-squares coefficients of covariates, shape (n, c), for values, shape (n,) or (n, k)."""
-    return np.linalg.lstsq(covariates, values, rcond=None)[0]
+    return np.asarray(np.linalg.lstsq(covariates, values, rcond=None)[0], dtype=np.float64)

@@ -31,6 +31,9 @@ class Outcome:
     def fit(cls, trait: Trait, covariates: Numbers, scores: Numbers, values: Numbers) -> "Outcome":
         """Fit it to m individuals.
 
+        Cases and controls count as a little less than 1 and more than 0, as Platt (1999) has it, so that probabilities
+        do not become 0 and 1 where scores happen to divide these individuals without error.
+
         Args:
             trait: whether they are cases and controls.
             covariates: with a column of ones, shape (m, c).
@@ -41,6 +44,9 @@ class Outcome:
         unit = np.concatenate([np.ones(covariates.shape[1]), np.where(size > 0, size, 1)])
         centre, scale = (0.0, 1.0) if trait == "binary" else (float(values.mean()), float(values.std()))
         x, y = np.concatenate([covariates, scores], axis=1) / unit, (values - centre) / scale
+        if trait == "binary":
+            cases = values.sum()
+            y = np.where(values == 1, (cases + 1) / (cases + 2), 1 / (len(values) - cases + 2))
 
         def loss(b: Numbers) -> tuple[float, Numbers]:
             linear = x @ b

@@ -75,17 +75,17 @@ def _finish(
 ) -> Path:
     found = validate(source, individuals)
     values = resampled(individuals, found.predicted)
-    measured = metrics_table(values, len(individuals))
+    measured = metrics_table(values, individuals)
     tables = {
         "predictions": _predictions_table(individuals, found),
         "metrics": measured,
-        "comparisons": comparisons_table(values, [GENEBERT, ATTENTION, STACKED]),
+        "comparisons": comparisons_table(values, [GENEBERT, ATTENTION, STACKED], individuals),
         "calibration": calibration_table(individuals, found.predicted),
         **_explained(settings, source, individuals, found),
     }
     for name, table in tables.items():
         table.to_csv(run.folder / f"{name}.tsv", sep="\t", index=False, float_format="%.6g", na_rep=".")
-    metrics = _facts(source, individuals, phenotypes, found) | {"results": measured.to_dict("records")}
+    metrics = _facts(source, individuals, phenotypes, found) | {"measures": measured.to_dict("records")}
     out = run.finish(metrics)
     _tell(metrics, tables, out)
     return out
@@ -144,8 +144,8 @@ def _facts(source: Source, individuals: Individuals, phenotypes: Phenotypes, fou
 def _tell(metrics: dict[str, Any], tables: dict[str, pd.DataFrame], out: Path) -> None:
     counts = ", ".join(f"{metrics[name]:,} {name}" for name in ("individuals", "regions", "variants", "haplotypes"))
     say(f"{out}: {counts}")
-    first = metrics["results"][0]["measure"]
-    for row in metrics["results"]:
+    first = metrics["measures"][0]["measure"]
+    for row in metrics["measures"]:
         if row["measure"] == first:
             say(f"  {row['method']}: {first} {Estimate(row['value'], row['low'], row['high'])}")
     for name, what in (("regions", "regions"), ("tfs", "TFs, gained or lost,")):
