@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -88,30 +87,37 @@ class Cohort:
         )
 
 
-def small(seeds: int) -> Iterator[Cohort]:
-    """Yield cohorts of 1,000 with 200 regions, in which chance matters most."""
-    for seed in range(1, seeds + 1):
+def small(*seeds: int) -> Iterator[Cohort]:
+    """Yield cohorts of 1,000 individuals with 200 regions, in which chance matters most."""
+    for seed in seeds:
         yield Cohort(seed=seed)
         yield Cohort(effects="scatter", seed=seed)
         yield Cohort(shuffled=True, seed=seed)
 
 
+def medium(heritability: float) -> Iterator[Cohort]:
+    """Yield cohorts of 2,000 individuals with 1,000 regions."""
+    for effects in ("converge", "scatter"):
+        yield Cohort(effects=effects, individuals=2000, regions=1000, heritability=heritability)
+
+
 PLANS = {
     "quick": list(small(1)),
-    "small": list(small(5)),
     "bar": [
-        *small(3),
-        *(
-            Cohort(effects=effects, individuals=2000, regions=1000, heritability=heritability)
-            for heritability, effects in product((0.5, 0.3, 0.1), ("converge", "scatter"))
-        ),
+        *small(1),
+        *medium(0.5),
+        Cohort(individuals=10_000, heritability=0.1),
+        Cohort(individuals=10_000, effects="scatter"),
         Cohort(individuals=2000, regions=1000, shuffled=True),
+        *medium(0.3),
+        *small(2, 3),
         Cohort(individuals=2000, regions=1000, siblings=400, structure=0.3),
-        Cohort(individuals=10_000, regions=200, heritability=0.1),
+        *medium(0.1),
         Cohort(individuals=10_000, regions=5000, heritability=0.3),
         Cohort(individuals=10_000, regions=5000, heritability=0.3, effects="scatter"),
     ],
 }
+"""What tells most comes first."""
 
 
 @click.command()
