@@ -98,17 +98,17 @@ def test_arrays_are_copied_where_the_disk_has_no_links(
 
 
 def test_the_order_in_which_cell_types_are_added_does_not_matter_to_their_signal(
-    toy_world: World, tmp_path: Path
+    toy_world: World, without_t: Path, tmp_path: Path
 ) -> None:
-    files = {name: toy_world.peaks / f"{name}.narrowPeak" for name in toys.CELL_TYPES}
-    alone = prepare(toy_world.settings(tmp_path / "alone", peaks=[files["B"]]))
-    at_once = add(toy_world, alone, tmp_path / "at_once", peaks=[files["NK"], files["T"]], regions="keep")
-    one = add(toy_world, alone, tmp_path / "one", peaks=[files["T"]], regions="keep")
-    other = add(toy_world, one.folder, tmp_path / "other", peaks=[files["NK"]], regions="keep")
-    for name in toys.CELL_TYPES:
+    first = toy_world.peaks / "T.narrowPeak"
+    second = toys.write_peaks(tmp_path / "A.narrowPeak", first.read_text().splitlines()[5:])
+    at_once = add(toy_world, without_t, tmp_path / "at_once", peaks=[first, second], regions="keep")
+    one = add(toy_world, without_t, tmp_path / "one", peaks=[first], regions="keep")
+    other = add(toy_world, one.folder, tmp_path / "other", peaks=[second], regions="keep")
+    for name in ("A", "B", "NK", "T"):
         assert signal_of(at_once, name) == signal_of(other, name)
-    assert other.test_cell_types == at_once.test_cell_types == ["NK", "T"]
-    assert other.ancestors == [describe_input("corpus", folder)["sha256"] for folder in (one.folder, alone)]
+    assert other.test_cell_types == at_once.test_cell_types == ["A", "T"]
+    assert other.ancestors == [describe_input("corpus", folder)["sha256"] for folder in (one.folder, without_t)]
 
 
 def write_h5ad(world: World, path: Path, factor: dict[str, int]) -> Path:

@@ -6,8 +6,8 @@ extrapolation, so that its distance is that from the nearest mixture: from the c
 non-negative least squares (Lawson & Hanson 1974, Solving Least Squares Problems, ch. 23). It is calibrated by leaving
 out each known cell type in turn, and measuring its distance from the others.
 
-Few regions are noisy: the mean of n regions scatters by 1 / n about the usage of the cell type. A left-out cell type is
-compared as if it had no more regions than the one in question.
+Few regions are noisy: the mean of n regions scatters by a variance of 1 / n about the usage of the cell type. To a
+left-out cell type with more regions than the one in question, the difference is added twice, since it varies itself.
 """
 
 from collections.abc import Sequence
@@ -35,6 +35,7 @@ _ROWS = 1 << 13
 
 _SAME = 1e-6
 """A cell type that is nearer is one of those that are known."""
+_SCATTER = 2
 _ARRAYS = ("usage", "regions", "mean", "deviation")
 
 Numbers = NDArray[np.float64]
@@ -133,7 +134,7 @@ class KnownCellTypes:
         known = len(self.names)
         if known < FEWEST:
             return Distance(name, distance, None, nearest, known)
-        scatter = np.maximum(1 / regions - 1 / self.regions, 0)
+        scatter = _SCATTER * np.maximum(1 / regions - 1 / self.regions, 0)
         as_far = int((self.left_out**2 + scatter >= distance**2).sum())
         return Distance(name, distance, (1 + as_far) / (1 + known), nearest, known)
 
