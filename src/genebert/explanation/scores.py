@@ -71,12 +71,12 @@ class LogOdds:
     def _states(self, network: GeneBertForSequenceClassification, codes: NDArray[np.uint8]) -> list[torch.Tensor]:
         """Return what the classifier reads of the sequences, on each strand that counts; nothing if it does not."""
         data = WindowData(codes, k=network.config.k, batch_size=BATCH)
-        found = []
+        found: list[torch.Tensor] = []
         for reverse in (False,) if network.config.oriented else (False, True):
             batches = (batch.to(self.device) for batch in data.in_order(reverse=reverse))
             states = [network.sequence_states(batch.input_ids, batch.segment_ids) for batch in batches]
-            found.append(torch.cat(states) if states[0] is not None else None)
-        return [one for one in found if one is not None]
+            found += [torch.cat(known)] if (known := [one for one in states if one is not None]) else []
+        return found
 
     @torch.no_grad()
     def _features(
@@ -106,6 +106,8 @@ class LogOdds:
             own = own_evidence(matrix)
             summary = network.summary_classifier(network.summary.with_evidence(features[window], own))
         region = network.region_states(matrix)
-        sequences = [one[window] for one in states] or [None]
-        logits = torch.stack([network.fuse(one, region, summary).mean(dim=1) for one in sequences]).mean(dim=0)
+        sequences: list[torch.Tensor | None] = [one[window] for one in states]
+        logits = torch.stack([network.fuse(one, region, summary).mean(dim=1) for one in sequences or [None]]).mean(
+            dim=0
+        )
         return logits[:, 1] - logits[:, 0]
