@@ -71,7 +71,7 @@ class LogOdds:
     def _states(self, network: GeneBertForSequenceClassification, codes: NDArray[np.uint8]) -> list[torch.Tensor]:
         """Return what the classifier reads of the sequences, on each strand that counts; nothing if it does not."""
         data = WindowData(codes, k=network.config.k, batch_size=BATCH)
-        found = []
+        found: list[torch.Tensor] = []
         for reverse in (False,) if network.config.oriented else (False, True):
             batches = (batch.to(self.device) for batch in data.in_order(reverse=reverse))
             states = [network.sequence_states(batch.input_ids, batch.segment_ids) for batch in batches]
