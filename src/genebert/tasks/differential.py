@@ -98,7 +98,7 @@ class Differential(Task):
         in_both = member.all(axis=0)
         if self.fold_change is None:
             return member[0] & ~in_both, member[1] & ~in_both, in_both
-        alike = np.logical_and(in_both, np.abs(change) <= self.fold_change / 2)
+        alike = np.asarray(in_both & (np.abs(change) <= self.fold_change / 2), dtype=bool)
         return change >= self.fold_change, change <= -self.fold_change, alike
 
 
