@@ -154,7 +154,7 @@ class KnownCellTypes:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as handle, np.load(handle, allow_pickle=False) as arrays:
                 return cls(arrays["names"].tolist(), *(arrays[name] for name in _ARRAYS))
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise UserError(problem(path, f"it is damaged ({error})", "Fine-tune again.")) from None

@@ -95,10 +95,10 @@ class Differential(Task):
 
     def _groups(self, change: NDArray[np.float64], member: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], ...]:
         """Return which regions are more accessible in the first cell type, in the second, and in both alike."""
-        in_both = np.logical_and.reduce(member)
+        in_both = member[0] & member[1]
         if self.fold_change is None:
             return member[0] & ~in_both, member[1] & ~in_both, in_both
-        alike = np.logical_and(in_both, np.abs(change) <= self.fold_change / 2)
+        alike = in_both & (np.abs(change) <= self.fold_change / 2)
         return change >= self.fold_change, change <= -self.fold_change, alike
 
 
