@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from toys import Peak, World
 
-from genebert.corpus import plan, signal, splits
+from genebert.corpus import plan, regions, signal, splits
 from genebert.corpus.build import prepare
 from genebert.corpus.store import Corpus
 
@@ -204,9 +204,9 @@ def ignore_cell_types(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def let_held_out_cell_types_choose_regions(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = plan.peaks_of_chromosome
+    right = regions.peaks_of_chromosome
     monkeypatch.setattr(
-        plan, "peaks_of_chromosome", lambda peaks, code, chrom, late: right(peaks, code, chrom, np.zeros_like(late))
+        regions, "peaks_of_chromosome", lambda peaks, code, chrom, late: right(peaks, code, chrom, np.zeros_like(late))
     )
 
 
