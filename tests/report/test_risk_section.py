@@ -1,5 +1,6 @@
 """The section about a cohort, on tables that are made by hand, with hostile names."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,12 @@ def write_tables(folder: Path, *, binary: bool = True) -> dict[str, Any]:
         [("SPI1", "gained", 0.5, 0.5, 1, 1, 1, 1), ("GATA1", "lost", 0.01, 0.02, 9, 3, 8, 8)],
         columns=["tf", "direction", "p", "q", "carriers_cases", "carriers_controls", "variants", "regions"],
     )
+    hits = pd.DataFrame(
+        [("GATA1", "lost", REGION.format(0), "chr1:100:A>G", ".", -2.5, 4, 1)],
+        columns=["tf", "direction", "region", "variant", "id", "change", "carriers_cases", "carriers_controls"],
+    )
     tables = {
+        "convergence_tfs": hits,
         "predictions": people,
         "metrics": pd.DataFrame(measured, columns=["method", "measure", "value", "low", "high", "n"]),
         "comparisons": pd.DataFrame(compared, columns=["method", "against", "measure", "difference", "low", "high"]),
@@ -111,7 +117,25 @@ def test_no_region_with_several_variants_is_no_error(tmp_path: Path) -> None:
     assert "Where variants of different individuals converge." not in titles
 
 
+def test_regions_that_were_not_tested_have_no_p(tmp_path: Path) -> None:
+    metrics = write_tables(tmp_path)
+    table = pd.read_csv(tmp_path / "regions.tsv", sep="\t").assign(p=".", q=".")
+    table.to_csv(tmp_path / "regions.tsv", sep="\t", index=False)
+    section = risk_section(tmp_path, metrics)
+    figures = {block.title: block for block in section.blocks if isinstance(block, Figure)}
+    assert len(figures["Regions."].panels) == 1
+    tables = {block.title: block for block in section.blocks if isinstance(block, Table)}
+    assert {row[4] for row in tables["Regions that rank first."].rows} == {"–"}
+    assert "nan" not in render("title", "", [], [section])
+
+
 def test_carriers_stand_where_their_variants_are() -> None:
+    """The first variant, on the left, lowers the log-odds (blue): 7 cases have it, and 1 control."""
     rows = pd.DataFrame({"position": [11, 40], "change": [-1.0, 1.0], "carriers_cases": [7, 0], "carriers_controls": 1})
     svg = str(cohort_figures.convergence("r", rows, (0, 50), ("cases", "controls")).svg)
-    assert "Carriers: controls | cases" in svg and svg.count("#0072b2") and svg.count("#d55e00")
+    points = re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)" style="fill: (#0072b2|#d55e00)', svg)
+    place = {colour: [(float(x), float(y)) for x, y, own in points if own == colour] for _, _, colour in points}
+    (case, control), (no_case, _) = place["#0072b2"], place["#d55e00"]
+    assert case[0] == control[0] < no_case[0]
+    line = no_case[1]  # of no carriers
+    assert line - case[1] == pytest.approx(7 * (control[1] - line), rel=1e-3)

@@ -71,8 +71,8 @@ def expected_against_observed(p: NDArray[np.float64], label: str) -> Panel:
     return panel(f"Observed against expected p values of {label}.", (HALF, 2.5), draw)
 
 
-def weights(names: Sequence[str], value: NDArray[np.float64], p: NDArray[np.float64]) -> Panel:
-    """Draw the weights of regions as bars, with the p value of each at its end; shapes (n,)."""
+def weights(names: Sequence[str], value: NDArray[np.float64], p: Sequence[str]) -> Panel:
+    """Draw the weights of n regions, shape (n,), as bars, with the p value of each, as it is to be printed, beside."""
 
     def draw(figure: Canvas) -> None:
         axes = figure.subplots()
@@ -85,7 +85,7 @@ def weights(names: Sequence[str], value: NDArray[np.float64], p: NDArray[np.floa
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("Weight in the risk model")
         beside = axes.twinx()
-        beside.set_yticks(place, [f"p = {one:.2g}" for one in p])
+        beside.set_yticks(place, [f"p = {one}" for one in p])
         beside.set_ylim(axes.get_ylim())
         beside.tick_params(length=0)
         beside.spines[:].set_visible(False)

@@ -15,6 +15,7 @@ from genebert.report.content import Block, Figure, Folded, Panel, Prose, Section
 from genebert.report.tables import counted
 
 MODEL = "GeneBERT"
+STACKED = "GeneBERT + polygenic score"
 TOP_REGIONS = 12
 TOP_DRAWN = 6
 TOP_TFS = 15
@@ -44,7 +45,7 @@ def risk_section(folder: Path, metrics: Mapping[str, Any]) -> Section:
         _regions_figure(regions),
         _regions_table(regions, binary),
         *_convergence(regions, variants, binary),
-        *_tfs(tfs, binary),
+        *_tfs(tfs, _table(folder, "convergence_tfs"), binary),
     ]
     return Section(f"Risk: {metrics['phenotype']}", blocks)
 
@@ -119,14 +120,18 @@ def _ranking(predictions: pd.DataFrame, measured: pd.DataFrame) -> Figure:
     panels = [
         figures.roc_curves(label, scores),
         figures.precision_recall_curves(label, scores),
-        figures.reliability_curves(label, {MODEL: scores[MODEL]}),
+        figures.reliability_curves(label, {name: scores[name] for name in (MODEL, STACKED) if name in scores}),
     ]
     said = [
         "Receiver operating characteristic, and its area.",
         "Precision against recall, and average precision; dashed, the share of cases.",
         "Calibration in ten bins of equally many individuals, with 95% Wilson intervals; dashed, perfect.",
     ]
-    return Figure("Ranking and calibration.", panels, said, "Out-of-fold probabilities.", columns=3)
+    caption = (
+        "Out-of-fold probabilities of all folds, pooled: areas differ from the measures above, which are taken within"
+        " folds and averaged."
+    )
+    return Figure("Ranking and calibration.", panels, said, caption, columns=3)
 
 
 def _agreement(predictions: pd.DataFrame, measured: pd.DataFrame) -> Figure:
@@ -136,18 +141,22 @@ def _agreement(predictions: pd.DataFrame, measured: pd.DataFrame) -> Figure:
 
 
 def _regions_figure(regions: pd.DataFrame) -> Figure:
-    top = regions.head(TOP_REGIONS)
+    top, tested = regions.head(TOP_REGIONS), regions["p"].dropna().to_numpy(np.float64)
     panels = [
         cohort_figures.weights(
-            top["region"].tolist(), top["weight"].to_numpy(np.float64), top["p"].to_numpy(np.float64)
-        ),
-        cohort_figures.expected_against_observed(regions["p"].dropna().to_numpy(np.float64), "regions"),
+            top["region"].tolist(), top["weight"].to_numpy(np.float64), [_number(p, ".2g") for p in top["p"]]
+        )
     ]
-    said = [
-        "Weights of the regions that rank first, in the model fitted on all individuals.",
-        "p values of all regions against uniform ones; grey, 95% band.",
-    ]
-    return Figure("Regions.", panels, said, columns=2)
+    said = ["Weights of the regions that rank first, in the model fitted on all individuals."]
+    if len(tested):
+        panels.append(cohort_figures.expected_against_observed(tested, "regions"))
+        said.append("p values of all tested regions against uniform ones; grey, 95% band.")
+    return Figure("Regions.", panels, said if len(said) > 1 else (), "" if len(said) > 1 else said[0], columns=2)
+
+
+def _number(value: float, form: str) -> str:
+    """Return a number in a format, or a dash for one that is not known."""
+    return minus(f"{value:{form}}") if np.isfinite(value) else "–"
 
 
 def _regions_table(regions: pd.DataFrame, binary: bool) -> Table:
@@ -157,9 +166,9 @@ def _regions_table(regions: pd.DataFrame, binary: bool) -> Table:
             str(row.rank),
             row.region,
             _tf(row.top_tf, row.top_tf_change),
-            minus(f"{row.weight:+.3g}"),
-            f"{row.p:.2g}",
-            f"{row.q:.2g}",
+            _number(row.weight, "+.3g"),
+            _number(row.p, ".2g"),
+            _number(row.q, ".2g"),
             f"{row.variants:,}",
             f"{row.carriers_cases:,}",
             f"{row.carriers_controls:,}",
@@ -168,8 +177,8 @@ def _regions_table(regions: pd.DataFrame, binary: bool) -> Table:
     ]
     header = ["Rank", "Region", "TF", "Weight", "p", "q", "Variants", f"Carriers, {above}", f"Carriers, {below}"]
     note = (
-        f"The first of {len(regions):,}; all are in regions.tsv. p: score test of the region's effects. q: expected"
-        " share of false ones among regions up to this one (Benjamini and Hochberg). TF: the one whose best hit the"
+        f"The first of {len(regions):,}; all are in regions.tsv. p: score test of the region's (signed) effects. q:"
+        " expected share of false ones among regions up to this one (Benjamini and Hochberg). TF: the one whose best hit the"
         " carriers' variants change most, with the change of its −log₁₀ p."
     )
     return Table("Regions that rank first.", header, rows, text=3, note=note)
@@ -188,9 +197,12 @@ def _convergence(regions: pd.DataFrame, variants: pd.DataFrame, binary: bool) ->
     """Draw, region by region, which variants different individuals carry."""
     panels: list[Panel] = []
     groups = _groups(binary)
-    for row in regions.itertuples():
+    listed = set(variants["region"])
+    for row in regions[regions["region"].isin(listed)].itertuples():
+        if len(panels) == TOP_DRAWN:
+            break
         rows = variants[variants["region"] == row.region].drop_duplicates("variant")
-        if len(rows) > 1 and len(panels) < TOP_DRAWN:
+        if len(rows) > 1:
             rows = rows.assign(position=rows["variant"].str.rsplit(":", n=2).str[1].astype(np.int64))
             panels.append(cohort_figures.convergence(row.region, rows, (row.start, row.end), groups))
     if not panels:
@@ -213,7 +225,7 @@ def _variants_table(variants: pd.DataFrame, groups: Sequence[str]) -> Table:
             row.variant,
             _missing(row.id),
             f"{row.tf} {row.direction}" if isinstance(row.tf, str) else "–",
-            minus(f"{row.change:+.3f}"),
+            _number(row.change, "+.3f"),
             f"{row.carriers_cases:,}",
             f"{row.carriers_controls:,}",
         ]
@@ -227,7 +239,8 @@ def _missing(value: Any) -> str:
     return value if isinstance(value, str) else "–"
 
 
-def _tfs(tfs: pd.DataFrame, binary: bool) -> list[Block]:
+def _tfs(tfs: pd.DataFrame, hits: pd.DataFrame, binary: bool) -> list[Block]:
+    """List TFs, and, on demand, the variants of different individuals that hit the first of them."""
     if tfs.empty:
         return []
     above, below = _groups(binary)
@@ -235,8 +248,8 @@ def _tfs(tfs: pd.DataFrame, binary: bool) -> list[Block]:
         [
             row.tf,
             row.direction,
-            f"{row.p:.2g}",
-            f"{row.q:.2g}",
+            _number(row.p, ".2g"),
+            _number(row.q, ".2g"),
             f"{row.variants:,}",
             f"{row.regions:,}",
             f"{row.carriers_cases:,}",
@@ -249,4 +262,23 @@ def _tfs(tfs: pd.DataFrame, binary: bool) -> list[Block]:
         f"The first of {len(tfs):,} pairs of TF and direction; all are in tfs.tsv. TFs with similar motifs stand or"
         " fall together."
     )
-    return [Table("TFs whose hits variants gain or lose.", header, rows, text=2, note=note)]
+    table = Table("TFs whose hits variants gain or lose.", header, rows, text=2, note=note)
+    return [table, Folded("Variants that hit the TFs that rank first", _hits_table(hits, (above, below)))]
+
+
+def _hits_table(hits: pd.DataFrame, groups: Sequence[str]) -> Table:
+    rows = [
+        [
+            row.tf,
+            row.direction,
+            row.region,
+            row.variant,
+            _missing(row.id),
+            _number(row.change, "+.1f"),
+            f"{row.carriers_cases:,}",
+            f"{row.carriers_controls:,}",
+        ]
+        for row in hits.itertuples()
+    ]
+    header = ["TF", "Hit", "Region", "Variant", "ID", "Change", f"Carriers, {groups[0]}", f"Carriers, {groups[1]}"]
+    return Table("Variants by TF.", header, rows, text=5, note="Change: of −log₁₀ p of the TF's best hit nearby.")
