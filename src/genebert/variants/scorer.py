@@ -9,16 +9,15 @@ from numpy.typing import NDArray
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.inputs.genome import Genome
+from genebert.inputs.motif_changes import motif_changes
 from genebert.methods.base import Examples
 from genebert.methods.genebert import Place
 from genebert.predictor import Predictor
-from genebert.schema import EVIDENCE_STEPS, N, Variant, encode
+from genebert.schema import Variant
 from genebert.variants.windows import Pair, VariantWindows
 
 CHUNK = 128
 """Windows scored at a time; memory does not grow with the number of variants."""
-MOTIF_FLANK = 30
-"""Motifs gained and lost are sought within 30 bp of the variant."""
 SEQUENCE_ONLY = "all"
 """Stands in the cell type column for a predictor that knows no cell types."""
 
@@ -127,27 +126,11 @@ class Scorer:
         return both[: len(pairs)], both[len(pairs) :]
 
     def motif_changes(self, variants: Sequence[Variant]) -> list[tuple[tuple[str, float], tuple[str, float]]]:
-        """Return the motifs that alternate alleles strengthen and weaken most ("." if none), each with its change.
-
-        The change is that of -log10 p of the motif's best hit near the variant.
-        """
-        stretches = [self._stretches(variant) for variant in variants]
-        width = max(len(codes) for pair in stretches for codes in pair)
-        padded = np.full((len(variants), 2, width), N, dtype=np.uint8)  # no hit covers N
-        for row, pair in zip(padded, stretches, strict=True):
-            for place, codes in zip(row, pair, strict=True):
-                place[: len(codes)] = codes
-        hits = self.predictor.scanner.scan(padded.reshape(-1, width)).reshape(len(variants), 2, -1).astype(int)
-        changes = (hits[:, 1] - hits[:, 0]) / EVIDENCE_STEPS
+        """Return the motifs that alternate alleles strengthen and weaken most ("." if none), each with its change."""
+        changes = motif_changes(self.genome, self.predictor.scanner, variants)
         return [(self._most(change, 1), self._most(change, -1)) for change in changes]
 
-    def _stretches(self, variant: Variant) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return the base codes near a variant, of both alleles."""
-        after = MOTIF_FLANK + len(variant.ref)
-        reference = self.genome.fetch(variant.chrom, variant.position - MOTIF_FLANK, variant.position + after)
-        return reference, np.concatenate([reference[:MOTIF_FLANK], encode(variant.alt).codes, reference[after:]])
-
-    def _most(self, change: NDArray[np.float64], sign: int) -> tuple[str, float]:
+    def _most(self, change: NDArray[np.float32], sign: int) -> tuple[str, float]:
         """Return the motif that changes most in a direction, and its change."""
         index = int((sign * change).argmax())
         return self.motif_names[index] if sign * change[index] > 0 else ".", float(change[index])

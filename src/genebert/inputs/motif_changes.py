@@ -1,0 +1,46 @@
+"""How alternate alleles change the motif hits around them.
+
+Only a hit that overlaps a variant can change, so that a short stretch around it tells all: both alleles of it are
+scanned, and the best hits compared.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from genebert.inputs.genome import Genome
+from genebert.inputs.scan import Scanner
+from genebert.schema import EVIDENCE_STEPS, N, Variant, encode
+
+MOTIF_FLANK = 30
+"""Hits are sought within 30 bp of the variant, or farther if a motif is longer."""
+
+
+def motif_changes(genome: Genome, scanner: Scanner, variants: Sequence[Variant]) -> NDArray[np.float32]:
+    """Return how the best hit of each motif near each variant changes.
+
+    Args:
+        genome: the genome.
+        scanner: of the motif collection.
+        variants: n alternate alleles, whose REF is what the genome has.
+
+    Returns:
+        float32, shape (n, motifs): -log10 p of the best hit within `MOTIF_FLANK` bp of the alternate allele, minus that
+        of the reference allele; positive where the alternate allele strengthens it.
+    """
+    motifs = scanner.motifs
+    flank = max([MOTIF_FLANK, *(motif.width - 1 for motif in motifs)])
+    stretches = [codes for variant in variants for codes in _stretches(genome, variant, flank)]
+    padded = np.full((len(stretches), max(map(len, stretches), default=0)), N, dtype=np.uint8)  # no hit covers N
+    for row, codes in zip(padded, stretches, strict=True):
+        row[: len(codes)] = codes
+    hits = scanner.scan(padded).reshape(len(variants), 2, len(motifs)).astype(np.float32)
+    return (hits[:, 1] - hits[:, 0]) / np.float32(EVIDENCE_STEPS)
+
+
+def _stretches(genome: Genome, variant: Variant, flank: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return the base codes near a variant, of both alleles."""
+    after = flank + len(variant.ref)
+    reference = genome.fetch(variant.chrom, variant.position - flank, variant.position + after)
+    return reference, np.concatenate([reference[:flank], encode(variant.alt).codes, reference[after:]])
