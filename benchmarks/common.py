@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,13 +24,20 @@ Taker = Callable[[], float]
 
 
 @contextmanager
-def corpus_or_simulated(given: Path | None) -> Iterator[Path]:
-    """Yield a corpus, simulated in a temporary folder if none is given."""
+def corpus_or_simulated(
+    given: Path | None, simulated: Mapping[str, Any] = MappingProxyType({}), **prepared: Any
+) -> Iterator[Path]:
+    """Yield a corpus, simulated in a temporary folder if none is given.
+
+    Args:
+        given: folder made by prepare.
+        simulated, prepared: what to change in the settings of either stage.
+    """
     if given is not None:
         yield given
         return
     with TemporaryDirectory(prefix="genebert-benchmark-") as name:
-        inputs = simulate(SIMULATED.model_copy(update={"out": Path(name) / "inputs"}))
+        inputs = simulate(SIMULATED.model_copy(update={"out": Path(name) / "inputs", **simulated}))
         yield prepare(
             PrepareSettings(
                 out=Path(name) / "corpus",
@@ -37,6 +45,7 @@ def corpus_or_simulated(given: Path | None) -> Iterator[Path]:
                 peaks=[inputs / "peaks"],
                 valid_chromosomes=["chr6"],
                 test_chromosomes=["chr7", "chr8"],
+                **prepared,
             )
         )
 

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
+from toys import World
 
 from genebert.corpus.store import Corpus
 from genebert.inputs.motifs import read_motifs
@@ -26,10 +27,10 @@ from genebert.tokens import DIGIT_OF_CODE, sequence_tokens
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(FOLDER))  # they import each other, as scripts do
 
-ablation, composition, dnabert_style, masking, motifs_without_chip, pretraining, sequence_corpus = map(
-    import_module,
-    ("ablation", "composition", "dnabert_style", "masking", "motifs_without_chip", "pretraining", "sequence_corpus"),
+ablation, composition, dnabert_style, masking, motifs_without_chip = map(
+    import_module, ("ablation", "composition", "dnabert_style", "masking", "motifs_without_chip")
 )
+pretraining, sequence_corpus, variant_speed = map(import_module, ("pretraining", "sequence_corpus", "variant_speed"))
 
 
 @pytest.fixture(scope="module")
@@ -364,3 +365,15 @@ def test_a_corpus_of_sequences_holds_nothing_of_the_rows_to_be_tested_on(tmp_pat
     assert windows == [first[:50], first[50:100], second[:50], second[50:100]]
     # the other strand of `second` ends with what begins it, 41 bases of which the test row has
     assert sequence_corpus.apart_from(windows, tmp_path / "test.csv") == [*windows[:2], windows[3]]
+
+
+def test_variants_are_scored_both_ways(toy_folder: Path, toy_world: World) -> None:
+    """That both give the same is asserted by the benchmark itself."""
+    words = ["--corpus", str(toy_folder), "--genome", str(toy_world.genome), "--preset", "tiny"]
+    words += ["--variants", "3", "--per-region", "2", "--pairs", "2", "--runs", "1"]
+    made = CliRunner().invoke(variant_speed.main, words, catch_exceptions=False)
+    assert made.exit_code == 0, made.output
+    (row,) = json.loads(made.stdout)["rows"]
+    assert (row["variants"], row["cell_types"]) == (3, 3)
+    assert row["largest_difference_between_both"] < 1e-4
+    assert len(row["milliseconds_per_window"]) == 4

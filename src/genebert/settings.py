@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 CONFIGS = Path(__file__).parent / "configs"
 Device = Literal["auto", "cpu", "cuda"]
@@ -16,6 +16,7 @@ Masking = Literal["hidden-bases", "dnabert"]
 Modalities = Literal["both", "sequence", "motifs"]
 Mode = Literal["full", "frozen", "lora", "linear-probe"]
 PredictionFormat = Literal["tsv", "parquet", "bed", "bigwig"]
+VariantFormat = Literal["tsv", "parquet"]
 KmerLength = Annotated[Literal[1, 3, 4, 5, 6], BeforeValidator(lambda k: int(k) if str(k).isdecimal() else k)]
 """As text too, as the command line gives it."""
 Strategy = Literal["ddp", "fsdp"]
@@ -23,6 +24,12 @@ Attention = Literal["sdpa", "eager", "flash_attention_2"]
 Epochs = Annotated[int, Field(ge=1, description="most passes over the training rows; the best on validation is kept")]
 Patience = Annotated[int, Field(ge=1, description="stop after so many passes that are no better on validation")]
 WeightDecay = Annotated[float, Field(ge=0, description="AdamW weight decay of linear and convolutional layers")]
+
+
+def _odd(number: int) -> int:
+    if number % 2 == 0:
+        raise ValueError("has to be odd")
+    return number
 
 
 def positional(description: str, default: Any = ...) -> Any:
@@ -417,8 +424,20 @@ class VariantsSettings(StageSettings):
         None, description="folder made by prepare, for a model that was fine-tuned per cell type"
     )
     cell_types: list[str] = Field([], description="cell types to score (default: all of the corpus)")
+    regions: list[str] = Field(
+        [], description="where to look for variants: chr1 or chr1:1000-2000 (1-based), or one BED file (default: all)"
+    )
     everywhere: bool = Field(False, description="score variants outside the corpus' regions too")
     max_indel: int = Field(50, ge=1, description="longest insertion or deletion to score, in bp")
+    max_mismatches: float = Field(
+        0.01, ge=0, le=1, description="fraction of alleles whose REF may differ from the genome before that is an error"
+    )
+    null: int = Field(1000, ge=0, description="random variants like these, for empirical p-values; 0 for none")
+    shifts: Annotated[int, AfterValidator(_odd)] = Field(
+        1, ge=1, le=101, description="windows per allele, odd, moved around the variant; log-odds are averaged"
+    )
+    format: VariantFormat = Field("tsv", description="of the table")
+    seed: int = Field(0, ge=0, description="of the random variants")
     mutagenesis: int = Field(2, ge=0, description="number of top variants for which in-silico mutagenesis is computed")
     device: Device = machine("auto", "where to run")
 

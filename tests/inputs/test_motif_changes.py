@@ -6,7 +6,7 @@ import pytest
 from toys import write_fasta
 
 from genebert.inputs.genome import Genome
-from genebert.inputs.motif_changes import MOTIF_FLANK, motif_changes
+from genebert.inputs.motif_changes import MOTIF_FLANK, best_site, motif_changes
 from genebert.inputs.scan import Scanner
 from genebert.schema import EVIDENCE_STEPS, Motif, Variant, decode, encode, reverse_complement
 
@@ -79,3 +79,11 @@ def test_changes_do_not_depend_on_the_other_variants(genome: Genome, scanner: Sc
 
 def test_no_variants_have_no_changes(genome: Genome, scanner: Scanner) -> None:
     assert motif_changes(genome, scanner, []).shape == (0, 2)
+
+
+def test_the_best_site_is_where_it_was_planted_on_either_strand(genome: Genome, scanner: Scanner) -> None:
+    base = decode(genome.fetch("chr1", 200, 201))
+    planted = decode(reverse_complement(encode(SITE).codes))
+    assert best_site(genome, scanner, Variant("chr1", 103, "T", "G"), 0, alternate=False) == (-3, False)
+    assert best_site(genome, scanner, Variant("chr1", 200, base, base + planted), 0, alternate=True) == (1, True)
+    assert best_site(genome, scanner, Variant("chr1", 305, "G", "C"), 1, alternate=False) == (-5, False)

@@ -301,7 +301,7 @@ def test_a_classifier_averages_its_branches(name: str) -> None:
         assert branches.shape == (3, changes.get("summary", True) + changes.get("encoders", True), 3)
         assert torch.equal(model(ids, segments, matrix, codes), branches.mean(dim=1))
         encoded = model.sequence_states(ids, segments)
-        again = model.combine(encoded, matrix, model.summary_logits(codes, matrix))
+        again = model.combine(encoded, model.region_states(matrix), model.summary_logits(codes, matrix))
         assert torch.equal(again, branches)
         one = model(ids[1:2], segments[1:2], RegionMatrix(*(part[1:2] for part in vars(matrix).values())), codes[1:2])
     assert torch.allclose(one, branches.mean(dim=1)[1:2], atol=1e-5)

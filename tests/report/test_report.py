@@ -28,7 +28,7 @@ from genebert.report.canvas import LONGEST_NAME, panel, shorten
 from genebert.report.sections.corpus import densest_rows
 from genebert.report.tables import command
 from genebert.settings import InspectSettings, ReportSettings, StageSettings
-from genebert.stage import open_stage, read_manifest
+from genebert.stage import open_stage, read_manifest, write_json
 
 CELL_TYPE = '<b>&"x'
 MOTIF = "$\\alpha<script>"
@@ -232,44 +232,30 @@ def mutagenesis_rows(variant: str, cell_type: str, reference: str, alternate: st
 
 def make_variants(out: Path, corpus: Path, model: Path) -> Path:
     rows = [
-        (
-            name,
-            "rs1",
-            CHROM,
-            1050,
-            "A",
-            "ATT",
-            cell_type,
-            0.1,
-            0.1 + i + 0.2 * j,
-            i + 0.2 * j,
-            MOTIF,
-            1.5,
-            ".",
-            0.0,
-        )
+        {
+            "variant": name,
+            "given": name,
+            "id": "rs1",
+            "chrom": CHROM,
+            "position": 1050,
+            "ref": "A",
+            "alt": "ATT",
+            "cell_type": cell_type,
+            "reference": 0.1,
+            "alternate": 0.1 + i + 0.2 * j,
+            "difference": i + 0.2 * j,
+            "p": 0.25 - 0.125 * i,
+            "gained": f"{MOTIF},SPI1",
+            "gained_by": "+1.5,+0.25",
+            "lost": ".",
+            "lost_by": ".",
+        }
         for i, name in enumerate((VARIANT, f"{CHROM}:2000:G>C"))
         for j, cell_type in enumerate((CELL_TYPE, "NK"))
     ]
-    table = pd.DataFrame(
-        rows,
-        columns=[
-            "variant",
-            "id",
-            "chrom",
-            "position",
-            "ref",
-            "alt",
-            "cell_type",
-            "reference",
-            "alternate",
-            "difference",
-            "gained",
-            "gained_by",
-            "lost",
-            "lost_by",
-        ],
-    )
+    table = pd.DataFrame(rows)
+    motif = {"id": "M1", "name": MOTIF, "probabilities": [[0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.7]]}
+    site = {"variant": VARIANT, "change": "gained", "by": 1.5, "offset": -1, "reverse": True, "motif": motif}
     metrics = {
         "records": 4,
         "alleles_scored": 2,
@@ -278,10 +264,12 @@ def make_variants(out: Path, corpus: Path, model: Path) -> Path:
         "cell_types": [CELL_TYPE, "NK"],
         "class": "1",
         "window_width": 100,
+        "random_variants": 1000,
     }
 
     def write(folder: Path) -> None:
         table.to_csv(folder / "variants.tsv", sep="\t", index=False)
+        write_json(folder / "motif_sites.json", [site])
         mutagenesis_rows(VARIANT, CELL_TYPE, "CCGAGGG", "CCGATTG").to_csv(
             folder / "mutagenesis.tsv", sep="\t", index=False
         )

@@ -22,7 +22,7 @@ from genebert.variants.run import variants
 VERSION = "##fileformat=VCFv4.2\n"
 CONTIG = "##contig=<ID=chr3>\n"
 COLUMNS = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"
-OURS = ("GENEBERT", "GENEBERT_MAX", "GENEBERT_GAINED", "GENEBERT_LOST")
+OURS = ("GENEBERT", "GENEBERT_MAX", "GENEBERT_GAINED", "GENEBERT_LOST", "GENEBERT_AS")
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,14 @@ class Case:
                 corpus=self.corpus,
                 out=self.out,
                 mutagenesis=0,
+                null=0,
                 device="cpu",
             )
         )
 
     def call(self, **changes: Path | str | None) -> Result:
-        options = {"model": self.model, "genome": self.world.genome, "corpus": self.corpus, "device": "cpu"} | changes
+        options = {"model": self.model, "genome": self.world.genome, "corpus": self.corpus, "device": "cpu"}
+        options |= {"null": "0", "mutagenesis": "0"} | changes
         words = [word for name, value in options.items() if value for word in (f"--{name}", str(value))]
         return CliRunner().invoke(main, ["variants", str(self.vcf), "--out", str(self.out), *words])
 
@@ -165,14 +167,71 @@ def test_a_corpus_that_is_needed_or_absent(case: Case) -> None:
     refused(case, case.call(corpus=nowhere), str(nowhere), "no such file or folder", "Check the path")
 
 
-def test_many_mismatches_give_a_warning(case: Case) -> None:
-    wrong = [case.row(i, alt=case.bases[i], ref=other(case.bases[i])) for i in range(15)]
-    right = [case.row(i) for i in range(20, 29)]
-    case.write(*wrong, *right)
-    result = case.call(mutagenesis="0")
+def mismatched(case: Case, wrong: list[tuple[str, str]], right: int) -> None:
+    """Write records whose REF and ALT are given, one for each base from the first on, and right ones."""
+    rows = [case.row(i % 60, alt=alt, ref=ref) for i, (ref, alt) in enumerate(wrong)]
+    case.write(*rows, *[case.row(i % 60) for i in range(right)])
+
+
+COMPLEMENT = dict(zip("ACGT", "TGCA", strict=True))
+
+
+def another(base: str, times: int) -> str:
+    return "ACGT"[("ACGT".index(base) + times) % 4]
+
+
+WRONG_ALLELES = {
+    "another assembly": (lambda b: (another(b, 2), another(b, 1)), 15, 9, "15 of 24 alleles", "another assembly"),
+    "swapped": (lambda b: (another(b, 2), b), 15, 9, "15 of 24 alleles", "REF and ALT seem to be swapped"),
+    "other strand": (lambda b: (COMPLEMENT[b], another(b, 2)), 15, 9, "15 of 24 alleles", "of the other strand"),
+    "a few": (lambda b: (another(b, 2), another(b, 1)), 2, 110, "2 of 112 alleles (1.8%)", "--max-mismatches"),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG_ALLELES)
+def test_too_many_mismatches_are_an_error_that_says_the_likely_reason(fault: str, case: Case) -> None:
+    make, wrong, right, count, reason = WRONG_ALLELES[fault]
+    mismatched(case, [make(case.bases[i % 60]) for i in range(wrong)], right)
+    refused(case, case.call(), f"{case.vcf}: the REF of {count}", "is not what the genome", "where it has", reason)
+
+
+def test_more_mismatches_can_be_allowed(case: Case) -> None:
+    mismatched(case, [(another(base, 1), another(base, 2)) for base in case.bases[:2]], 110)
+    result = case.call(**{"max-mismatches": "0.02"})
     assert result.exit_code == 0, result.output
-    assert f"warning: {case.vcf}: the REF of 15 of 24 alleles is not what the genome" in result.stderr
-    assert "same assembly" in result.stderr
+    assert "2 REF mismatch" in result.stderr
+
+
+REGION_FAULTS = {
+    "chr9": ("no chromosome 'chr9'", "It has chr1"),
+    "chr3:0-10": ("--regions chr3:0-10", "1-based"),
+    "chr3:10-5": ("--regions chr3:10-5", "Write the first and the last base"),
+    "chr3:5": ("'chr3:5' is no region, and no file of that name is there", "chr1:1000-2000"),
+    "absent.bed:x": ("is no region", "one BED file"),
+}
+
+
+@pytest.mark.parametrize("regions", REGION_FAULTS)
+def test_regions_that_cannot_be_read(regions: str, case: Case) -> None:
+    case.write(case.row())
+    refused(case, case.call(regions=regions), *REGION_FAULTS[regions])
+
+
+def test_all_faults_of_regions_are_reported_together(case: Case) -> None:
+    case.write(case.row())
+    refused(case, case.call(regions="chr9,chr3:10-5"), "chr9", "chr3:10-5")
+
+
+def test_regions_without_variants(case: Case) -> None:
+    case.write(case.row())
+    refused(case, case.call(regions="chr1"), "none of its 0 records", "it has no records")
+
+
+def test_an_even_number_of_shifts(case: Case) -> None:
+    case.write(case.row())
+    result = case.call(shifts="2")
+    assert result.exit_code == 2
+    assert "has to be odd" in result.stderr
 
 
 @pytest.mark.parametrize(("wrong", "right"), [(10, 10), (15, 4)])

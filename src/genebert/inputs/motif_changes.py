@@ -7,10 +7,11 @@ scanned, and the best hits compared.
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from genebert.inputs.genome import Genome
-from genebert.inputs.scan import Scanner
+from genebert.inputs.scan import SCORE_OF_N, Scanner
 from genebert.schema import EVIDENCE_STEPS, N, Variant, encode
 
 MOTIF_FLANK = 30
@@ -29,14 +30,43 @@ def motif_changes(genome: Genome, scanner: Scanner, variants: Sequence[Variant])
         float32, shape (n, motifs): -log10 p of the best hit within `MOTIF_FLANK` bp of the alternate allele, minus that
         of the reference allele; positive where the alternate allele strengthens it.
     """
-    motifs = scanner.motifs
-    flank = max([MOTIF_FLANK, *(motif.width - 1 for motif in motifs)])
+    motifs, flank = scanner.motifs, flank_of(scanner)
     stretches = [codes for variant in variants for codes in _stretches(genome, variant, flank)]
     padded = np.full((len(stretches), max(map(len, stretches), default=0)), N, dtype=np.uint8)  # no hit covers N
     for row, codes in zip(padded, stretches, strict=True):
         row[: len(codes)] = codes
     hits = scanner.scan(padded).reshape(len(variants), 2, len(motifs)).astype(np.float32)
     return (hits[:, 1] - hits[:, 0]) / np.float32(EVIDENCE_STEPS)
+
+
+def flank_of(scanner: Scanner) -> int:
+    """Return how far from a variant hits are sought, in bp."""
+    return max([MOTIF_FLANK, *(motif.width - 1 for motif in scanner.motifs)])
+
+
+def best_site(genome: Genome, scanner: Scanner, variant: Variant, motif: int, alternate: bool) -> tuple[int, bool]:
+    """Return where the best hit of a motif near a variant lies.
+
+    Args:
+        genome: the genome.
+        scanner: of the motif collection.
+        variant: the variant.
+        motif: index of the motif.
+        alternate: whether to look at the alternate allele, else at the reference.
+
+    Returns:
+        bp from the variant to the first base of the hit, in the sequence of that allele; whether the hit is on the
+        reverse strand. Of equal hits it is the first one, on the forward strand rather than on the reverse.
+    """
+    flank = flank_of(scanner)
+    codes = _stretches(genome, variant, flank)[alternate]
+    scores = np.pad(scanner.scores[motif], ((0, 0), (0, 1)), constant_values=SCORE_OF_N)
+    reverse = scores[::-1, [3, 2, 1, 0, 4]]
+    places = sliding_window_view(codes, len(scores))
+    columns = np.arange(len(scores))
+    strands = np.stack([one[columns, places].sum(axis=1) for one in (scores, reverse)], axis=1)
+    place, strand = np.unravel_index(strands.argmax(), strands.shape)
+    return int(place) - flank, bool(strand)
 
 
 def _stretches(genome: Genome, variant: Variant, flank: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

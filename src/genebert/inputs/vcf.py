@@ -14,10 +14,16 @@ import pysam
 
 from genebert.errors import UserError, problem
 from genebert.inputs.genome import Genome, match_chromosomes
-from genebert.schema import Variant, decode
+from genebert.schema import Variant, decode, encode, reverse_complement
 
 NUCLEOTIDES = frozenset("ACGT")
 SHOWN_MISMATCHES = 10
+MOST_MISMATCHES = 0.01
+"""Fraction of alleles whose REF may differ from the genome before the file is taken to be of another assembly."""
+ENOUGH_ALLELES = 100
+"""Alleles to compare before that is said."""
+FEW_ALLELES = 20
+"""With fewer than 100, but so many, it is said if more than half mismatch."""
 MISMATCH = "REF mismatch"
 """Why an allele is skipped whose REF is not what the genome has."""
 COLUMNS = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO")
@@ -32,19 +38,46 @@ class Skipped:
     Attributes:
         counts: reason -> number.
         examples: "chrom:position:ref>alt" -> what the genome has, of the first REF mismatches.
+        swapped: number of REF mismatches where the genome has ALT.
+        flipped: number of them where it has the reverse complement of REF.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    swapped: int = 0
+    flipped: int = 0
+
+    def likely_reason(self, compared: int) -> tuple[str, str]:
+        """Return why so many of the alleles that were compared mismatch, most likely, and what to do."""
+        mismatched = self.counts[MISMATCH]
+        if 2 * self.swapped > mismatched:
+            what = f"In {self.swapped:,} of them it has ALT: REF and ALT seem to be swapped."
+            return what, "Write the genome's allele as REF, such as with `bcftools norm --check-ref s`."
+        if 2 * self.flipped > mismatched:
+            what = f"In {self.flipped:,} of them it has the complement of REF: alleles seem to be of the other strand."
+            return what, "Write the alleles of the forward strand, such as with `bcftools +fixref`."
+        if 2 * mismatched > compared:
+            what = "Most positions mismatch: the variants seem to be called on another assembly."
+            return what, "Give the genome of the same assembly (hg19 and hg38 differ), or lift the variants over."
+        what = "The file seems to be put together of several, or its genome to be another version of the same assembly."
+        return what, "Give the genome of the same assembly, correct these records, or raise --max-mismatches."
 
 
 @dataclass(frozen=True)
 class Allele:
-    """One alternate allele of a record: the variant, or why there is none to score."""
+    """One alternate allele of a record: the variant, or why there is none to score.
+
+    Attributes:
+        alt: as the file has it.
+        variant: the variant; None if there is none to score.
+        reason: why there is none.
+        given: name of the variant as the file writes it, where it has been normalised.
+    """
 
     alt: str
     variant: Variant | None
     reason: str = ""
+    given: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,14 +123,14 @@ def _quiet() -> Iterator[None]:
         pysam.set_verbosity(verbosity)
 
 
-def _open(path: Path) -> pysam.VariantFile:
+def _open(path: Path, samples: bool) -> pysam.VariantFile:
     try:
-        return pysam.VariantFile(str(path), drop_samples=True)
+        return pysam.VariantFile(str(path), drop_samples=not samples)
     except NotImplementedError:  # plain gzip, in which pysam cannot seek
         with gzip.open(path) as packed, TemporaryFile() as plain:
             shutil.copyfileobj(packed, plain)
             plain.seek(0)
-            return pysam.VariantFile(plain, drop_samples=True)
+            return pysam.VariantFile(plain, drop_samples=not samples)
 
 
 class VcfReader:
@@ -109,6 +142,7 @@ class VcfReader:
         path: file, plain, gzip or bgzip, or BCF.
         genome: the genome.
         max_indel: longest insertion or deletion to take, in bp.
+        samples: keep what the file says of samples.
 
     Attributes:
         meta_lines: the lines of its header that start with ##.
@@ -120,7 +154,7 @@ class VcfReader:
         UserError: the file is absent, has no header, or is damaged.
     """
 
-    def __init__(self, path: Path, genome: Genome, max_indel: int) -> None:
+    def __init__(self, path: Path, genome: Genome, max_indel: int, *, samples: bool = False) -> None:
         self.path = path
         self.genome = genome
         self.max_indel = max_indel
@@ -132,7 +166,7 @@ class VcfReader:
             if path.stat().st_size == 0:
                 raise UserError(problem(path, "the file is empty", "Give a VCF with a header."))
             with _quiet():
-                self._file = _open(path)
+                self._file = _open(path, samples)
                 self.meta_lines = [line for line in str(self._file.header).splitlines() if line.startswith("##")]
         except DAMAGE as error:
             raise UserError(
@@ -145,10 +179,14 @@ class VcfReader:
             ) from None
 
     def __iter__(self) -> Iterator[Record]:
+        return map(self._record, self._raw_records(self._file))
+
+    def _raw_records(self, source: Iterator[pysam.VariantRecord]) -> Iterator[pysam.VariantRecord]:
+        """Yield records of the file, or of a part of it, and count them."""
         try:
-            while (raw := self._next()) is not None:
+            while (raw := self._next(source)) is not None:
                 self.read += 1
-                yield self._record(raw)
+                yield raw
         except DAMAGE as error:
             raise UserError(
                 problem(
@@ -158,15 +196,19 @@ class VcfReader:
                 )
             ) from None
 
-    def _next(self) -> pysam.VariantRecord | None:
+    def _next(self, source: Iterator[pysam.VariantRecord]) -> pysam.VariantRecord | None:
         with _quiet():
-            return next(self._file, None)
+            return next(source, None)
 
-    def _record(self, raw: pysam.VariantRecord) -> Record:
-        name = raw.chrom
+    def _chromosome(self, name: str) -> str:
+        """Return the genome's name of a chromosome of the file; empty if it has none."""
         if name not in self._chromosomes:
             self._chromosomes[name] = match_chromosomes([name], self.genome.lengths).get(name, "")
-        alleles = tuple(self._allele(raw, self._chromosomes[name], alt) for alt in raw.alts or ())
+        return self._chromosomes[name]
+
+    def _record(self, raw: pysam.VariantRecord) -> Record:
+        chrom = self._chromosome(raw.chrom)
+        alleles = tuple(self._allele(raw, chrom, alt) for alt in raw.alts or ())
         return Record(tuple(str(raw).rstrip("\n").split("\t")[:8]), alleles)
 
     def _allele(self, raw: pysam.VariantRecord, chrom: str, alt: str) -> Allele:
@@ -193,9 +235,35 @@ class VcfReader:
             return ""
         if "N" in found:
             return "reference is N"
+        self.skipped.swapped += self._genome_has(variant, variant.alt)
+        self.skipped.flipped += found == decode(reverse_complement(encode(variant.ref).codes))
         if len(self.skipped.examples) < SHOWN_MISMATCHES:
             self.skipped.examples[f"{name}:{variant.position + 1}:{variant.ref}>{variant.alt}"] = found
         return MISMATCH
+
+    def _genome_has(self, variant: Variant, bases: str) -> bool:
+        start = variant.position
+        return decode(self.genome.fetch(variant.chrom, start, start + len(bases))) == bases
+
+    def check_assembly(self, most: float = MOST_MISMATCHES) -> None:
+        """Check that the genome is the one on which the variants were called, once they are read.
+
+        Args:
+            most: fraction of alleles whose REF may differ from the genome.
+
+        Raises:
+            UserError: of 100 alleles or more, the REF of more than that, or of 20 or more, of more than half, is not
+                what the genome has.
+        """
+        mismatched = self.skipped.counts[MISMATCH]
+        compared = mismatched + self.matched
+        if mismatched <= compared * (most if compared >= ENOUGH_ALLELES else 0.5) or compared < FEW_ALLELES:
+            return
+        examples = "; ".join(f"{name} where it has {found}" for name, found in self.skipped.examples.items())
+        reason, remedy = self.skipped.likely_reason(compared)
+        share = f"{mismatched:,} of {compared:,} alleles ({mismatched / compared:.1%})"
+        what = f"the REF of {share} is not what the genome {self.genome.path} has: {examples}. {reason}"
+        raise UserError(problem(self.path, what, remedy))
 
     def close(self) -> None:
         """Close the file."""

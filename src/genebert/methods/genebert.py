@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -72,25 +73,29 @@ class FittedGeneBert(Fitted):
             for strands in zip(*(data.in_order(reverse=reverse) for reverse in self._strands), strict=True):
                 batches = [batch.to(device) for batch in strands]
                 summary = self.model.summary_logits(batches[0].codes, batches[0].matrix)  # that of either strand
-                states = [self.model.sequence_states(one.input_ids, one.segment_ids) for one in batches]
-                found.append(self._averaged(states, [one.matrix for one in batches], summary))
+                sequences = [self.model.sequence_states(one.input_ids, one.segment_ids) for one in batches]
+                differ = examples.context is None  # tiles are read in the strand's order; a neighbourhood has none
+                regions = [self.model.region_states(one.matrix) for one in (batches if differ else batches[:1])]
+                found.append(self._averaged(sequences, regions, summary))
         return np.concatenate(found)
 
     def _averaged(
         self,
-        states: Sequence[torch.Tensor | None],
-        matrices: Sequence[RegionMatrix | None],
+        sequences: Sequence[torch.Tensor | None],
+        regions: Sequence[torch.Tensor | None],
         summary: torch.Tensor | None,
     ) -> NDArray[np.float64]:
-        """Return predictions averaged over strands, of the states and the region matrices of each."""
-        pairs = zip(states, matrices, strict=True)
-        logits = [self.model.combine(one, matrix, summary).mean(dim=1) for one, matrix in pairs]
+        """Return predictions averaged over strands; regions: encoded for each strand, or once for both."""
+        pairs = zip(sequences, cycle(regions), strict=False)
+        logits = [self.model.combine(sequence, region, summary).mean(dim=1) for sequence, region in pairs]
         return np.mean([self.target.from_logits(one.double().cpu().numpy()) for one in logits], axis=0)
 
     def predict_in_cell_types(
         self, codes: NDArray[np.uint8], place: Place, cell_types: NDArray[np.int64]
     ) -> Iterator[NDArray[np.float64]]:
-        """Yield predictions of the same windows in one cell type after another; each sequence is encoded once.
+        """Yield predictions of the same windows in one cell type after another.
+
+        Each sequence is encoded once, and each region matrix once for both strands.
 
         Args:
             codes: base codes, uint8, shape (n, length).
@@ -101,13 +106,13 @@ class FittedGeneBert(Fitted):
         data = WindowData(codes, k=model.config.k, batch_size=len(codes))
         with evaluating(model):
             batches = [next(data.in_order(reverse=reverse)).to(device) for reverse in self._strands]
-            states = [model.sequence_states(batch.input_ids, batch.segment_ids) for batch in batches]
+            sequences = [model.sequence_states(batch.input_ids, batch.segment_ids) for batch in batches]
         summary: torch.Tensor | None = None
         for cell_type in cell_types:
             with evaluating(model):  # not around the yield: the caller's code, too, would then run without gradients
                 matrix = place.matrix(cell_type, model.config.region_columns, codes.shape[1]).to(device)
                 summary = model.summary_logits(batches[0].codes, matrix) if summary is None else summary
-                predicted = self._averaged(states, [matrix] * len(states), summary)
+                predicted = self._averaged(sequences, [model.region_states(matrix)], summary)
             yield predicted
 
     @property

@@ -416,7 +416,7 @@ class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
     ) -> torch.Tensor:
         """Return the logits of each branch, float32, shape (b, branches, labels); for the arguments see `forward`."""
         sequence = self.sequence_states(input_ids, segment_ids)
-        return self.combine(sequence, matrix, self.summary_logits(codes, matrix))
+        return self.combine(sequence, self.region_states(matrix), self.summary_logits(codes, matrix))
 
     def sequence_states(self, input_ids: torch.Tensor, segment_ids: torch.Tensor) -> torch.Tensor | None:
         """Return what the classifier reads of the sequence encoder, shape (b, width), or None if it does not."""
@@ -428,6 +428,14 @@ class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
             return pooled
         return torch.cat([pooled, self.positions(encoded.last_hidden_state)], dim=1)
 
+    def region_states(self, matrix: RegionMatrix | None) -> torch.Tensor | None:
+        """Return what the classifier reads of the region encoder, shape (b, width), or None if it does not."""
+        if not self.reads_region_states:
+            return None
+        assert matrix is not None
+        pooled: torch.Tensor = self.genebert.region_encoder(matrix)
+        return pooled
+
     def summary_logits(self, codes: torch.Tensor | None, matrix: RegionMatrix | None) -> torch.Tensor | None:
         """Return the logits of the summary, shape (b, labels), or None if there is none."""
         if self.summary is None or self.summary_classifier is None:
@@ -438,20 +446,18 @@ class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
         return logits
 
     def combine(
-        self, sequence: torch.Tensor | None, matrix: RegionMatrix | None, summary: torch.Tensor | None
+        self, sequence: torch.Tensor | None, region: torch.Tensor | None, summary: torch.Tensor | None
     ) -> torch.Tensor:
-        """Return the logits of each branch: a sequence encoded once can be paired with many region matrices.
+        """Return the logits of each branch: what is encoded once can be paired with much else.
 
         Args:
             sequence: as `sequence_states` returned it.
-            matrix: region matrices.
+            region: as `region_states` returned it.
             summary: as `summary_logits` returned it.
         """
         found = [] if summary is None else [summary.float()]
         if self.classifier is not None:
-            states = [] if sequence is None else [sequence]
-            if self.reads_region_states:
-                states.append(self.genebert.region_encoder(matrix))
+            states = [one for one in (sequence, region) if one is not None]
             found.append(self.classifier(torch.cat(states, dim=-1)).float())
         return torch.stack(found, dim=1)
 

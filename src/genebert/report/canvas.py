@@ -30,7 +30,7 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#CC79A7",
 )
 """The colours of Okabe and Ito, which the colour-blind can tell apart."""
-GREY, PALE = "#7a7a7a", "#ececec"
+GREY, PALE, PALE_LINE = "#7a7a7a", "#ececec", "#dddddd"
 LONGEST_NAME = 30
 NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 STYLE: dict[str, Any] = {

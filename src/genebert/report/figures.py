@@ -20,18 +20,17 @@ from genebert.report.canvas import (
     HALF,
     ORANGE,
     PALE,
+    PALE_LINE,
     PURPLE,
     RED,
     SKY,
     THIRD,
     WIDE,
     annotate_cells,
-    diverging,
     heat_map,
     panel,
     sequential,
     shorten,
-    symmetric,
     thousands,
 )
 from genebert.report.compare import Curve, Scores, precision_recall, roc
@@ -41,7 +40,6 @@ from genebert.schema import SPLITS
 MODEL_COLOUR = BLUE
 OTHER_COLOURS = (RED, GREEN, PURPLE, ORANGE, SKY, BLACK)
 SPLIT_COLOURS = dict(zip(SPLITS, (BLACK, SKY, PURPLE), strict=True))
-PALE_LINE = "#dddddd"
 CROWDED = 36
 """From here on, names of cell types are set smaller."""
 MOST_ANNOTATED = 10
@@ -413,73 +411,3 @@ def confusion(title: str, classes: Sequence[str], counts: NDArray[np.int64], wid
         axes.set_title(title, loc="left")
 
     return panel(f"Confusion matrix of {title}.", (width, width * 0.95), draw)
-
-
-# --------------------------------------------------------------------------------------------------- variants
-
-
-def effect_distribution(difference: NDArray[np.float32]) -> Panel:
-    """Draw how large the differences of log-odds are, on a logarithmic scale of counts."""
-
-    def draw(figure: Canvas) -> None:
-        axes = figure.subplots()
-        axes.hist(difference, bins=np.linspace(*symmetric(difference), 62).tolist(), color=BLUE, log=True)
-        axes.axvline(0, color=GREY, linestyle="--", linewidth=0.8)
-        axes.yaxis.set_major_formatter(thousands)
-        axes.yaxis.set_minor_formatter("")
-        axes.set_ylim(bottom=0.7)
-        axes.set_xlabel("Difference of log-odds, alternate − reference (nats)")
-        axes.set_ylabel("Allele and cell type pairs")
-
-    return panel("Histogram: differences of log-odds between alternate and reference allele.", (HALF, 2.3), draw)
-
-
-def largest_per_cell_type(names: Sequence[str], spread: NDArray[np.float64]) -> Panel:
-    """Draw median, 90%, 99% and largest absolute difference of each cell type; shape (cell types, 4)."""
-
-    def draw(figure: Canvas) -> None:
-        axes = figure.subplots()
-        place = np.arange(len(names))
-        axes.hlines(place, spread[:, 0], spread[:, 3], color=PALE_LINE, linewidth=0.8)
-        looks = (
-            ("median", BLACK, "|"),
-            ("90th percentile", SKY, "o"),
-            ("99th percentile", BLUE, "o"),
-            ("largest", RED, "o"),
-        )
-        for column, (label, colour, marker) in enumerate(looks):
-            axes.plot(spread[:, column], place, marker, color=colour, label=label)
-        axes.set_yticks(place, [shorten(name) for name in names])
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("|Difference of log-odds| (nats)")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.45, 1), ncols=4, columnspacing=0.8, handletextpad=0.2)
-
-    return panel(
-        "Dots: quantiles of absolute differences of log-odds in each cell type.",
-        (HALF, max(2.3, 0.8 + 0.15 * len(names))),
-        draw,
-    )
-
-
-def variant_heat_map(variants: Sequence[str], cell_types: Sequence[str], difference: NDArray[np.float64]) -> Panel:
-    """Draw differences of log-odds, shape (variants, cell types)."""
-    width = min(WIDE, 3.1 + 0.24 * len(cell_types))
-
-    def draw(figure: Canvas) -> None:
-        axes = figure.subplots()
-        heat_map(
-            axes,
-            difference,
-            variants,
-            cell_types,
-            diverging(),
-            symmetric(difference),
-            "Difference of log-odds (nats)",
-        )
-
-    return panel(
-        "Heat map: difference of log-odds of the strongest variants in each cell type.",
-        (width, max(2.2, 1.2 + 0.15 * len(variants))),
-        draw,
-    )

@@ -1,5 +1,6 @@
 """The tables of the page: manifests and table rows become printed cells."""
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -132,18 +133,19 @@ def mismatches(found: Mapping[str, str]) -> Table:
 
 def top_variants(largest: pd.DataFrame) -> Table:
     """List the strongest variants: one row each, in the cell type where the effect is largest."""
-    header = ["Variant", "ID", "Cell type", "Gained", "Lost", "Reference", "Alternate", "Difference"]
+    header = ["Variant", "ID", "Cell type", "Gained", "Lost", "Reference", "Alternate", "Difference", "p"]
     rows = []
     for row in largest.to_dict("records"):
         cells = [
             row["variant"],
             row["id"],
             row["cell_type"],
-            _motif(row["gained"], row["gained_by"]),
-            _motif(row["lost"], row["lost_by"]),
+            _motifs(row["gained"], row["gained_by"]),
+            _motifs(row["lost"], row["lost_by"]),
             minus(f"{row['reference']:.3f}"),
             minus(f"{row['alternate']:.3f}"),
             minus(f"{row['difference']:+.3f}"),
+            "–" if math.isnan(row["p"]) else f"{row['p']:.2g}",
         ]
         rows.append([str(cell) for cell in cells])
     return Table(
@@ -152,15 +154,19 @@ def top_variants(largest: pd.DataFrame) -> Table:
         rows,
         text=5,
         note=(
-            "Log-odds in nats in the cell type where the effect is largest. Gained and lost: the motif whose"
-            " best hit within 30 bp the alternate allele strengthens or weakens most, with the change of its"
-            " −log₁₀ p."
+            "Log-odds in nats in the cell type where the effect is largest. Gained and lost: the motifs whose"
+            " best hits near the variant the alternate allele strengthens or weakens most, with the change of"
+            " −log₁₀ p. p: share of random variants like it whose effect in the cell type is as large."
         ),
     )
 
 
-def _motif(name: str, change: float) -> str:
-    return "–" if name == "." else f"{name} ({minus(f'{float(change):+.1f}')})"
+def _motifs(names: str, changes: str) -> str:
+    """Return names with changes, each given separated by commas; "." is none."""
+    if names == ".":
+        return "–"
+    pairs = zip(names.split(","), changes.split(","), strict=True)
+    return ", ".join(f"{name.replace('%2C', ',')} ({minus(f'{float(change):+.1f}')})" for name, change in pairs)
 
 
 def provenance(manifest: Manifest) -> Provenance:

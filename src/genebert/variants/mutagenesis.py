@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genebert.schema import Variant
+from genebert.variants.motif_sites import variants_of
 from genebert.variants.scorer import Scorer
 from genebert.variants.windows import Pair
 
@@ -26,8 +26,7 @@ def mutagenesis(scorer: Scorer, strongest: pd.DataFrame) -> pd.DataFrame:
         variant's position), base, mutated_to, difference (of log-odds, mutated minus not).
     """
     rows: list[tuple[Any, ...]] = []
-    for row in strongest.itertuples():
-        variant = Variant(row.chrom, int(row.position) - 1, row.ref, row.alt, row.id)
+    for row, variant in zip(strongest.itertuples(), variants_of(strongest), strict=True):
         pair = scorer.windows.pair(variant)
         for allele, codes in (("reference", pair.reference), ("alternate", pair.alternate)):
             changes = _mutate(scorer, pair, codes, row.cell_type)

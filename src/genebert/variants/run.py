@@ -6,140 +6,230 @@ region of the corpus is seen in that region's window, as the predictor was train
 the variant.
 """
 
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from genebert.console import progress_bar, say
+from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.inputs.genome import Genome
-from genebert.inputs.vcf import MISMATCH, Record, VcfReader, VcfWriter
+from genebert.inputs.sites import SiteReader, read_regions, region_file
+from genebert.inputs.vcf import Record, VcfWriter
 from genebert.predictor import Predictor
 from genebert.schema import Variant
 from genebert.settings import VariantsSettings
-from genebert.stage import StageRun, open_stage
+from genebert.stage import StageRun, open_stage, write_json
 from genebert.tasks.labels import check_genome
+from genebert.variants.motif_sites import motif_sites, variants_of
 from genebert.variants.mutagenesis import mutagenesis
+from genebert.variants.null import Null, Reservoir, draw
+from genebert.variants.parts import Parts
 from genebert.variants.scorer import CHUNK, Scorer
-from genebert.variants.tables import COLUMNS, INFO, info_values, rows_of, skipped_lines, strongest_of
+from genebert.variants.tables import (
+    COLUMNS,
+    INFO,
+    OUTSIDE,
+    TABLES,
+    Effect,
+    effects_of,
+    info_values,
+    rows_of,
+    skipped_lines,
+    strongest_of,
+)
 
-FEW_ALLELES = 20
-"""From this number of alleles on, a warning is given if more than half mismatch the genome."""
+_SAMPLE, _DRAW = range(2)
+"""What a random generator is for, beside the seed."""
 
 
 def variants(settings: VariantsSettings) -> Path:
     """Score the variants of a VCF.
 
-    Writes variants.vcf.gz (the records as they were, without samples, and the INFO fields of `INFO`), variants.tsv (one
-    row per record, alternate allele and cell type), skipped.tsv (what was not scored, and why), mutagenesis.tsv
-    (in-silico mutagenesis of the variants with the largest effects) and the manifest.
+    Writes variants.vcf.gz (the records as they were, without samples, and the INFO fields of `INFO`), variants.tsv or
+    variants.parquet (one row per record, alternate allele and cell type), skipped.tsv (what was not scored, and why),
+    mutagenesis.tsv and motif_sites.json (in-silico mutagenesis of the variants with the largest effects, and where the
+    motifs lie that they gain and lose) and the manifest. The VCF is read
+    twice: what is wrong with it is found before anything is scored. An interrupted run resumes.
 
     Raises:
         UserError: an input cannot be used, inputs do not belong together, or no variant can be scored.
     """
     inputs = {name: getattr(settings, name) for name in ("vcf", "model", "genome", "corpus")}
-    with open_stage("variants", settings, inputs) as run:
+    inputs["regions"] = region_file(settings.regions)
+    with open_stage("variants", settings, inputs, resumable=True) as run:
         if run.finished:
             return run.out
         predictor = Predictor.open(settings.model, settings.device)
-        if not predictor.target.is_binary:
-            predicted = ", ".join(predictor.target.names)
-            what = f"the model predicts {predicted}, and variants are scored by the log-odds of two classes"
-            raise UserError(problem(settings.model, what, "Fine-tune on labels of two classes."))
-        if predictor.oriented:
-            what = "the model is of oriented windows, which are aligned at a base, and windows around variants are not"
-            raise UserError(problem(settings.model, what, "Fine-tune without --oriented."))
+        _check_predictor(predictor)
         corpus = predictor.need_corpus(settings.corpus)
         with Genome(settings.genome) as genome:
             if corpus is not None:
                 check_genome(genome, corpus)
-            scorer = Scorer(predictor, genome, corpus, settings.cell_types)
-            return _score_all(settings, scorer, run)
+            return _Stage(settings, predictor, genome, corpus, run).complete()
 
 
-def _score_all(settings: VariantsSettings, scorer: Scorer, run: StageRun) -> Path:
-    reader = VcfReader(settings.vcf, scorer.genome, settings.max_indel)
-    writer = VcfWriter(run.folder / "variants.vcf.gz", reader.meta_lines, INFO)
-    strongest = pd.DataFrame(columns=COLUMNS)
-    scored = 0
-    with (
-        progress_bar() as progress,
-        (run.folder / "variants.tsv").open("w") as rows,
-        (run.folder / "skipped.tsv").open("w") as skipped,
-    ):
-        rows.write("\t".join(COLUMNS) + "\n")
-        skipped.write("chrom\tposition\tid\tref\talt\treason\n")
-        task = progress.add_task("scoring variants", total=None, note="")
-        for chunk in _chunks(reader):
-            effects = scorer.effects(_wanted(chunk, scorer, settings.everywhere))
-            for record in chunk:
-                writer.write(record, info_values(record, effects, scorer.cell_types))
-            skipped.writelines(skipped_lines(chunk, effects, reader))
-            table = rows_of(chunk, effects, scorer.cell_types)
-            table.to_csv(rows, sep="\t", index=False, header=False, float_format="%.6g")
-            scored += len(table) // len(scorer.cell_types)
-            strongest = strongest_of([strongest, table], settings.mutagenesis)
-            progress.update(task, completed=reader.read, note=f"{scored:,} scored")
-    reader.close()
-    writer.close()
-    if not scored:
-        raise UserError(_nothing_scored(settings, reader))
-    mutagenesis(scorer, strongest).to_csv(run.folder / "mutagenesis.tsv", sep="\t", index=False, float_format="%.6g")
-    return _finish(scored, scorer, reader, run)
+def _check_predictor(predictor: Predictor) -> None:
+    folder = predictor.manifest.folder
+    if not predictor.target.is_binary:
+        what = f"the model predicts {', '.join(predictor.target.names)}, and variants are scored by the log-odds of two"
+        raise UserError(problem(folder, f"{what} classes", "Fine-tune on labels of two classes."))
+    if predictor.oriented:
+        what = "the model is of oriented windows, which are aligned at a base, and windows around variants are not"
+        raise UserError(problem(folder, what, "Fine-tune without --oriented."))
 
 
-def _finish(scored: int, scorer: Scorer, reader: VcfReader, run: StageRun) -> Path:
-    metrics = {
-        "records": reader.read,
-        "alleles_scored": scored,
-        "alleles_skipped": dict(sorted(reader.skipped.counts.items())),
-        "ref_mismatches": reader.skipped.examples,
-        "cell_types": scorer.cell_types,
-        "class": scorer.predictor.target.names[1],
-        "window_width": scorer.predictor.width,
-    }
-    out = run.finish(metrics)
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reader.skipped.counts.items())) or "none"
-    say(f"{out}: {scored:,} alleles of {reader.read:,} records scored in {len(scorer.cell_types)} cell types")
-    say(f"  skipped: {reasons}")
-    for name, found in reader.skipped.examples.items():
-        say(f"  REF mismatch {name}: the genome has {found}")
-    _warn_of_mismatches(reader)
-    return out
+class _Stage:
+    """The stage at work."""
+
+    def __init__(
+        self,
+        settings: VariantsSettings,
+        predictor: Predictor,
+        genome: Genome,
+        corpus: Corpus | None,
+        run: StageRun,
+    ) -> None:
+        self.settings = settings
+        self.scorer = Scorer(predictor, genome, corpus, settings.cell_types, settings.shifts)
+        self.regions = read_regions(settings.regions, genome) if settings.regions else None
+        self.run = run
+        self.parts = Parts(run.scratch / "parts")
+
+    def complete(self) -> Path:
+        sample, total = self.survey()
+        null = self.null(sample)
+        return self.score(total, null)
+
+    def reader(self) -> SiteReader:
+        return SiteReader(self.settings.vcf, self.scorer.genome, self.settings.max_indel, self.regions)
+
+    def wanted(self, records: list[Record]) -> Iterator[Variant]:
+        """Yield the variants of records that are to be scored."""
+        everywhere = self.settings.everywhere or self.scorer.corpus is None
+        for record in records:
+            for allele in record.alleles:
+                if allele.variant and (everywhere or self.scorer.windows.region_start(allele.variant) is not None):
+                    yield allele.variant
+
+    def survey(self) -> tuple[Reservoir, int]:
+        """Read all that is to be scored; return a random sample of it, and the number of records.
+
+        Raises:
+            UserError: too many alleles mismatch the genome, or none can be scored.
+        """
+        sample = Reservoir(self.settings.null, np.random.default_rng([self.settings.seed, _SAMPLE]))
+        reader = self.reader()
+        with progress_bar() as progress:
+            task = progress.add_task("reading variants", total=None, note="")
+            for chunk in _chunks(reader):
+                for variant in self.wanted(chunk):
+                    sample.add(variant)
+                progress.update(task, completed=reader.taken, note=f"{sample.seen:,} to score")
+        reader.close()
+        reader.check_assembly(self.settings.max_mismatches)
+        if not sample.seen:
+            reader.skipped.counts += Counter({OUTSIDE: reader.matched})
+            raise UserError(_nothing_to_score(reader))
+        return sample, reader.taken
+
+    def null(self, sample: Reservoir) -> Null | None:
+        """Score random variants like those of a sample; return None if there are to be none, or there is no place."""
+        scorer, generator = self.scorer, np.random.default_rng([self.settings.seed, _DRAW])
+        if not self.settings.null:
+            return None
+        width = scorer.predictor.width
+        drawn = draw(sample.kept, self.settings.null, scorer.windows.start, width, scorer.genome, generator)
+        found = []
+        with progress_bar() as progress:
+            task = progress.add_task("scoring random variants", total=len(drawn), note="")
+            for begin in range(0, len(drawn), CHUNK):
+                some = drawn[begin : begin + CHUNK]
+                found.append(self.parts.get(f"null-{begin // CHUNK:06d}", partial(scorer.scores, some)))
+                progress.advance(task, len(some))
+        return Null(drawn, found[0].joined(found)) if found else None
+
+    def score(self, total: int, null: Null | None) -> Path:
+        """Score all variants, chunk by chunk, and write them."""
+        reader, scorer, folder = self.reader(), self.scorer, self.run.folder
+        writer = VcfWriter(folder / "variants.vcf.gz", reader.meta_lines, INFO)
+        strongest = pd.DataFrame(columns=COLUMNS)
+        scored = 0
+        with (
+            progress_bar() as progress,
+            TABLES[self.settings.format](folder) as table,
+            (folder / "skipped.tsv").open("w") as skipped,
+        ):
+            skipped.write("chrom\tposition\tid\tref\talt\treason\n")
+            task = progress.add_task("scoring variants", total=total, note="")
+            for number, chunk in enumerate(_chunks(reader)):
+                effects = self.effects(number, chunk, null)
+                for record in chunk:
+                    writer.write(record, info_values(record, effects, scorer.cell_types))
+                for reason, line in skipped_lines(chunk, effects):
+                    reader.skipped.counts[OUTSIDE] += reason == OUTSIDE
+                    skipped.write(line)
+                rows = rows_of(chunk, effects, scorer.cell_types)
+                table.write(rows)
+                scored += len(rows) // len(scorer.cell_types)
+                strongest = strongest_of([strongest, rows], self.settings.mutagenesis)
+                progress.update(task, completed=reader.taken, note=f"{scored:,} scored")
+        reader.close()
+        writer.close()
+        found = mutagenesis(scorer, strongest)
+        found.to_csv(folder / "mutagenesis.tsv", sep="\t", index=False, float_format="%.6g")
+        write_json(folder / "motif_sites.json", motif_sites(scorer, variants_of(strongest)))
+        return self.finish(scored, reader, null)
+
+    def effects(self, number: int, records: list[Record], null: Null | None) -> dict[str, Effect]:
+        """Return name -> effect of the variants of a chunk; one that is there twice is scored once."""
+        unique = {variant.name: variant for variant in self.wanted(records)}
+        if not unique:
+            return {}
+        several = [*unique.values()]
+        scores = self.parts.get(f"scored-{number:06d}", partial(self.scorer.scores, several))
+        p = None if null is None else null.p_values(several, scores)
+        return dict(zip(unique, effects_of(scores, p, self.scorer.motif_names), strict=True))
+
+    def finish(self, scored: int, reader: SiteReader, null: Null | None) -> Path:
+        scorer = self.scorer
+        skipped = {reason: count for reason, count in sorted(reader.skipped.counts.items()) if count}
+        metrics = {
+            "records": reader.taken,
+            "alleles_scored": scored,
+            "alleles_skipped": skipped,
+            "ref_mismatches": reader.skipped.examples,
+            "cell_types": scorer.cell_types,
+            "class": scorer.predictor.target.names[1],
+            "window_width": scorer.predictor.width,
+            "random_variants": 0 if null is None else len(null),
+        }
+        out = self.run.finish(metrics)
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items()) or "none"
+        say(f"{out}: {scored:,} alleles of {reader.taken:,} records scored in {len(scorer.cell_types)} cell types")
+        say(f"  skipped: {reasons}")
+        for name, found in reader.skipped.examples.items():
+            say(f"  REF mismatch {name}: the genome has {found}")
+        return out
 
 
-def _warn_of_mismatches(reader: VcfReader) -> None:
-    mismatched = reader.skipped.counts[MISMATCH]
-    compared = mismatched + reader.matched
-    if compared >= FEW_ALLELES and mismatched > compared / 2:
-        found = f"the REF of {mismatched:,} of {compared:,} alleles is not what the genome {reader.genome.path} has"
-        remedy = "Check that VCF and genome are of the same assembly; the scores of the others may be by chance."
-        say(f"warning: {problem(reader.path, found, remedy)}")
-
-
-def _nothing_scored(settings: VariantsSettings, reader: VcfReader) -> str:
+def _nothing_to_score(reader: SiteReader) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in reader.skipped.counts.items())
-    reasons = reasons or ("they have no alternate alleles" if reader.read else "it has no records")
+    reasons = reasons or ("they have no alternate alleles" if reader.taken else "it has no records")
     mismatches = "".join(f"; {name} where the genome has {found}" for name, found in reader.skipped.examples.items())
     return problem(
-        settings.vcf,
-        f"none of its {reader.read} records can be scored: {reasons}{mismatches}",
+        reader.path,
+        f"none of its {reader.taken} records can be scored: {reasons}{mismatches}",
         "Check that VCF and genome are of the same assembly; --everywhere scores variants outside regions too.",
     )
 
 
-def _chunks(reader: VcfReader) -> Iterator[list[Record]]:
+def _chunks(reader: SiteReader) -> Iterator[list[Record]]:
     records = iter(reader)
     while chunk := list(islice(records, CHUNK)):
         yield chunk
-
-
-def _wanted(records: list[Record], scorer: Scorer, everywhere: bool) -> Iterator[Variant]:
-    """Yield the variants of records that are to be scored."""
-    for record in records:
-        for allele in record.alleles:
-            variant = allele.variant
-            if variant and (everywhere or scorer.corpus is None or scorer.windows.region_start(variant) is not None):
-                yield variant

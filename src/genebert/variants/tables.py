@@ -1,89 +1,175 @@
 """Scored variants as rows of a table, and as INFO fields of a VCF."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from genebert.inputs.vcf import Record, VcfReader, info_text
-from genebert.variants.scorer import Effect
+from genebert.inputs.vcf import Allele, Record, info_text
+from genebert.schema import Variant
+from genebert.settings import VariantFormat
+from genebert.variants.scorer import Scores
 
 OUTSIDE = "outside the corpus' regions"
-COLUMNS = (
-    "variant",
-    "id",
-    "chrom",
-    "position",
-    "ref",
-    "alt",
-    "cell_type",
-    "reference",
-    "alternate",
-    "difference",
-    "gained",
-    "gained_by",
-    "lost",
-    "lost_by",
+_TEXT, _NUMBER = pa.string(), pa.float64()
+SCHEMA = pa.schema(
+    {
+        "variant": _TEXT,
+        "given": _TEXT,
+        "id": _TEXT,
+        "chrom": _TEXT,
+        "position": pa.int64(),
+        "ref": _TEXT,
+        "alt": _TEXT,
+        "cell_type": _TEXT,
+        "reference": _NUMBER,
+        "alternate": _NUMBER,
+        "difference": _NUMBER,
+        "p": _NUMBER,
+        "gained": _TEXT,
+        "gained_by": _TEXT,
+        "lost": _TEXT,
+        "lost_by": _TEXT,
+    }
 )
-"""Columns of variants.tsv."""
+"""Columns of variants.tsv and variants.parquet."""
+COLUMNS = tuple(SCHEMA.names)
+_MOTIFS = "Motifs whose best hits near the variant the alternate allele {} most: Allele|Motif|ChangeOfMinusLog10P"
 INFO = {
     "GENEBERT": (
         ".",
         "String",
-        "Effect per allele and cell type: Allele|CellType|ReferenceLogOdds|AlternateLogOdds|Difference",
+        "Effect per allele and cell type: Allele|CellType|ReferenceLogOdds|AlternateLogOdds|Difference|P",
     ),
     "GENEBERT_MAX": (
         "A",
         "Float",
         "Difference of log-odds, alternate minus reference, in the cell type where it is largest by size",
     ),
-    "GENEBERT_GAINED": ("A", "String", "Motif whose best hit near the variant the alternate allele strengthens most"),
-    "GENEBERT_LOST": ("A", "String", "Motif whose best hit near the variant the alternate allele weakens most"),
+    "GENEBERT_GAINED": (".", "String", _MOTIFS.format("strengthens")),
+    "GENEBERT_LOST": (".", "String", _MOTIFS.format("weakens")),
+    "GENEBERT_AS": ("A", "String", "The variant as it was scored, left-aligned and trimmed, where that differs"),
 }
 
 
-def skipped_lines(records: list[Record], effects: Mapping[str, Effect], reader: VcfReader) -> Iterator[str]:
-    """Yield the lines of skipped.tsv, and count the variants that lie outside regions."""
+@dataclass(frozen=True)
+class Effect:
+    """What an alternate allele does.
+
+    Attributes:
+        reference, alternate: log-odds, float64, shape (cell types,).
+        p: empirical p-values, float64, shape (cell types,); NaN if there are none.
+        gained, lost: the motifs that it strengthens and weakens most, each with the change of -log10 p, in this order.
+    """
+
+    reference: NDArray[np.float64]
+    alternate: NDArray[np.float64]
+    p: NDArray[np.float64]
+    gained: list[tuple[str, float]]
+    lost: list[tuple[str, float]]
+
+    @property
+    def difference(self) -> NDArray[np.float64]:
+        """Alternate minus reference."""
+        return self.alternate - self.reference
+
+    @property
+    def largest(self) -> float:
+        """The difference that is largest by size."""
+        return float(self.difference[np.abs(self.difference).argmax()])
+
+
+def effects_of(scores: Scores, p: NDArray[np.float64] | None, motif_names: list[str]) -> list[Effect]:
+    """Return the scores variant by variant; p: as `Null.p_values` returns them, None if there are none."""
+    known = np.full_like(scores.reference, np.nan) if p is None else p
+    return [
+        Effect(
+            scores.reference[row],
+            scores.alternate[row],
+            known[row],
+            _named(scores.gained[row], scores.gained_by[row], motif_names),
+            _named(scores.lost[row], scores.lost_by[row], motif_names),
+        )
+        for row in range(len(scores))
+    ]
+
+
+def _named(motifs: NDArray[np.int64], by: NDArray[np.float32], names: list[str]) -> list[tuple[str, float]]:
+    return [(names[i], float(change)) for i, change in zip(motifs, by, strict=True) if i >= 0]
+
+
+def skipped_lines(records: list[Record], effects: Mapping[str, Effect]) -> Iterator[tuple[str, str]]:
+    """Yield why each allele is not scored, and its line of skipped.tsv."""
     for record in records:
         for allele in record.alleles:
-            if allele.variant:
-                if allele.variant.name in effects:
-                    continue
-                reader.skipped.counts[OUTSIDE] += 1
-            where = f"{record.chrom}\t{record.position + 1}\t{record.id}\t{record.ref}"
-            yield f"{where}\t{allele.alt}\t{allele.reason or OUTSIDE}\n"
+            if not (allele.variant and allele.variant.name in effects):
+                reason = allele.reason or OUTSIDE
+                where = f"{record.chrom}\t{record.position + 1}\t{record.id}\t{record.ref}"
+                yield reason, f"{where}\t{allele.alt}\t{reason}\n"
 
 
 def rows_of(records: list[Record], effects: Mapping[str, Effect], cell_types: list[str]) -> pd.DataFrame:
-    """Return the rows of variants.tsv: one per record, scored allele and cell type."""
+    """Return rows of the table: one per record, scored allele and cell type; see `COLUMNS`."""
     rows: list[tuple[Any, ...]] = []
-    for variant in (allele.variant for record in records for allele in record.alleles):
+    for allele in (allele for record in records for allele in record.alleles):
+        variant = allele.variant
         if variant is None or variant.name not in effects:
             continue
         effect = effects[variant.name]
-        what = (variant.name, variant.id, variant.chrom, variant.position + 1, variant.ref, variant.alt)
-        odds = zip(cell_types, effect.reference, effect.alternate, effect.difference, strict=True)
-        rows += [(*what, *found, *effect.gained, *effect.lost) for found in odds]
+        what = (variant.name, allele.given or variant.name, *_fields(variant))
+        motifs = (*_joined(effect.gained), *_joined(effect.lost))
+        odds = zip(cell_types, effect.reference, effect.alternate, effect.difference, effect.p, strict=True)
+        rows += [(*what, *found, *motifs) for found in odds]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _fields(variant: Variant) -> tuple[str, str, int, str, str]:
+    return variant.id, variant.chrom, variant.position + 1, variant.ref, variant.alt
+
+
+def _joined(motifs: list[tuple[str, float]]) -> tuple[str, str]:
+    """Return names and changes, each separated by commas; "." for none."""
+    names = ",".join(name.replace(",", "%2C") for name, _ in motifs)
+    return names or ".", ",".join(f"{change:+.4g}" for _, change in motifs) or "."
 
 
 def info_values(record: Record, effects: Mapping[str, Effect], cell_types: list[str]) -> dict[str, list[str]]:
     """Return the values of the fields in `INFO`; none if no allele of the record is scored."""
-    found = [effects.get(allele.variant.name) if allele.variant else None for allele in record.alleles]
-    if not any(found):
+    found = [(allele, effects.get(allele.variant.name) if allele.variant else None) for allele in record.alleles]
+    scored = [(allele, effect) for allele, effect in found if effect]
+    if not scored:
         return {}
     entries = [
-        f"{allele.alt}|{info_text(cell_type)}|{before:.4f}|{after:.4f}|{after - before:.4f}"
-        for allele, effect in zip(record.alleles, found, strict=True)
-        if effect
-        for cell_type, before, after in zip(cell_types, effect.reference, effect.alternate, strict=True)
+        f"{allele.alt}|{info_text(cell_type)}|{before:.4f}|{after:.4f}|{after - before:.4f}|{_p(p)}"
+        for allele, effect in scored
+        for cell_type, before, after, p in zip(cell_types, effect.reference, effect.alternate, effect.p, strict=True)
     ]
-    return {
-        "GENEBERT": entries,
-        "GENEBERT_MAX": [f"{effect.largest:.6g}" if effect else "." for effect in found],
-        "GENEBERT_GAINED": [info_text(effect.gained[0]) if effect else "." for effect in found],
-        "GENEBERT_LOST": [info_text(effect.lost[0]) if effect else "." for effect in found],
-    }
+    values = {"GENEBERT": entries, "GENEBERT_MAX": [f"{effect.largest:.6g}" if effect else "." for _, effect in found]}
+    for name, motifs in (
+        ("GENEBERT_GAINED", [(allele, *one) for allele, effect in scored for one in effect.gained]),
+        ("GENEBERT_LOST", [(allele, *one) for allele, effect in scored for one in effect.lost]),
+    ):
+        values[name] = [f"{allele.alt}|{info_text(motif)}|{change:+.4g}" for allele, motif, change in motifs]
+    values["GENEBERT_AS"] = [_scored_as(allele) if effect else "." for allele, effect in found]
+    return {name: entries for name, entries in values.items() if set(entries) - {"."}}
+
+
+def _p(value: float) -> str:
+    return "." if np.isnan(value) else f"{value:.4g}"
+
+
+def _scored_as(allele: Allele) -> str:
+    """Return the name of the variant that was scored if the record writes it otherwise, else "."."""
+    name = allele.variant.name if allele.variant else "."
+    return info_text(name) if allele.given not in ("", name) else "."
 
 
 def strongest_of(tables: list[pd.DataFrame], count: int) -> pd.DataFrame:
@@ -91,3 +177,49 @@ def strongest_of(tables: list[pd.DataFrame], count: int) -> pd.DataFrame:
     table = pd.concat([found for found in tables if len(found)] or tables, ignore_index=True)
     order = table["difference"].astype(float).abs().sort_values(ascending=False, kind="stable").index
     return table.loc[order].drop_duplicates("variant").head(count)
+
+
+class TableFile(AbstractContextManager["TableFile"], ABC):
+    """Takes rows chunk by chunk, and writes them to a file."""
+
+    @abstractmethod
+    def write(self, rows: pd.DataFrame) -> None:
+        """Add rows, with the columns of `COLUMNS`."""
+
+    @abstractmethod
+    def __exit__(self, *exception: object) -> None:
+        """Close the file."""
+
+
+class TsvTable(TableFile):
+    """variants.tsv: numbers with six digits."""
+
+    def __init__(self, folder: Path) -> None:
+        self._handle = (folder / "variants.tsv").open("w")
+        self._handle.write("\t".join(COLUMNS) + "\n")
+
+    def write(self, rows: pd.DataFrame) -> None:
+        """See `TableFile`."""
+        rows.to_csv(self._handle, sep="\t", index=False, header=False, float_format="%.6g", na_rep="NA")
+
+    def __exit__(self, *exception: object) -> None:
+        """See `TableFile`."""
+        self._handle.close()
+
+
+class ParquetTable(TableFile):
+    """variants.parquet: the same columns, numbers as they are."""
+
+    def __init__(self, folder: Path) -> None:
+        self._writer = pq.ParquetWriter(folder / "variants.parquet", SCHEMA)
+
+    def write(self, rows: pd.DataFrame) -> None:
+        """See `TableFile`."""
+        self._writer.write_table(pa.Table.from_pandas(rows, SCHEMA, preserve_index=False))
+
+    def __exit__(self, *exception: object) -> None:
+        """See `TableFile`."""
+        self._writer.close()
+
+
+TABLES: Mapping[VariantFormat, type[TsvTable] | type[ParquetTable]] = {"tsv": TsvTable, "parquet": ParquetTable}

@@ -53,17 +53,40 @@ class VariantWindows:
                     return int(region["start"]) + (self.corpus.width - self.width) // 2
         return None
 
-    def pair(self, variant: Variant) -> Pair:
-        """Return the windows of a variant."""
-        width = self.width
+    def start(self, variant: Variant) -> int:
+        """Return the start of a variant's window: that of its region, or else one in whose middle it lies."""
         start = self.region_start(variant)
-        if start is None or not start <= variant.position < start + width:
-            start = variant.position - width // 2
-        reference = self.genome.fetch(variant.chrom, start, start + width)
-        return Pair(variant, start, reference, self._alternate(variant, start, width))
+        if start is None or not start <= variant.position < start + self.width:
+            return variant.position - self.width // 2
+        return start
+
+    def pairs(self, variant: Variant, shifts: int = 1) -> list[Pair]:
+        """Return the windows of a variant, moved by each of `offsets(shifts, width)`; it stays inside them."""
+        start = self.start(variant)
+        first, last = variant.position - self.width + 1, variant.position
+        return [self._pair(variant, min(max(start + offset, first), last)) for offset in offsets(shifts, self.width)]
+
+    def pair(self, variant: Variant) -> Pair:
+        """Return the windows of a variant, not moved."""
+        return self.pairs(variant)[0]
+
+    def _pair(self, variant: Variant, start: int) -> Pair:
+        reference = self.genome.fetch(variant.chrom, start, start + self.width)
+        return Pair(variant, start, reference, self._alternate(variant, start, self.width))
 
     def _alternate(self, variant: Variant, start: int, width: int) -> NDArray[np.uint8]:
         before = self.genome.fetch(variant.chrom, start, variant.position)
         after_start = variant.position + len(variant.ref)
         after = self.genome.fetch(variant.chrom, after_start, after_start + width)
         return np.concatenate([before, encode(variant.alt).codes, after])[:width]
+
+
+def offsets(shifts: int, width: int) -> list[int]:
+    """Return by how many bp windows are moved: evenly spaced within half a width to either side, 0 in the middle.
+
+    Args:
+        shifts: how many, odd; three are -width / 4, 0 and width / 4.
+        width: of the windows, in bp.
+    """
+    half = shifts // 2
+    return [round(width * step / (shifts + 1)) for step in range(-half, half + 1)]

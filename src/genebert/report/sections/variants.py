@@ -1,13 +1,15 @@
 """The section about scored variants."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Hashable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from genebert.report import figures, tables
+from genebert.report import tables, variant_figures
 from genebert.report.content import Figure, Prose, Section
 from genebert.report.mutagenesis import mutagenesis_panel
 from genebert.stage import Manifest
@@ -16,10 +18,15 @@ TOP_VARIANTS = 20
 SEQUENCE_ONLY = "all"
 """Stands in the cell type column for a predictor that knows no cell types."""
 _ROWS = 1 << 15
-_WORDS = dict.fromkeys(
-    ("variant", "id", "chrom", "ref", "alt", "cell_type", "gained", "lost", "allele", "base", "mutated_to"),
-    str,
+_TEXT = ("variant", "id", "chrom", "ref", "alt", "cell_type", "gained", "gained_by", "lost", "lost_by")
+_NUMBERS = ("position", "reference", "alternate", "difference", "p")
+_MUTAGENESIS = dict.fromkeys(("variant", "cell_type", "allele", "base", "mutated_to"), str)
+SITES_CAPTION = (
+    "Logos of the motifs lost stand above the reference, those gained above the alternate allele, each where its best"
+    " hit lies (+ or −: its strand), with the change of −log₁₀ p of that hit. Grey band: the variant, with the base"
+    " before it if it is an insertion or deletion; behind the shorter allele a gap opens."
 )
+SITE_COLUMNS = ["variant", "change", "by", "offset", "reverse", "motif"]
 MUTAGENESIS_CAPTION = (
     "Every base near the variant is replaced by each of the three others, in the reference (upper half) and"
     " in the alternate window (lower half). Letters: how much replacing that base lowers the log-odds, on"
@@ -35,11 +42,13 @@ class Effects(NamedTuple):
 
     Attributes:
         difference: of the log-odds, of all alleles and cell types, float32, shape (rows,).
+        p: their p-values, float32, shape (rows,); empty if there are none.
         top: all rows of the alleles with the largest effects, largest first.
         spread: quantiles of absolute differences (median, 90%, 99%, largest), shape (cell types, 4).
     """
 
     difference: NDArray[np.float32]
+    p: NDArray[np.float32]
     top: pd.DataFrame
     spread: NDArray[np.float64]
 
@@ -58,8 +67,10 @@ def variants_section(manifest: Manifest) -> Section:
             tables.scored(metrics),
             *([tables.mismatches(found)] if found else []),
             _sizes(effects, metrics["cell_types"]),
+            *_p_values(effects.p, metrics),
             _strongest(effects.top, largest["variant"].tolist(), metrics),
             tables.top_variants(largest),
+            *_motif_sites(manifest),
             *_mutagenesis(manifest),
         ],
     )
@@ -79,8 +90,8 @@ def _scope(metrics: dict[str, Any]) -> Prose:
 
 def _sizes(effects: Effects, cell_types: list[str]) -> Figure:
     panels = [
-        figures.effect_distribution(effects.difference),
-        figures.largest_per_cell_type(cell_types, effects.spread),
+        variant_figures.effect_distribution(effects.difference),
+        variant_figures.largest_per_cell_type(cell_types, effects.spread),
     ]
     said = [
         (
@@ -90,6 +101,19 @@ def _sizes(effects: Effects, cell_types: list[str]) -> Figure:
         "Quantiles of their absolute size in each cell type.",
     ]
     return Figure("Sizes of effects.", panels, said, columns=2)
+
+
+def _p_values(p: NDArray[np.float32], metrics: dict[str, Any]) -> list[Figure]:
+    if not len(p):
+        return []
+    panels = [variant_figures.p_histogram(p), variant_figures.p_quantiles(p)]
+    said = ["How often p-values occur.", "The same, ordered, against uniform ones."]
+    caption = (
+        f"Empirical p-values of the effects, two-sided, against those of {metrics['random_variants']:,} random variants"
+        " of the same substitution, or kind and length of insertion or deletion, in windows of like GC content and"
+        " motif density. They would be uniform if the variants had no larger effects than random ones."
+    )
+    return [Figure("Effects against those of random variants.", panels, said, caption=caption, columns=2)]
 
 
 def _strongest(top: pd.DataFrame, names: list[str], metrics: dict[str, Any]) -> Figure:
@@ -102,7 +126,7 @@ def _strongest(top: pd.DataFrame, names: list[str], metrics: dict[str, Any]) -> 
     )
     return Figure(
         "The strongest variants.",
-        [figures.variant_heat_map(names, metrics["cell_types"], values)],
+        [variant_figures.variant_heat_map(names, metrics["cell_types"], values)],
         caption=caption,
     )
 
@@ -110,9 +134,10 @@ def _strongest(top: pd.DataFrame, names: list[str], metrics: dict[str, Any]) -> 
 def read_effects(manifest: Manifest) -> Effects:
     """Read variants.tsv in pieces, however long it is."""
     cell_types = manifest.metrics["cell_types"]
-    differences, owners, strongest = [], [], pd.Series(dtype=np.float64)
+    differences, p_values, owners, strongest = [], [], [], pd.Series(dtype=np.float64)
     for piece in _pieces(manifest):
         differences.append(piece["difference"].to_numpy(np.float32))
+        p_values.append(piece["p"].to_numpy(np.float32))
         owners.append(pd.Categorical(piece["cell_type"], categories=cell_types).codes)
         sizes = pd.concat([strongest, piece["difference"].abs().groupby(piece["variant"]).max()])
         strongest = sizes.groupby(level=0).max().sort_values(ascending=False, kind="stable").head(TOP_VARIANTS)
@@ -122,16 +147,46 @@ def read_effects(manifest: Manifest) -> Effects:
     top = top.sort_values("variant", key=lambda names: names.map(rank), kind="stable").reset_index(drop=True)
     difference, owner = np.concatenate(differences), np.concatenate(owners)
     spread = [np.percentile(np.abs(difference[owner == i]), [50, 90, 99, 100]) for i in range(len(cell_types))]
-    return Effects(difference, top, np.array(spread))
+    p = np.concatenate(p_values)
+    return Effects(difference, p[np.isfinite(p)], top, np.array(spread))
 
 
 def _pieces(manifest: Manifest) -> Iterator[pd.DataFrame]:
-    path = manifest.folder / "variants.tsv"
-    yield from pd.read_csv(path, sep="\t", dtype=_WORDS, keep_default_na=False, chunksize=_ROWS)
+    columns, path = [*_TEXT, *_NUMBERS], manifest.folder / "variants.parquet"
+    if path.exists():
+        yield from (batch.to_pandas() for batch in pq.ParquetFile(path).iter_batches(_ROWS, columns=columns))
+        return
+    words: dict[Hashable, type] = dict.fromkeys(_TEXT, str)
+    absent: dict[Hashable, list[str]] = {name: ["NA"] for name in _NUMBERS}  # a cell type may be called NA
+    yield from pd.read_csv(
+        path.with_suffix(".tsv"),
+        sep="\t",
+        usecols=columns,
+        dtype=words,
+        na_values=absent,
+        keep_default_na=False,
+        chunksize=_ROWS,
+    )
+
+
+def _letters(manifest: Manifest) -> pd.DataFrame:
+    return pd.read_csv(manifest.folder / "mutagenesis.tsv", sep="\t", dtype=_MUTAGENESIS, keep_default_na=False)
+
+
+def _motif_sites(manifest: Manifest) -> list[Figure]:
+    letters = _letters(manifest)
+    sites = pd.DataFrame(json.loads((manifest.folder / "motif_sites.json").read_text()), columns=SITE_COLUMNS)
+    panels = [
+        variant_figures.motif_sites_panel(
+            str(name), letters[letters["variant"] == name], sites[sites["variant"] == name].to_dict("records")
+        )
+        for name in letters["variant"].unique()
+    ]
+    return [Figure("Motifs of the strongest variants.", panels, caption=SITES_CAPTION)] if panels else []
 
 
 def _mutagenesis(manifest: Manifest) -> list[Figure]:
-    table = pd.read_csv(manifest.folder / "mutagenesis.tsv", sep="\t", dtype=_WORDS, keep_default_na=False)
+    table = _letters(manifest)
     panels = [
         mutagenesis_panel(str(name), str(cell_type), rows)
         for (name, cell_type), rows in table.groupby(["variant", "cell_type"], sort=False)
