@@ -9,10 +9,11 @@ Three questions are put to the model, on both strands, whose answers are average
   each cell type?
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -20,17 +21,20 @@ from numpy.typing import NDArray
 
 from genebert.batches import neighbourhood
 from genebert.corpus.store import Corpus
+from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import Genome
+from genebert.inputs.scan import Scanner
 from genebert.model.genebert import GeneBertForPreTraining
 from genebert.pretrained import check_motifs, load_weights, read_scanner
 from genebert.schema import N, Variant, reverse_complement
 from genebert.settings import Device
-from genebert.stage import read_manifest
+from genebert.stage import Manifest, read_manifest
 from genebert.tokens import can_be_hidden, hide, segments, sequence_tokens
 from genebert.training import pick_device
-from genebert.variants.windows import Pair, VariantWindows
+from genebert.variants.scorer import CHUNK, Scores, WindowScorer
+from genebert.variants.windows import Pair
 
-_BATCH = 64
+FURTHER = ("likelihood_ratio", "embedding_distance")
 _NO_BASE = np.log(4)
 """What a base costs of which nothing is known, in nats: indels are compared with random bases."""
 Numbers = NDArray[np.float64]
@@ -38,115 +42,128 @@ Codes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class ZeroShotEffect:
-    """What the pre-trained model makes of an alternate allele.
+class Pretrained:
+    """What `genebert pretrain` made, and a corpus to use it with.
 
     Attributes:
-        likelihood_ratio: log p of the alternate bases minus log p of the reference bases, in nats.
-        embedding_distance: L2 distance of the pooled states of both windows.
-        matching_shift: change of SRM's logit (cosine times scale), float64, shape (cell types,).
+        manifest: of `genebert pretrain`.
+        model: in eval mode, on its device.
+        scanner: of its motif collection, which is the corpus' too.
+        corpus: whose regions surround windows.
     """
 
-    likelihood_ratio: float
-    embedding_distance: float
-    matching_shift: Numbers
+    manifest: Manifest
+    model: GeneBertForPreTraining
+    scanner: Scanner
+    corpus: Corpus
+
+    @classmethod
+    def open(cls, folder: Path, corpus: Path | None, device: Device = "auto") -> Self:
+        """Open the folder of a model, and that of a corpus.
+
+        Raises:
+            UserError: a folder cannot be used, they do not belong together, or the model was pre-trained without MGM or
+                SRM.
+        """
+        manifest = read_manifest(folder, "pretrain", verify=True)
+        if corpus is None:
+            what = "a pre-trained model compares sequences with region matrices"
+            raise UserError(problem(folder, what, "Add --corpus, a folder made by prepare."))
+        opened, scanner = Corpus.open(corpus), read_scanner(folder)
+        check_motifs(scanner, opened, f"the model {folder}")
+        found = Problems(f"The model {folder} cannot score variants by itself:")
+        for task in ("mgm", "srm"):
+            if manifest.settings[f"{task}_weight"] == 0:
+                found.add(task.upper(), "it was pre-trained without it", "Pre-train with it, or give a predictor.")
+        found.raise_any()
+        model: GeneBertForPreTraining = load_weights(GeneBertForPreTraining, folder)
+        return cls(manifest, model.to(pick_device(device)).eval(), scanner, opened)
+
+    @property
+    def width(self) -> int:
+        """Length of the corpus' regions, in bp."""
+        return self.corpus.width
 
 
-class ZeroShotScorer:
-    """Scores windows of both alleles with a pre-trained model.
+@dataclass(frozen=True)
+class ZeroShotScores(Scores):
+    """Scores of n variants by a pre-trained model; reference and alternate are SRM's logits, cosine times scale.
+
+    Attributes:
+        likelihood_ratio: log p of the alternate bases minus log p of the reference bases, in nats, float64, shape (n,).
+        embedding_distance: L2 distance of the pooled states of both windows, float64, shape (n,).
+    """
+
+    likelihood_ratio: Numbers
+    embedding_distance: Numbers
+
+    @property
+    def further(self) -> dict[str, Numbers]:
+        """See `Scores`."""
+        return {name: getattr(self, name) for name in FURTHER}
+
+
+class ZeroShotScorer(WindowScorer):
+    """Scores windows with a pre-trained model, in all chosen cell types.
 
     Args:
-        model_folder: made by `genebert pretrain`.
-        genome: the genome.
-        corpus: whose regions surround the windows; it has the motif collection of the model.
-        cell_types: names; all of the corpus if empty.
-        device: where the model is to run.
-
-    Raises:
-        UserError: the folder cannot be used, or the corpus has another motif collection or no such cell type.
+        pretrained: the model and the corpus.
+        genome, cell_types, shifts: see `WindowScorer`.
     """
 
-    def __init__(
-        self, model_folder: Path, genome: Genome, corpus: Corpus, cell_types: Sequence[str], device: Device = "auto"
-    ) -> None:
-        self.manifest = read_manifest(model_folder, "pretrain", verify=True)
-        self.scanner = read_scanner(model_folder)
-        check_motifs(self.scanner, corpus, f"the model {model_folder}")
-        self.corpus = corpus
-        self.cell_types = list(dict.fromkeys(cell_types or corpus.cell_types))
-        self._indices = corpus.cell_type_indices(self.cell_types)
-        self.windows = VariantWindows(genome, corpus, corpus.width)
-        self.model: GeneBertForPreTraining = load_weights(GeneBertForPreTraining, model_folder)
-        self.model.to(pick_device(device)).eval()
+    kind = ZeroShotScores
+    further = FURTHER
+    what = "match of sequence and region matrix"
 
-    def effects(self, variants: Iterable[Variant]) -> dict[str, ZeroShotEffect]:
-        """Return name -> effect; a variant that is given twice is scored once."""
-        unique = {variant.name: variant for variant in variants}
-        if not unique:
-            return {}
-        found = self.scores([self.windows.pair(variant) for variant in unique.values()])
-        rows = zip(found["likelihood_ratio"], found["embedding_distance"], found["matching_shift"], strict=True)
+    def __init__(self, pretrained: Pretrained, genome: Genome, cell_types: Sequence[str], shifts: int = 1) -> None:
+        super().__init__(pretrained, genome, pretrained.corpus, cell_types, shifts)
+        self.network, self.around = pretrained.model, pretrained.corpus
+        self._states = self.network.genebert.sequence_width
+
+    def score(self, pairs: list[Pair]) -> dict[str, Numbers]:
+        """See `ZeroShotScores`."""
+        before, after = self.of_both(pairs, self.encoded)
+        strands = 2 * self._states
+        moved = (after - before)[:, :strands].reshape(len(pairs), 2, -1)
         return {
-            name: ZeroShotEffect(float(ratio), float(distance), shift)
-            for name, (ratio, distance, shift) in zip(unique, rows, strict=True)
+            "reference": before[:, strands:],
+            "alternate": after[:, strands:],
+            "likelihood_ratio": self.likelihood_ratios(pairs),
+            "embedding_distance": np.linalg.norm(moved, axis=2).mean(axis=1),
         }
 
-    def scores(self, pairs: Sequence[Pair]) -> dict[str, Numbers]:
-        """Return the scores of n pairs of windows by name; see `ZeroShotEffect`.
+    def encoded(self, codes: Codes, chroms: list[str], starts: NDArray[np.int64]) -> Numbers:
+        """Return what the model makes of windows.
 
         Returns:
-            likelihood_ratio and embedding_distance, float64, shape (n,); matching_shift, shape (n, cell types).
+            float64, shape (n, 2 * width + cell types): pooled states of both strands, and SRM's logits.
         """
-        chroms = [pair.variant.chrom for pair in pairs]
-        centres = np.array([pair.start for pair in pairs], dtype=np.int64) + self.corpus.width // 2
-        return self.scores_at(pairs, self.corpus.line_positions(chroms, centres))
+        return self.in_batches(codes, chroms, starts, partial(self._encode, indices=self._indices))
 
-    def scores_at(self, pairs: Sequence[Pair], position: NDArray[np.int64]) -> dict[str, Numbers]:
-        """Return what `scores` does, of windows at places of choice.
+    def _batch(self, codes: Codes, position: NDArray[np.int64], indices: NDArray[np.int64]) -> Numbers:
+        return self._encode(codes, position, indices)[:, 2 * self._states :]
 
-        Args:
-            pairs: n pairs.
-            position: of the windows' centres, as `Corpus.line_positions` gives them, int64, shape (n,).
-        """
-        codes = np.stack([pair.reference for pair in pairs] + [pair.alternate for pair in pairs])
-        places = np.concatenate([position, position])
-        windows = np.concatenate([codes, places[:, None].view(np.uint8)], axis=1)  # equal ones are encoded once
-        _, first, which = np.unique(windows, axis=0, return_index=True, return_inverse=True)
-        pooled, logits = self._encoded(codes[first], places[first])
-        before, after = np.split(which.reshape(-1), 2)
-        return {
-            "likelihood_ratio": self._likelihood_ratios(pairs),
-            "embedding_distance": np.linalg.norm(pooled[:, after] - pooled[:, before], axis=2).mean(axis=0),
-            "matching_shift": logits[after] - logits[before],
-        }
-
-    def _encoded(self, codes: Codes, position: NDArray[np.int64]) -> tuple[Numbers, Numbers]:
-        """Return pooled states of n windows, shape (strands, n, width), and SRM's logits, shape (n, cell types)."""
-        pooled, logits = [], []
-        evidence, head = self.scanner.scan(codes), self.model.matching_head
-        for rows in _batches(len(codes)):
-            with torch.inference_mode():
-                strands = [self._sequence(one) for one in (codes[rows], reverse_complement(codes[rows]))]
-                sequence = torch.stack([head.project_sequence(one) for one in strands]).mean(dim=0)
-                regions = [self._region(evidence[rows], position[rows], index) for index in self._indices]
-                matches = [head.scale * (sequence * head.project_region(one)).sum(dim=1) for one in regions]
-            pooled.append(torch.stack(strands).double().cpu().numpy())
-            logits.append(torch.stack(matches, dim=1).double().cpu().numpy())
-        return np.concatenate(pooled, axis=1), np.concatenate(logits)
+    def _encode(self, codes: Codes, position: NDArray[np.int64], indices: NDArray[np.int64]) -> Numbers:
+        evidence, head = self.model.scanner.scan(codes), self.network.matching_head
+        with torch.inference_mode():
+            strands = [self._sequence(one) for one in (codes, reverse_complement(codes))]
+            sequence = torch.stack([head.project_sequence(one) for one in strands]).mean(dim=0)
+            regions = (head.project_region(self._region(evidence, position, index)) for index in indices)
+            logits = [head.scale * (sequence * region).sum(dim=1) for region in regions]
+            return torch.cat([*strands, torch.stack(logits, dim=1)], dim=1).double().cpu().numpy()
 
     def _sequence(self, codes: Codes) -> torch.Tensor:
-        ids, segment_ids = (torch.from_numpy(one).to(self.model.device) for one in sequence_tokens(codes, self._k))
-        pooled: torch.Tensor = self.model.genebert(ids, segment_ids).sequence
+        ids, segment_ids = (torch.from_numpy(one).to(self.network.device) for one in sequence_tokens(codes, self._k))
+        pooled: torch.Tensor = self.network.genebert(ids, segment_ids).sequence
         return pooled
 
     def _region(self, evidence: NDArray[np.uint8], position: NDArray[np.int64], cell_type: np.int64) -> torch.Tensor:
-        columns, width = self.model.config.region_columns, self.corpus.width
-        cell_types = np.full(len(position), cell_type)
-        matrix = neighbourhood(self.corpus, cell_types, position, evidence, columns, width)
-        pooled: torch.Tensor = self.model.genebert(matrix=matrix.to(self.model.device)).region
+        columns, cell_types = self.network.config.region_columns, np.full(len(position), cell_type)
+        matrix = neighbourhood(self.around, cell_types, position, evidence, columns, self.around.width)
+        pooled: torch.Tensor = self.network.genebert(matrix=matrix.to(self.network.device)).region
         return pooled
 
-    def _likelihood_ratios(self, pairs: Sequence[Pair]) -> Numbers:
+    def likelihood_ratios(self, pairs: Sequence[Pair]) -> Numbers:
         """Return log p of the alternate minus log p of the reference bases, each hidden by itself: shape (n,).
 
         Only bases that differ count, and those that an allele has more than the other are compared with random bases.
@@ -174,33 +191,32 @@ class ZeroShotScorer:
     @cached_property
     def _moves(self) -> NDArray[np.int64]:
         """By how much to move a window so that the base at a place can be hidden on both strands: shape (width,)."""
-        possible = can_be_hidden(self.corpus.width, self._k)
+        possible = can_be_hidden(self.model.width, self._k)
         targets = np.flatnonzero(possible & possible[::-1])
-        places = np.arange(self.corpus.width)
+        places = np.arange(self.model.width)
         return targets[np.abs(targets[:, None] - places).argmin(axis=0)] - places
 
     def _log_probability(self, codes: Codes, hidden: NDArray[np.bool_]) -> Numbers:
         """Return log p of the one base of each sequence that is hidden: shape (n,); equal inputs are encoded once."""
         masked = hide(codes, self._k, hidden)
         _, first, which = np.unique(masked.ids, axis=0, return_index=True, return_inverse=True)
-        ids, token = masked.ids[first], masked.token[first]
-        found = []
-        for rows in _batches(len(ids)):
-            inputs = ids[rows], segments(len(ids[rows]), codes.shape[1], self._k)
-            with torch.inference_mode():
-                states = self.model.genebert(*(torch.from_numpy(one).to(self.model.device) for one in inputs))
-                scored = states.last_hidden_state[torch.arange(len(ids[rows])), torch.from_numpy(token[rows])]
-                found.append(self.model.base_head(scored, self.model.genebert.token_embeddings).double().cpu().numpy())
-        known: Numbers = np.concatenate(found)[which.reshape(-1), masked.target]
+        batches = (first[begin : begin + CHUNK] for begin in range(0, len(first), CHUNK))
+        found = np.concatenate([self._base_log_probs(masked.ids[rows], masked.token[rows]) for rows in batches])
+        known: Numbers = found[which.reshape(-1), masked.target]
         return known
+
+    def _base_log_probs(self, ids: NDArray[np.int64], token: NDArray[np.int64]) -> Numbers:
+        """Return log p of the bases at one token of each sequence: shape (n, 4)."""
+        network, rows = self.network, np.arange(len(ids))
+        inputs = ids, segments(len(ids), self.model.width, self._k)
+        with torch.inference_mode():
+            states = network.genebert(*(torch.from_numpy(one).to(network.device) for one in inputs)).last_hidden_state
+            found: torch.Tensor = network.base_head(states[rows, token], network.genebert.token_embeddings)
+        return found.double().cpu().numpy()
 
     @property
     def _k(self) -> int:
-        return int(self.model.config.k)
-
-
-def _batches(count: int) -> Iterator[slice]:
-    return (slice(start, start + _BATCH) for start in range(0, count, _BATCH))
+        return int(self.network.config.k)
 
 
 def _differing(variant: Variant) -> tuple[int, str, str]:
