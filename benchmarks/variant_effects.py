@@ -38,17 +38,15 @@ from genebert.schema import EVIDENCE_STEPS, Variant, decode
 from genebert.variants.scorer import CHUNK, Scorer, WindowScorer
 from genebert.variants.zero_shot import Pretrained, ZeroShotScorer
 
-CELL_TYPES = ("Ery", "Mega", "HSC")
-"""Scored for the elements: those nearest to HEL 92.1.7 and K562, in which four of the eight were measured."""
-NEAREST = {"BCL11A": "Ery", "HBB": "Ery", "PKLR-24h": "Ery", "GP1BA": "Mega"}
-"""Of an element's cell line; the others (HepG2, SK-MEL-28, MIN6) have none, and get the mean over all three."""
+CELL_TYPE = "Ery"
+"""Elements have no neighbours in the corpus, so that all cell types give them the same score."""
 TRAITS = {"LYMPH_COUNT": ("B", "CD4", "CD8", "NK"), "MONO_COUNT": ("Mono",)}
 HIGH_POSTERIOR = 0.1
 LOCUS = 50_000
 """Fine-mapped variants within so many bp are drawn together."""
 SHIFTS = (1, 3, 5)
-EVERY = 8
-"""Shifts are compared at every eighth position."""
+EVERY = 16
+"""Shifts are compared at every sixteenth position."""
 LABELS = ("any", "blood", "chip-HepG2", "chip-K562")
 OURS = "GeneBERT regression, leave one element out"
 
@@ -92,13 +90,13 @@ def main(
 
 def zero_shot_scorer(model: Path, folder: Path, elements: Corpus, genome: Genome) -> WindowScorer:
     opened = Pretrained.open(model, folder, "cpu")
-    scorer = ZeroShotScorer(Pretrained(opened.manifest, opened.model, opened.scanner, elements), genome, CELL_TYPES)
+    scorer = ZeroShotScorer(Pretrained(opened.manifest, opened.model, opened.scanner, elements), genome, [CELL_TYPE])
     scorer.windows = saturation.ElementWindows(genome, None, elements.width)
     return scorer
 
 
 def predictor_scorer(folder: Path, elements: Corpus, genome: Genome) -> WindowScorer:
-    scorer = Scorer(Predictor.open(folder, "cpu"), genome, elements, CELL_TYPES)
+    scorer = Scorer(Predictor.open(folder, "cpu"), genome, elements, [CELL_TYPE])
     scorer.windows = saturation.ElementWindows(genome, None, elements.width)
     return scorer
 
@@ -148,14 +146,11 @@ class Scores:
             found[f"gapped k-mers {label}"] = saturation.gapped_kmer_change(sites, label, scanner, self.measured)
         return found
 
-    def in_nearest(self, name: str) -> Numbers:
-        """Return the change of a scorer's log-odds in the cell type nearest to each element's: shape (n,)."""
-        change = self.windows[name]["alternate"] - self.windows[name]["reference"]
-        found = change.mean(axis=1)
-        for element, cell_type in NEAREST.items():
-            rows = self.measured.element == element
-            found[rows] = change[rows, CELL_TYPES.index(cell_type)]
-        return found
+    def change(self, name: str) -> Numbers:
+        """Return the change of a scorer's log-odds: shape (n,)."""
+        found = self.windows[name]
+        change: Numbers = (found["alternate"] - found["reference"])[:, 0]
+        return change
 
     def zero_shot(self) -> dict[str, Numbers]:
         """Return scores for which nothing was learned from measured effects; larger: more expression."""
@@ -163,10 +158,10 @@ class Scores:
         found = {
             "likelihood ratio": further["likelihood_ratio"],
             "embedding distance (negative)": -further["embedding_distance"],
-            "matching shift (SRM)": self.in_nearest("pretrained"),
+            "matching shift (SRM)": self.change("pretrained"),
         }
         if "accessibility" in self.windows:
-            found["log-odds of accessibility"] = self.in_nearest("accessibility")
+            found["log-odds of accessibility"] = self.change("accessibility")
         return found | {
             "regulatory motifs, any peaks": self.regulatory["any"],
             "regulatory motifs, blood ATAC-seq": self.regulatory["blood"],

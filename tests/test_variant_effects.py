@@ -116,7 +116,6 @@ def test_windows_of_elements_stay_inside_them(measured: "saturation.Measured") -
 
 
 def test_fine_mapped_alleles_are_oriented_to_the_genome(tmp_path: Path) -> None:
-    genome = Genome(write_fasta(tmp_path / "genome.fa", {"chr1": "ACGTACGT"}))
     rows = [
         ("chr1", 2, "T", "C", 0.5),
         ("chr1", 3, "GT", "G", 0.2),
