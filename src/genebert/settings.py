@@ -475,10 +475,10 @@ class VariantsSettings(StageSettings):
     """Score SNVs and short indels per cell type: reference and alternate, both modalities updated."""
 
     vcf: Path = positional("VCF or BCF (gzip allowed)")
-    model: Path = Field(description="folder made by finetune")
+    model: Path = Field(description="folder made by finetune, or by pretrain to score without labels")
     genome: Path = Field(description="genome FASTA")
     corpus: Path | None = Field(
-        None, description="folder made by prepare, for a model that was fine-tuned per cell type"
+        None, description="folder made by prepare, for a model that was fine-tuned per cell type, or pre-trained"
     )
     cell_types: list[str] = Field([], description="cell types to score (default: all of the corpus)")
     regions: list[str] = Field(

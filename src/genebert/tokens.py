@@ -169,15 +169,31 @@ def hide_bases(
         key: source of randomness of each row, uint64, shape (b,).
         longest_run: bases are hidden in runs of 1 to so many, uniformly.
     """
+    return hide(codes, k, _runs(bits(key, codes.shape[1], Stream.MASKS), fraction, longest_run))
+
+
+def hide(codes: NDArray[np.uint8], k: int, hidden: NDArray[np.bool_]) -> MaskedTokens:
+    """Hide given bases as `hide_bases` does; an N, or a base that is the central one of no token, is not hidden.
+
+    Args:
+        codes, k: see `hide_bases`.
+        hidden: which bases, bool, shape (b, length).
+    """
     length = codes.shape[1]
-    central = np.arange(length) - k // 2  # first base of the k-mer whose central base it is; it has to exist
-    hidden = _runs(bits(key, length, Stream.MASKS), fraction, longest_run)
-    hidden &= (codes < N) & _within_a_half(central, length, k)
+    hidden = hidden & (codes < N) & can_be_hidden(length, k)
     tokens = _small_tokens(codes, k)
     np.putmask(tokens, _any_of(hidden, k), MASK)
     row, base = np.nonzero(hidden)
-    token = np.where(central < length // 2, central + 1, central - k + 3)[base]  # where `assemble` puts it
+    central = base - k // 2  # first base of the k-mer whose central base it is
+    token = np.where(central < length // 2, central + 1, central - k + 3)  # where `assemble` puts it
     return MaskedTokens(assemble(tokens, k), row, token, DIGIT_OF_CODE[codes[row, base]])
+
+
+def can_be_hidden(length: int, k: int) -> NDArray[np.bool_]:
+    """Tell which bases of a sequence are the central one of a token, and can so be hidden: bool, shape (length,)."""
+    first = np.arange(length) - k // 2
+    half, last = length // 2, first + k - 1
+    return ((first >= 0) & (last < half)) | ((first >= half) & (last < length))
 
 
 def _runs(random: NDArray[np.uint16], fraction: float, longest: int) -> NDArray[np.bool_]:
@@ -190,12 +206,6 @@ def _runs(random: NDArray[np.uint16], fraction: float, longest: int) -> NDArray[
     for step in range(1, longest):
         inside[:, step:] |= random[:, :-step] < round(begin * (1 - step / longest))
     return inside
-
-
-def _within_a_half(first: NDArray[np.int64], length: int, k: int) -> NDArray[np.bool_]:
-    """Tell which k-mers, given by their first bases, lie within one half of a sequence."""
-    half, last = length // 2, first + k - 1
-    return ((first >= 0) & (last < half)) | ((first >= half) & (last < length))
 
 
 def mask_kmers(codes: NDArray[np.uint8], k: int, fraction: float, key: NDArray[np.uint64]) -> MaskedTokens:

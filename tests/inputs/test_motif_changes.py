@@ -6,7 +6,7 @@ import pytest
 from toys import write_fasta
 
 from genebert.inputs.genome import Genome
-from genebert.inputs.motif_changes import MOTIF_FLANK, best_site, motif_changes
+from genebert.inputs.motif_changes import MOTIF_FLANK, best_site, binding, binding_changes, motif_changes
 from genebert.inputs.scan import Scanner
 from genebert.schema import EVIDENCE_STEPS, Motif, Variant, decode, encode, reverse_complement
 
@@ -87,3 +87,26 @@ def test_the_best_site_is_where_it_was_planted_on_either_strand(genome: Genome, 
     assert best_site(genome, scanner, Variant("chr1", 103, "T", "G"), 0, alternate=False) == (-3, False)
     assert best_site(genome, scanner, Variant("chr1", 200, base, base + planted), 0, alternate=True) == (1, True)
     assert best_site(genome, scanner, Variant("chr1", 305, "G", "C"), 1, alternate=False) == (-5, False)
+
+
+def test_binding_is_nothing_for_chance_hits_and_linear_from_there_on() -> None:
+    evidence = np.array([0, 16, 64, 128, 255], dtype=np.uint8)
+    expected = [np.log1p(10 ** (e / 16 - 4.0)) for e in evidence.tolist()]
+    np.testing.assert_allclose(binding(evidence), expected, rtol=1e-5)
+    assert binding(evidence)[2] == pytest.approx(np.log(2))
+
+
+def test_binding_changes_are_those_of_the_best_hits(genome: Genome, scanner: Scanner) -> None:
+    broken = Variant("chr1", 103, "T", "C")
+    before, after = (
+        scanner.scan(encode(letters).codes[None])[0]
+        for letters in (
+            decode(genome.fetch("chr1", 73, 134)),
+            decode(genome.fetch("chr1", 73, 103)) + "C" + decode(genome.fetch("chr1", 104, 134)),
+        )
+    )
+    found = binding_changes(genome, scanner, [broken])
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found[0], binding(after) - binding(before), atol=1e-6)
+    assert found[0, 0] < -0.2
+    assert abs(found[0, 1]) < abs(found[0, 0])

@@ -7,10 +7,10 @@ import pandas as pd
 
 from genebert.inputs.motif_changes import best_site
 from genebert.schema import Variant
-from genebert.variants.scorer import Scorer
+from genebert.variants.scorer import WindowScorer
 
 
-def motif_sites(scorer: Scorer, variants: Sequence[Variant]) -> list[dict[str, Any]]:
+def motif_sites(scorer: WindowScorer, variants: Sequence[Variant]) -> list[dict[str, Any]]:
     """Return the best hits of the motifs that variants gain (on the alternate allele) and lose (on the reference).
 
     Returns:
@@ -27,8 +27,8 @@ def motif_sites(scorer: Scorer, variants: Sequence[Variant]) -> list[dict[str, A
             for index, size in zip(motifs[row].tolist(), by[row].tolist(), strict=True):
                 if index < 0:
                     continue
-                offset, reverse = best_site(scorer.genome, scorer.predictor.scanner, variant, index, change == "gained")
-                motif = scorer.predictor.scanner.motifs[index].to_json()
+                offset, reverse = best_site(scorer.genome, scorer.model.scanner, variant, index, change == "gained")
+                motif = scorer.model.scanner.motifs[index].to_json()
                 facts = {"variant": variant.name, "change": change, "by": size, "offset": offset, "reverse": reverse}
                 found.append({**facts, "motif": motif})
     return found

@@ -7,14 +7,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genebert.variants.motif_sites import variants_of
-from genebert.variants.scorer import Scorer
+from genebert.variants.scorer import WindowScorer
 from genebert.variants.windows import Pair
 
 MUTAGENESIS_FLANK = 20
 """It covers 20 bp on either side of the variant."""
 
 
-def mutagenesis(scorer: Scorer, strongest: pd.DataFrame) -> pd.DataFrame:
+def mutagenesis(scorer: WindowScorer, strongest: pd.DataFrame) -> pd.DataFrame:
     """Mutate every base near variants to each other base, on the reference and on the alternate allele.
 
     Args:
@@ -34,7 +34,9 @@ def mutagenesis(scorer: Scorer, strongest: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["variant", "cell_type", "allele", "offset", "base", "mutated_to", "difference"])
 
 
-def _mutate(scorer: Scorer, pair: Pair, codes: NDArray[np.uint8], cell_type: str) -> list[tuple[int, str, str, float]]:
+def _mutate(
+    scorer: WindowScorer, pair: Pair, codes: NDArray[np.uint8], cell_type: str
+) -> list[tuple[int, str, str, float]]:
     centre = pair.variant.position - pair.start
     places = [
         p

@@ -14,10 +14,12 @@ class Parts:
 
     Args:
         folder: where to; what an interrupted run of the same fingerprint left there is used.
+        kind: of the scores.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: type[Scores] = Scores) -> None:
         self.folder = folder
+        self.kind = kind
         folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, name: str, compute: Callable[[], Scores]) -> Scores:
@@ -29,4 +31,4 @@ class Parts:
                 np.savez(handle, **asdict(compute()))
             draft.rename(path)  # so that a part is absent or complete
         with np.load(path, allow_pickle=False) as arrays:
-            return Scores(**arrays)
+            return self.kind(**arrays)

@@ -1,8 +1,10 @@
-"""The stage `variants`: the effect of SNVs and short indels on a predictor's log-odds, per cell type.
+"""The stage `variants`: the effect of SNVs and short indels per cell type.
+
+That is the effect on a predictor's log-odds, or, with a pre-trained model, what that model makes of them (`zero_shot`).
 
 For every alternate allele the reference and the alternate window are built, and both modalities follow: the sequence is
 encoded, the motifs are scanned again, and the window's own column of the region matrix is replaced. A variant inside a
-region of the corpus is seen in that region's window, as the predictor was trained; elsewhere the window is centred on
+region of the corpus is seen in that region's window, as the model was trained; elsewhere the window is centred on
 the variant.
 """
 
@@ -16,7 +18,6 @@ import numpy as np
 import pandas as pd
 
 from genebert.console import progress_bar, say
-from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.inputs.genome import Genome
 from genebert.inputs.sites import SiteReader, read_regions, region_file
@@ -24,25 +25,26 @@ from genebert.inputs.vcf import Record, VcfWriter
 from genebert.predictor import Predictor
 from genebert.schema import Variant
 from genebert.settings import VariantsSettings
-from genebert.stage import StageRun, open_stage, write_json
+from genebert.stage import MANIFEST, StageRun, open_stage, read_manifest, write_json
 from genebert.tasks.labels import check_genome
 from genebert.variants.motif_sites import motif_sites, variants_of
 from genebert.variants.mutagenesis import mutagenesis
 from genebert.variants.null import Null, Reservoir, draw
 from genebert.variants.parts import Parts
-from genebert.variants.scorer import CHUNK, Scorer
+from genebert.variants.scorer import CHUNK, Scorer, WindowScorer
 from genebert.variants.tables import (
     COLUMNS,
-    INFO,
     OUTSIDE,
     TABLES,
     Effect,
     effects_of,
+    info_of,
     info_values,
     rows_of,
     skipped_lines,
     strongest_of,
 )
+from genebert.variants.zero_shot import Pretrained, ZeroShotScorer
 
 _SAMPLE, _DRAW = range(2)
 """What a random generator is for, beside the seed."""
@@ -51,11 +53,11 @@ _SAMPLE, _DRAW = range(2)
 def variants(settings: VariantsSettings) -> Path:
     """Score the variants of a VCF.
 
-    Writes variants.vcf.gz (the records as they were, without samples, and the INFO fields of `INFO`), variants.tsv or
-    variants.parquet (one row per record, alternate allele and cell type), skipped.tsv (what was not scored, and why),
-    mutagenesis.tsv and motif_sites.json (in-silico mutagenesis of the variants with the largest effects, and where the
-    motifs lie that they gain and lose) and the manifest. The VCF is read
-    twice: what is wrong with it is found before anything is scored. An interrupted run resumes.
+    Writes variants.vcf.gz (the records as they were, without samples, and the INFO fields of `tables.info_of`),
+    variants.tsv or variants.parquet (one row per record, alternate allele and cell type), skipped.tsv (what was not
+    scored, and why), mutagenesis.tsv and motif_sites.json (in-silico mutagenesis of the variants with the largest
+    effects, and where the motifs lie that they gain and lose) and the manifest. The VCF is read twice: what is wrong
+    with it is found before anything is scored. An interrupted run resumes.
 
     Raises:
         UserError: an input cannot be used, inputs do not belong together, or no variant can be scored.
@@ -65,13 +67,24 @@ def variants(settings: VariantsSettings) -> Path:
     with open_stage("variants", settings, inputs, resumable=True) as run:
         if run.finished:
             return run.out
+        with Genome(settings.genome) as genome:
+            return _Stage(settings, _scorer(settings, genome), run).complete()
+
+
+def _scorer(settings: VariantsSettings, genome: Genome) -> WindowScorer:
+    """Return what scores windows, as the model asks for it."""
+    scorer: WindowScorer
+    if (settings.model / MANIFEST).exists() and read_manifest(settings.model).stage == "pretrain":
+        pretrained = Pretrained.open(settings.model, settings.corpus, settings.device)
+        scorer = ZeroShotScorer(pretrained, genome, settings.cell_types, settings.shifts)
+    else:
         predictor = Predictor.open(settings.model, settings.device)
         _check_predictor(predictor)
         corpus = predictor.need_corpus(settings.corpus)
-        with Genome(settings.genome) as genome:
-            if corpus is not None:
-                check_genome(genome, corpus)
-            return _Stage(settings, predictor, genome, corpus, run).complete()
+        scorer = Scorer(predictor, genome, corpus, settings.cell_types, settings.shifts)
+    if scorer.corpus is not None:
+        check_genome(genome, scorer.corpus)
+    return scorer
 
 
 def _check_predictor(predictor: Predictor) -> None:
@@ -87,19 +100,12 @@ def _check_predictor(predictor: Predictor) -> None:
 class _Stage:
     """The stage at work."""
 
-    def __init__(
-        self,
-        settings: VariantsSettings,
-        predictor: Predictor,
-        genome: Genome,
-        corpus: Corpus | None,
-        run: StageRun,
-    ) -> None:
+    def __init__(self, settings: VariantsSettings, scorer: WindowScorer, run: StageRun) -> None:
         self.settings = settings
-        self.scorer = Scorer(predictor, genome, corpus, settings.cell_types, settings.shifts)
-        self.regions = read_regions(settings.regions, genome) if settings.regions else None
+        self.scorer = scorer
+        self.regions = read_regions(settings.regions, scorer.genome) if settings.regions else None
         self.run = run
-        self.parts = Parts(run.scratch / "parts")
+        self.parts = Parts(run.scratch / "parts", scorer.kind)
 
     def complete(self) -> Path:
         """Read, score random variants, score and write; return the finished folder."""
@@ -145,7 +151,7 @@ class _Stage:
         scorer, generator = self.scorer, np.random.default_rng([self.settings.seed, _DRAW])
         if not self.settings.null:
             return None
-        width = scorer.predictor.width
+        width = scorer.model.width
         drawn = draw(sample.kept, self.settings.null, scorer.windows.start, width, scorer.genome, generator)
         found = []
         with progress_bar() as progress:
@@ -159,12 +165,12 @@ class _Stage:
     def score(self, total: int, null: Null | None) -> Path:
         """Score all variants, chunk by chunk, and write them."""
         reader, scorer, folder = self.reader(), self.scorer, self.run.folder
-        writer = VcfWriter(folder / "variants.vcf.gz", reader.meta_lines, INFO)
+        writer = VcfWriter(folder / "variants.vcf.gz", reader.meta_lines, info_of(scorer.further))
         strongest = pd.DataFrame(columns=COLUMNS)
         scored = 0
         with (
             progress_bar() as progress,
-            TABLES[self.settings.format](folder) as table,
+            TABLES[self.settings.format](folder, scorer.further) as table,
             (folder / "skipped.tsv").open("w") as skipped,
         ):
             skipped.write("chrom\tposition\tid\tref\talt\treason\n")
@@ -176,7 +182,7 @@ class _Stage:
                 for reason, line in skipped_lines(chunk, effects):
                     reader.skipped.counts[OUTSIDE] += reason == OUTSIDE
                     skipped.write(line)
-                rows = rows_of(chunk, effects, scorer.cell_types)
+                rows = rows_of(chunk, effects, scorer.cell_types, scorer.further)
                 table.write(rows)
                 scored += len(rows) // len(scorer.cell_types)
                 strongest = strongest_of([strongest, rows], self.settings.mutagenesis)
@@ -208,8 +214,8 @@ class _Stage:
             "alleles_skipped": skipped,
             "ref_mismatches": reader.skipped.examples,
             "cell_types": scorer.cell_types,
-            "class": scorer.predictor.target.names[1],
-            "window_width": scorer.predictor.width,
+            "class": scorer.what,
+            "window_width": scorer.model.width,
             "random_variants": 0 if null is None else len(null),
         }
         out = self.run.finish(metrics)

@@ -1,8 +1,10 @@
-"""Scores windows of both alleles with a predictor, in all chosen cell types."""
+"""Scores windows of both alleles in all chosen cell types."""
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Self
+from functools import partial
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +13,12 @@ from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.inputs.genome import Genome
 from genebert.inputs.motif_changes import motif_changes
+from genebert.inputs.scan import Scanner
 from genebert.methods.base import Examples
 from genebert.methods.genebert import Place
 from genebert.predictor import Predictor
 from genebert.schema import EVIDENCE_STEPS, Variant, gc_fraction
+from genebert.stage import Manifest
 from genebert.variants.windows import Pair, VariantWindows
 
 CHUNK = 128
@@ -23,9 +27,12 @@ TOP_MOTIFS = 3
 """So many motifs gained, and as many lost, are named."""
 HIT = 4 * EVIDENCE_STEPS
 """Motif evidence of a hit with p = 1e-4, from which on it counts for a window's motif density."""
+Numbers = NDArray[np.float64]
+OfBatch = Callable[[NDArray[np.uint8], NDArray[np.int64]], Numbers]
+OfWindows = Callable[[NDArray[np.uint8], list[str], NDArray[np.int64]], Numbers]
 TopMotifs = tuple[NDArray[np.int64], NDArray[np.float32]]
 SEQUENCE_ONLY = "all"
-"""Stands in the cell type column for a predictor that knows no cell types."""
+"""Stands in the cell type column for a model that knows no cell types."""
 
 
 @dataclass(frozen=True)
@@ -64,33 +71,63 @@ class Scores:
         """Alternate minus reference, float64, shape (n, cell types)."""
         return self.alternate - self.reference
 
+    @property
+    def further(self) -> dict[str, NDArray[np.float64]]:
+        """Name -> scores that are the same in all cell types, float64, shape (n,); see `WindowScorer.further`."""
+        return {}
 
-class Scorer:
-    """Scores windows with a predictor, in all chosen cell types.
+
+class WindowModel(Protocol):
+    """What windows are scored with: a predictor, or a pre-trained model."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the stage that made it."""
+
+    @property
+    def scanner(self) -> Scanner:
+        """Of its motif collection."""
+
+    @property
+    def width(self) -> int:
+        """Length of the windows that it was trained on, in bp."""
+
+
+class WindowScorer(ABC):
+    """Scores windows in all chosen cell types.
 
     Args:
-        predictor: a binary predictor.
+        model: what they are scored with.
         genome: the genome.
-        corpus: for a predictor per cell type, else None.
+        corpus: for a model that knows cell types, else None.
         cell_types: names; all of the corpus if empty.
-        shifts: windows per allele, over which log-odds are averaged; see `windows.offsets`.
+        shifts: windows per allele, over which scores are averaged; see `windows.offsets`.
+
+    Attributes:
+        kind: of the scores.
+        further: names of scores that are the same in all cell types.
+        what: of what the scores are log-odds, in words.
 
     Raises:
-        UserError: the corpus has no such cell type, or the predictor knows none.
+        UserError: the corpus has no such cell type, or the model knows none.
     """
 
+    kind: ClassVar[type[Scores]] = Scores
+    further: ClassVar[tuple[str, ...]] = ()
+    what: str
+
     def __init__(
-        self, predictor: Predictor, genome: Genome, corpus: Corpus | None, cell_types: list[str], shifts: int = 1
+        self, model: WindowModel, genome: Genome, corpus: Corpus | None, cell_types: Sequence[str], shifts: int = 1
     ) -> None:
-        self.predictor = predictor
+        self.model = model
         self.genome = genome
         self.corpus = corpus
         self.shifts = shifts
-        self.windows = VariantWindows(genome, corpus, predictor.width)
+        self.windows = VariantWindows(genome, corpus, model.width)
         if corpus is None and cell_types:
             raise UserError(
                 problem(
-                    predictor.manifest.folder,
+                    model.manifest.folder,
                     f"--cell-types {','.join(cell_types)} is given, and the model knows no cell types: it was "
                     "fine-tuned on labels without them",
                     "Leave --cell-types out, or give a model that was fine-tuned per cell type.",
@@ -100,7 +137,7 @@ class Scorer:
             list(dict.fromkeys(cell_types or corpus.cell_types)) if corpus is not None else [SEQUENCE_ONLY]
         )
         self._indices = corpus.cell_type_indices(self.cell_types) if corpus is not None else np.zeros(1, dtype=np.int64)
-        self.motif_names = [motif.name for motif in predictor.scanner.motifs]
+        self.motif_names = [motif.name for motif in model.scanner.motifs]
 
     def log_odds(
         self,
@@ -109,7 +146,7 @@ class Scorer:
         starts: NDArray[np.int64],
         cell_types: Sequence[str] | None = None,
     ) -> NDArray[np.float64]:
-        """Return the log-odds (natural) of the second class, float64, shape (n, cell types).
+        """Return log-odds (natural), float64, shape (n, cell types).
 
         Each sequence is scanned and encoded once, and paired with its region matrix in each cell type.
 
@@ -120,48 +157,62 @@ class Scorer:
         """
         chosen = self.cell_types if cell_types is None else cell_types
         indices = self._indices[[self.cell_types.index(name) for name in chosen]]
-        centres = starts + self.predictor.width // 2
+        return self.in_batches(codes, chroms, starts, partial(self._batch, indices=indices))
+
+    def in_batches(
+        self, codes: NDArray[np.uint8], chroms: list[str], starts: NDArray[np.int64], of: OfBatch
+    ) -> Numbers:
+        """Return what a function finds of windows, batch by batch: shape (n, ...).
+
+        Args:
+            codes, chroms, starts: see `log_odds`.
+            of: called with the codes of some windows, and with the places of their centres on the corpus' line.
+        """
+        centres = starts + self.model.width // 2
         position = centres if self.corpus is None else self.corpus.line_positions(chroms, centres)
-        result = np.empty((len(codes), len(indices)))
-        for begin in range(0, len(codes), CHUNK):
-            rows = slice(begin, begin + CHUNK)
-            result[rows] = self._batch(codes[rows], position[rows], indices)
-        return result
+        batches = (slice(begin, begin + CHUNK) for begin in range(0, len(codes), CHUNK))
+        return np.concatenate([of(codes[rows], position[rows]) for rows in batches])
 
-    def _batch(
-        self, codes: NDArray[np.uint8], position: NDArray[np.int64], indices: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        ensemble, scanner = self.predictor.ensemble, self.predictor.scanner
-        if self.corpus is None:
-            found = [ensemble.predict(Examples(codes, scanner))]
-        else:
-            place = Place(self.corpus, position, scanner.scan(codes))
-            found = list(ensemble.predict_in_cell_types(codes, place, indices))
-        return np.stack([np.log(one[:, 1]) - np.log(one[:, 0]) for one in found], axis=1)
+    @abstractmethod
+    def _batch(self, codes: NDArray[np.uint8], position: NDArray[np.int64], indices: NDArray[np.int64]) -> Numbers:
+        """Return what `log_odds` does, of some windows in cell types of given indices; position: see `in_batches`."""
 
-    def score(self, pairs: list[Pair]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return log-odds of the reference and of the alternate windows: float64, shape (n, cell types) each.
+    def score(self, pairs: list[Pair]) -> dict[str, NDArray[np.float64]]:
+        """Return the scores of n pairs of windows that are fields of `kind`, by name, each of shape (n, ...)."""
+        reference, alternate = self.of_both(pairs, self.log_odds)
+        return {"reference": reference, "alternate": alternate}
 
-        A reference window that several variants share, as those of one region do, is scored once.
+    def of_both(self, pairs: list[Pair], of: OfWindows) -> tuple[Numbers, Numbers]:
+        """Return what a function finds of the reference and of the alternate windows, shape (n, ...) each.
+
+        A reference window that several variants share, as those of one region do, is looked at once.
+
+        Args:
+            pairs: n pairs of windows.
+            of: called with codes, chroms and starts, as `log_odds` is.
         """
         first, owner = _distinct(pairs)
         windows = [pair.reference for pair in first] + [pair.alternate for pair in pairs]
         placed = [*first, *pairs]
         chroms = [pair.variant.chrom for pair in placed]
-        both = self.log_odds(np.stack(windows), chroms, np.array([pair.start for pair in placed], dtype=np.int64))
+        both = of(np.stack(windows), chroms, np.array([pair.start for pair in placed], dtype=np.int64))
         return both[: len(first)][owner], both[len(first) :]
 
     def scores(self, variants: Sequence[Variant]) -> Scores:
         """Return the scores of n variants, n > 0, which depend on no others than these."""
         pairs = [pair for variant in variants for pair in self.windows.pairs(variant, self.shifts)]
-        reference, alternate = (odds.reshape(len(variants), self.shifts, -1).mean(axis=1) for odds in self.score(pairs))
+        shape = len(variants), self.shifts
+        scored: dict[str, Any] = {
+            name: values.reshape(*shape, *values.shape[1:]).mean(axis=1) for name, values in self.score(pairs).items()
+        }
         (gained, gained_by), (lost, lost_by) = self.motifs(variants)
         gc, density = self._surroundings(pairs[self.shifts // 2 :: self.shifts])
-        return Scores(reference, alternate, gained, gained_by, lost, lost_by, gc, density)
+        motifs = {"gained": gained, "gained_by": gained_by, "lost": lost, "lost_by": lost_by}
+        return self.kind(**scored, **motifs, gc=gc, density=density)
 
     def motifs(self, variants: Sequence[Variant]) -> tuple[TopMotifs, TopMotifs]:
         """Return the motifs gained and lost, and the changes of their best hits; see `Scores`."""
-        changes = motif_changes(self.genome, self.predictor.scanner, variants)
+        changes = motif_changes(self.genome, self.model.scanner, variants)
         lost, size = _most(-changes)
         return _most(changes), (lost, -size)
 
@@ -169,8 +220,38 @@ class Scorer:
         """Return GC fraction and motif density of reference windows: float64, shape (n,) each."""
         first, owner = _distinct(pairs)
         codes = np.stack([pair.reference for pair in first])
-        density = (self.predictor.scanner.scan(codes) >= HIT).mean(axis=1)
+        density = (self.model.scanner.scan(codes) >= HIT).mean(axis=1)
         return gc_fraction(codes)[owner], density[owner]
+
+
+class Scorer(WindowScorer):
+    """Scores windows by the log-odds of the second class of a binary predictor.
+
+    Args:
+        predictor: the predictor.
+        genome, corpus, cell_types, shifts: see `WindowScorer`.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        genome: Genome,
+        corpus: Corpus | None,
+        cell_types: Sequence[str],
+        shifts: int = 1,
+    ) -> None:
+        super().__init__(predictor, genome, corpus, cell_types, shifts)
+        self.predictor = predictor
+        self.what = predictor.target.names[1]
+
+    def _batch(self, codes: NDArray[np.uint8], position: NDArray[np.int64], indices: NDArray[np.int64]) -> Numbers:
+        ensemble, scanner = self.predictor.ensemble, self.predictor.scanner
+        if self.corpus is None:
+            found = [ensemble.predict(Examples(codes, scanner))]
+        else:
+            place = Place(self.corpus, position, scanner.scan(codes))
+            found = list(ensemble.predict_in_cell_types(codes, place, indices))
+        return np.stack([np.log(one[:, 1]) - np.log(one[:, 0]) for one in found], axis=1)
 
 
 def _distinct(pairs: list[Pair]) -> tuple[list[Pair], NDArray[np.int64]]:

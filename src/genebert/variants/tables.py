@@ -1,9 +1,9 @@
 """Scored variants as rows of a table, and as INFO fields of a VCF."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ SCHEMA = pa.schema(
         "lost_by": _TEXT,
     }
 )
-"""Columns of variants.tsv and variants.parquet."""
+"""Columns of variants.tsv and variants.parquet; further scores follow."""
 COLUMNS = tuple(SCHEMA.names)
 _MOTIFS = "Motifs whose best hits near the variant the alternate allele {} most: Allele|Motif|ChangeOfMinusLog10P"
 INFO = {
@@ -58,6 +58,20 @@ INFO = {
     "GENEBERT_LOST": (".", "String", _MOTIFS.format("weakens")),
     "GENEBERT_AS": ("A", "String", "The variant as it was scored, left-aligned and trimmed, where that differs"),
 }
+FURTHER_INFO = {
+    "likelihood_ratio": (
+        "GENEBERT_LIKELIHOOD_RATIO",
+        "log p of the alternate minus log p of the reference bases, hidden",
+    ),
+    "embedding_distance": ("GENEBERT_DISTANCE", "Distance of the pooled states of both alleles' windows"),
+}
+"""Scores that are the same in all cell types -> INFO field and its description."""
+
+
+def info_of(further: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    """Return the INFO fields of scores, with those of further ones: field -> (number, type, description)."""
+    fields = dict(FURTHER_INFO[name] for name in further)
+    return INFO | {field: ("A", "Float", description) for field, description in fields.items()}
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,7 @@ class Effect:
         reference, alternate: log-odds, float64, shape (cell types,).
         p: empirical p-values, float64, shape (cell types,); NaN if there are none.
         gained, lost: the motifs that it strengthens and weakens most, each with the change of -log10 p, in this order.
+        further: name -> score that is the same in all cell types.
     """
 
     reference: NDArray[np.float64]
@@ -75,6 +90,7 @@ class Effect:
     p: NDArray[np.float64]
     gained: list[tuple[str, float]]
     lost: list[tuple[str, float]]
+    further: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def difference(self) -> NDArray[np.float64]:
@@ -97,6 +113,7 @@ def effects_of(scores: Scores, p: NDArray[np.float64] | None, motif_names: list[
             known[row],
             _named(scores.gained[row], scores.gained_by[row], motif_names),
             _named(scores.lost[row], scores.lost_by[row], motif_names),
+            {name: float(values[row]) for name, values in scores.further.items()},
         )
         for row in range(len(scores))
     ]
@@ -116,8 +133,16 @@ def skipped_lines(records: list[Record], effects: Mapping[str, Effect]) -> Itera
                 yield reason, f"{where}\t{allele.alt}\t{reason}\n"
 
 
-def rows_of(records: list[Record], effects: Mapping[str, Effect], cell_types: list[str]) -> pd.DataFrame:
-    """Return rows of the table: one per record, scored allele and cell type; see `COLUMNS`."""
+def rows_of(
+    records: list[Record], effects: Mapping[str, Effect], cell_types: list[str], further: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Return rows of the table: one per record, scored allele and cell type; see `COLUMNS`.
+
+    Args:
+        records, effects: of a chunk.
+        cell_types: in the order of the effects.
+        further: names of scores that make columns too.
+    """
     rows: list[tuple[Any, ...]] = []
     for allele in (allele for record in records for allele in record.alleles):
         variant = allele.variant
@@ -127,8 +152,9 @@ def rows_of(records: list[Record], effects: Mapping[str, Effect], cell_types: li
         what = (variant.name, allele.given or variant.name, *_fields(variant))
         motifs = (*_joined(effect.gained), *_joined(effect.lost))
         odds = zip(cell_types, effect.reference, effect.alternate, effect.difference, effect.p, strict=True)
-        rows += [(*what, *found, *motifs) for found in odds]
-    return pd.DataFrame(rows, columns=COLUMNS)
+        others = [effect.further[name] for name in further]
+        rows += [(*what, *found, *motifs, *others) for found in odds]
+    return pd.DataFrame(rows, columns=[*COLUMNS, *further])
 
 
 def _fields(variant: Variant) -> tuple[str, str, int, str, str]:
@@ -142,7 +168,7 @@ def _joined(motifs: list[tuple[str, float]]) -> tuple[str, str]:
 
 
 def info_values(record: Record, effects: Mapping[str, Effect], cell_types: list[str]) -> dict[str, list[str]]:
-    """Return the values of the fields in `INFO`; none if no allele of the record is scored."""
+    """Return the values of the fields of `info_of`; none if no allele of the record is scored."""
     found = [(allele, effects.get(allele.variant.name) if allele.variant else None) for allele in record.alleles]
     scored = [(allele, effect) for allele, effect in found if effect]
     if not scored:
@@ -158,6 +184,8 @@ def info_values(record: Record, effects: Mapping[str, Effect], cell_types: list[
         ("GENEBERT_LOST", [(allele, *one) for allele, effect in scored for one in effect.lost]),
     ):
         values[name] = [f"{allele.alt}|{info_text(motif)}|{change:+.4g}" for allele, motif, change in motifs]
+    for name in scored[0][1].further:
+        values[FURTHER_INFO[name][0]] = [f"{effect.further[name]:.6g}" if effect else "." for _, effect in found]
     values["GENEBERT_AS"] = [_scored_as(allele) if effect else "." for allele, effect in found]
     return {name: entries for name, entries in values.items() if set(entries) - {"."}}
 
@@ -180,11 +208,23 @@ def strongest_of(tables: list[pd.DataFrame], count: int) -> pd.DataFrame:
 
 
 class TableFile(AbstractContextManager["TableFile"], ABC):
-    """Takes rows chunk by chunk, and writes them to a file."""
+    """Takes rows chunk by chunk, and writes them to a file.
+
+    Args:
+        folder: where to.
+        further: names of the columns that follow those of `COLUMNS`.
+    """
+
+    def __init__(self, folder: Path, further: Sequence[str]) -> None:
+        self._open(folder, further)
+
+    @abstractmethod
+    def _open(self, folder: Path, further: Sequence[str]) -> None:
+        """Open the file."""
 
     @abstractmethod
     def write(self, rows: pd.DataFrame) -> None:
-        """Add rows, with the columns of `COLUMNS`."""
+        """Add rows, as `rows_of` returns them."""
 
     @abstractmethod
     def __exit__(self, *exception: object) -> None:
@@ -194,9 +234,9 @@ class TableFile(AbstractContextManager["TableFile"], ABC):
 class TsvTable(TableFile):
     """variants.tsv: numbers with six digits."""
 
-    def __init__(self, folder: Path) -> None:
+    def _open(self, folder: Path, further: Sequence[str]) -> None:
         self._handle = (folder / "variants.tsv").open("w")
-        self._handle.write("\t".join(COLUMNS) + "\n")
+        self._handle.write("\t".join((*COLUMNS, *further)) + "\n")
 
     def write(self, rows: pd.DataFrame) -> None:
         """See `TableFile`."""
@@ -210,12 +250,13 @@ class TsvTable(TableFile):
 class ParquetTable(TableFile):
     """variants.parquet: the same columns, numbers as they are."""
 
-    def __init__(self, folder: Path) -> None:
-        self._writer = pq.ParquetWriter(folder / "variants.parquet", SCHEMA)
+    def _open(self, folder: Path, further: Sequence[str]) -> None:
+        self._schema = pa.schema([*SCHEMA, *(pa.field(name, _NUMBER) for name in further)])
+        self._writer = pq.ParquetWriter(folder / "variants.parquet", self._schema)
 
     def write(self, rows: pd.DataFrame) -> None:
         """See `TableFile`."""
-        self._writer.write_table(pa.Table.from_pandas(rows, SCHEMA, preserve_index=False))
+        self._writer.write_table(pa.Table.from_pandas(rows, self._schema, preserve_index=False))
 
     def __exit__(self, *exception: object) -> None:
         """See `TableFile`."""

@@ -178,8 +178,8 @@ def _regions_table(regions: pd.DataFrame, binary: bool) -> Table:
     header = ["Rank", "Region", "TF", "Weight", "p", "q", "Variants", f"Carriers, {above}", f"Carriers, {below}"]
     note = (
         f"The first of {len(regions):,}; all are in regions.tsv. p: score test of the region's (signed) effects. q:"
-        " expected share of false ones among regions up to this one (Benjamini and Hochberg). TF: the one whose best hit"
-        " the carriers' variants change most, with the change of its −log₁₀ p."
+        " expected share of false ones among regions up to this one (Benjamini and Hochberg). TF: the one whose best"
+        " hit the carriers' variants change most, with the change of its −log₁₀ p."
     )
     return Table("Regions that rank first.", header, rows, text=3, note=note)
 
