@@ -207,7 +207,7 @@ class WindowScorer(ABC):
         }
         (gained, gained_by), (lost, lost_by) = self.motifs(variants)
         gc, density = self._surroundings(pairs[self.shifts // 2 :: self.shifts])
-        motifs = {"gained": gained, "gained_by": gained_by, "lost": lost, "lost_by": lost_by}
+        motifs: dict[str, Any] = {"gained": gained, "gained_by": gained_by, "lost": lost, "lost_by": lost_by}
         return self.kind(**scored, **motifs, gc=gc, density=density)
 
     def motifs(self, variants: Sequence[Variant]) -> tuple[TopMotifs, TopMotifs]:
