@@ -105,9 +105,9 @@ PLANS = {
     "quick": list(small(1)),
     "bar": [
         *small(1),
-        *medium(0.5),
-        Cohort(individuals=10_000, heritability=0.1),
         Cohort(individuals=10_000, effects="scatter"),
+        Cohort(individuals=10_000, heritability=0.1),
+        *medium(0.5),
         Cohort(individuals=2000, regions=1000, shuffled=True),
         *medium(0.3),
         *small(2, 3),
