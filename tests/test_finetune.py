@@ -149,7 +149,7 @@ def test_multi_class_labels(toy_world: World, toy_model: Path, tmp_path: Path) -
     vcf = tmp_path / "v.vcf"
     vcf.write_text("##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n")
     with pytest.raises(
-        UserError, match="the model predicts AT, CG, all, and variants are scored by the log-odds of two"
+        UserError, match="the model predicts AT, CG, all, and alleles are scored by the log-odds of two"
     ):
         variants(VariantsSettings(vcf=vcf, model=out, genome=toy_world.genome, out=tmp_path / "v", device="cpu"))
 

@@ -145,6 +145,35 @@ def test_a_chromosome_that_the_file_lacks_has_no_alleles(tmp_path: Path, genome:
         assert read(copy, genome, intervals=only)[0] == []
 
 
+def test_two_names_of_one_chromosome_are_both_read_by_index_and_refused_without(tmp_path: Path, genome: Genome) -> None:
+    path = write_cohort(
+        tmp_path / "v.vcf",
+        PEOPLE,
+        *(f"{site(at, chrom='chr1')} 0|1 0|0 0|0" for at in (5, 30, 90)),
+        *(f"{site(at)} 0|0 1|0 0|0" for at in (7, 50)),
+        f"{site(7, chrom='X')} 0|0 0|0 0|1",
+    )
+    intervals = pd.DataFrame({"chrom": ["chr1", "chr1", "chrX"], "start": [0, 40, 0], "end": [35, 60, 20]})
+    for copy in (copies := copies_of(path, tmp_path))["index"], copies["bcf"]:
+        found = [
+            (a.variant.chrom, a.variant.position + 1, a.carriers.tolist())
+            for a in read(copy, genome, intervals=intervals)[0]
+        ]
+        assert found == [("chr1", 5, [1]), ("chr1", 7, [2]), ("chr1", 30, [1]), ("chr1", 50, [2]), ("chrX", 7, [5])]
+    for copy in (copies["plain"], copies["gzip"]):
+        refused(copy, genome, "record 4", "it names one chromosome chr1 and 1", "bcftools annotate --rename-chrs")
+
+
+def test_a_second_name_that_only_the_header_has_is_no_matter(tmp_path: Path, genome: Genome) -> None:
+    path = write_cohort(tmp_path / "v.vcf", PEOPLE, f"{site(5)} 0|1 0|0 1|1")
+    for first, second in (("1", "chr1"), ("chr1", "1")):
+        header = f"##contig=<ID={first}>\n##contig=<ID={second}>\n"
+        path.write_text(path.read_text().replace("##contig=<ID=1>\n", header))
+        for copy in copies_of(path, tmp_path).values():
+            assert carriers(read(copy, genome)[0]) == [[1, 4, 5]]
+        path.write_text(path.read_text().replace(header, "##contig=<ID=1>\n"))
+
+
 def refused(path: Path, genome: Genome, *fragments: str, samples: Sequence[str] | None = None) -> None:
     with pytest.raises(UserError) as error:
         read(path, genome, samples)[1].check_assembly()

@@ -104,6 +104,17 @@ def test_an_index_changes_nothing_but_the_time(regions: list[str], genome: Genom
         assert taken(tmp_path / name, genome, table) == (inside, len(inside))
 
 
+def test_two_names_of_one_chromosome_are_both_read(genome: Genome, tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "v.vcf", ("chr1", 5, "T", "A"), ("chr1", 9, "A", "T"), ("1", 3, "T", "A"), ("1", 6, "T", "A")
+    )
+    path.write_text(path.read_text().replace("##contig=<ID=chr2>", "##contig=<ID=1>"))
+    pysam.tabix_index(str(path), preset="vcf", keep_original=True)
+    expected = [("chr1", 5), ("chr1", 9), ("1", 3), ("1", 6)]
+    for name in ("v.vcf", "v.vcf.gz"):
+        assert taken(tmp_path / name, genome, read_regions(["chr1:1-6", "chr1:8-12"], genome))[0] == expected
+
+
 def test_a_deletion_that_reaches_into_a_region_is_not_taken(genome: Genome, tmp_path: Path) -> None:
     path = write(tmp_path / "v.vcf", ("chr1", 4, "TTT", "T"), ("chr1", 6, "T", "A"))
     pysam.tabix_index(str(path), preset="vcf", keep_original=True)

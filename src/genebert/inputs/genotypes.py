@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +132,7 @@ class GenotypeReader(VcfReader):
 
         Raises:
             UserError: a record cannot be read, is out of order, or has no genotypes, or ones that are not of one or
-                two alleles.
+                two alleles; or a file without an index has two names for a chromosome.
         """
         inside = _Intervals(intervals)
         found = self._by_index(intervals) if self._file.index is not None else self._sorted()
@@ -143,32 +144,42 @@ class GenotypeReader(VcfReader):
 
     def _by_index(self, intervals: pd.DataFrame) -> Iterator[pysam.VariantRecord]:
         """Yield the records of the intervals, each once."""
-        named = {self._chromosome(name): name for name in self._file.header.contigs}
+        contigs = self._contigs()
         before: tuple[str, int] = ("", 0)
         for chrom, start, end in zip(intervals["chrom"], intervals["start"], intervals["end"], strict=True):
             seen = before[1] if before[0] == chrom else -1  # what begins before reaches from that interval into this
             before = chrom, end
-            if chrom in named:
-                found = self._raw_records(self._file.fetch(named[chrom], max(start, 0), end))
-                yield from (raw for raw in found if raw.start >= seen)
+            found = [self._raw_records(self._file.fetch(name, max(start, 0), end)) for name in contigs.get(chrom, [])]
+            records = found[0] if len(found) == 1 else sorted(chain(*found), key=lambda raw: raw.start)
+            yield from (raw for raw in records if raw.start >= seen)
 
     def _sorted(self) -> Iterator[pysam.VariantRecord]:
         """Yield all records.
 
         Raises:
-            UserError: one is out of order.
+            UserError: one is out of order, or names a chromosome otherwise than those before.
         """
         done: set[str] = set()
+        names: dict[str, str] = {}
         last: tuple[str, int] = ("", -1)
         for raw in self._raw_records(self._file):
             if raw.chrom != last[0]:
                 done.add(last[0])
+                self._check_name(raw.chrom, names)
             if raw.chrom in done or (raw.chrom == last[0] and raw.start < last[1]):
                 what = f"{raw.chrom}:{raw.pos} comes after {last[0]}:{last[1] + 1}"
                 remedy = f"Sort it: bcftools sort {self.path} -Oz -o sorted.vcf.gz"
                 raise UserError(problem(f"{self.path}, record {self.read}", what, remedy))
             last = raw.chrom, raw.start
             yield raw
+
+    def _check_name(self, name: str, names: dict[str, str]) -> None:
+        """Check that no other name has stood for a chromosome: its alleles are then not in order; names: so far."""
+        other = names.setdefault(self._chromosome(name), name)
+        if other != name and self._chromosome(name):
+            what = f"it names one chromosome {other} and {name}"
+            remedy = "Give it one name (bcftools annotate --rename-chrs), and sort it; or index it: both are then read."
+            raise UserError(problem(f"{self.path}, record {self.read}", what, remedy))
 
     def _called(self, raw: pysam.VariantRecord, chrom: str) -> Iterator[CalledAllele]:
         alleles = [self._allele(raw, chrom, alt) for alt in raw.alts or ()]

@@ -4,6 +4,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import bioframe
@@ -114,10 +115,12 @@ class SiteReader(VcfReader):
         return (self._record(raw) for raw in found if self._holds(raw))
 
     def _by_index(self, regions: pd.DataFrame) -> Iterator[pysam.VariantRecord]:
-        named = {self._chromosome(name): name for name in self._file.header.contigs}
-        for chrom, start, end in regions.itertuples(index=False):
-            if chrom in named:
-                found = self._raw_records(self._file.fetch(named[chrom], start, end))
+        contigs = self._contigs()
+        for chrom, rows in regions.groupby("chrom", sort=False):
+            for name, (start, end) in product(
+                contigs.get(str(chrom), []), zip(rows["start"], rows["end"], strict=True)
+            ):
+                found = self._raw_records(self._file.fetch(name, start, end))
                 yield from (raw for raw in found if raw.start >= start)  # what reaches in from before is not taken
 
     def _holds(self, raw: pysam.VariantRecord) -> bool:

@@ -206,6 +206,13 @@ class VcfReader:
             self._chromosomes[name] = match_chromosomes([name], self.genome.lengths).get(name, "")
         return self._chromosomes[name]
 
+    def _contigs(self) -> dict[str, list[str]]:
+        """Return the names in the header of each of the genome's chromosomes: chr1 and 1 may both be there."""
+        found: dict[str, list[str]] = {}
+        for name in self._file.header.contigs:
+            found.setdefault(self._chromosome(name), []).append(name)
+        return found
+
     def _record(self, raw: pysam.VariantRecord) -> Record:
         chrom = self._chromosome(raw.chrom)
         alleles = tuple(self._allele(raw, chrom, alt) for alt in raw.alts or ())

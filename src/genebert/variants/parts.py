@@ -1,5 +1,6 @@
 """Scores on disk, part by part, so that a run that was interrupted scores nothing twice."""
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +30,8 @@ class Parts:
             draft = path.with_suffix(".draft")
             with draft.open("wb") as handle:
                 np.savez(handle, **asdict(compute()))
+                handle.flush()
+                os.fsync(handle.fileno())  # or else, after a power cut, the name may be there and the bytes not
             draft.rename(path)  # so that a part is absent or complete
         with np.load(path, allow_pickle=False) as arrays:
             return self.kind(**arrays)

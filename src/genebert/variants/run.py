@@ -79,22 +79,12 @@ def _scorer(settings: VariantsSettings, genome: Genome) -> WindowScorer:
         scorer = ZeroShotScorer(pretrained, genome, settings.cell_types, settings.shifts)
     else:
         predictor = Predictor.open(settings.model, settings.device)
-        _check_predictor(predictor)
+        predictor.check_two_alleles()
         corpus = predictor.need_corpus(settings.corpus)
         scorer = Scorer(predictor, genome, corpus, settings.cell_types, settings.shifts)
     if scorer.corpus is not None:
         check_genome(genome, scorer.corpus)
     return scorer
-
-
-def _check_predictor(predictor: Predictor) -> None:
-    folder = predictor.manifest.folder
-    if not predictor.target.is_binary:
-        what = f"the model predicts {', '.join(predictor.target.names)}, and variants are scored by the log-odds of two"
-        raise UserError(problem(folder, f"{what} classes", "Fine-tune on labels of two classes."))
-    if predictor.oriented:
-        what = "the model is of oriented windows, which are aligned at a base, and windows around variants are not"
-        raise UserError(problem(folder, what, "Fine-tune without --oriented."))
 
 
 class _Stage:

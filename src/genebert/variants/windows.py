@@ -44,14 +44,15 @@ class VariantWindows:
         """Return the start of the corpus region that holds a variant, or None."""
         if self.corpus is None:
             return None
-        position = self.corpus.line_positions([variant.chrom], np.array([variant.position]))[0]
-        nearest = np.searchsorted(self.corpus.region_positions, position - self.corpus.width // 2)
-        for index in (nearest - 1, nearest):
-            if 0 <= index < len(self.corpus.regions):
-                region = self.corpus.regions.iloc[index]
-                if region["chrom"] == variant.chrom and region["start"] <= variant.position < region["end"]:
-                    return int(region["start"]) + (self.corpus.width - self.width) // 2
-        return None
+        centre = np.array([variant.position + self.corpus.width // 2])  # the centre of a region that begins there
+        position = self.corpus.line_positions([variant.chrom], centre)[0]
+        last = int(np.searchsorted(self.corpus.region_positions, position, side="right")) - 1
+        if last < 0:
+            return None
+        region = self.corpus.regions.iloc[last]  # the last one that does not begin after the variant
+        if region["chrom"] != variant.chrom or region["end"] <= variant.position:
+            return None
+        return int(region["start"]) + (self.corpus.width - self.width) // 2
 
     def start(self, variant: Variant) -> int:
         """Return the start of a variant's window: that of its region, or else one in whose middle it lies."""
