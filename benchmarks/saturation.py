@@ -34,6 +34,8 @@ SITE_WIDTH = 200
 VALID_CHROMOSOMES = ["chr9", "chr20"]
 RIDGE = 3000.0
 """Penalty of regulatory motif weights, for counts of some 20,000 windows; chosen by AUROC on held-out chromosomes."""
+STRENGTHS = (0.03, 0.1, 0.3)
+"""Inverse penalties of gapped k-mer SVMs, chosen on held-out chromosomes."""
 WORDS = (1, 2, 3, 4, 5)
 Numbers = NDArray[np.float64]
 
@@ -159,11 +161,11 @@ def regulatory_sites(data: Path) -> Sites:
         if name.startswith(LABEL_PREFIX)
     }
     blood = [labels[path.stem] for path in sorted((data / "blood_atac" / "peaks").glob("*.narrowPeak"))]
-    everywhere = {"any": np.nanmax([*labels.values()], axis=0), "blood": np.nanmax(blood, axis=0)}
+    everywhere = {"any": np.fmax.reduce([*labels.values()]), "blood": np.fmax.reduce(blood)}
     return Sites(codes, labels | everywhere, split)
 
 
-def gapped_kmer_change(sites: Sites, label: str, scanner: Scanner, measured: Measured) -> Numbers:
+def gapped_kmer_change(sites: Sites, label: str, scanner: Scanner, measured: Measured) -> dict[str, Numbers]:
     """Return what a gapped k-mer SVM of peaks makes of variants, as deltaSVM does (Lee et al. 2015): shape (n,)."""
     target = Target("classes", ("0", "1"))
     known = np.isfinite(sites.labels[label])
@@ -171,12 +173,12 @@ def gapped_kmer_change(sites: Sites, label: str, scanner: Scanner, measured: Mea
         Examples(sites.codes[rows], scanner, sites.labels[label][rows].astype(np.int64))
         for rows in (known & (sites.split == "train"), known & (sites.split == "valid"))
     ]
-    fitted = GkmSvm().fit(*parts, target, 0)
+    fitted = GkmSvm(strengths=STRENGTHS).fit(*parts, target, 0)
     assert isinstance(fitted, FittedGkmSvm)
     words = fitted.words
     stretches = both_alleles(measured, words.length - 1)
     counts = [gapped_kmer_counts(one, words.length, words.informative) for one in stretches]
-    return ((counts[1] - counts[0]) @ fitted.scores.weights[-1]).astype(np.float64)
+    return {"change": ((counts[1] - counts[0]) @ fitted.scores.weights[-1]).astype(np.float64)}
 
 
 def both_alleles(measured: Measured, flank: int) -> list[NDArray[np.uint8]]:
@@ -192,14 +194,15 @@ def both_alleles(measured: Measured, flank: int) -> list[NDArray[np.uint8]]:
     return list(found)
 
 
-def regulatory_motif_weights(sites: Sites, scanner: Scanner) -> tuple[Numbers, list[str]]:
-    """Return what the binding of each motif says of peaks, by ridge regression: shape (motifs, labels), and labels."""
+def regulatory_motif_weights(sites: Sites, scanner: Scanner) -> dict[str, Numbers]:
+    """Return what the binding of each motif says of peaks, by ridge regression: label -> shape (motifs,)."""
     names = sorted(sites.labels)
     bound = binding(scanner.scan(sites.codes))
     truth = np.stack([sites.labels[name] for name in names], axis=1)
     rows = sites.split == "train"
     known = np.nan_to_num(truth[rows], nan=0.0)
-    return Ridge(alpha=RIDGE).fit(bound[rows], known).coef_.T, names
+    weights = Ridge(alpha=RIDGE).fit(bound[rows], known).coef_.astype(np.float64)
+    return dict(zip(names, weights, strict=True))
 
 
 # ----------------------------------------------------------------------------------------------- features

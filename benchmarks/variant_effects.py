@@ -47,7 +47,8 @@ LOCUS = 50_000
 SHIFTS = (1, 3, 5)
 EVERY = 16
 """Shifts are compared at every sixteenth position."""
-LABELS = ("any", "blood", "chip-HepG2", "chip-K562")
+LABELS = ("any", "blood", "HepG2", "K562")
+"""Peaks whose gapped k-mers are learned: all, ATAC-seq of blood, and the ChIP-seq of two cell lines."""
 OURS = "GeneBERT regression, leave one element out"
 
 
@@ -128,23 +129,19 @@ class Scores:
             keep, "distance", lambda: {"distance": saturation.nearness_to_strongest_motif(measured, scanner)}
         )
         self.distance = distance["distance"]
-        self.kmers = cached(keep, "kmers", lambda: self.of_sites(data, scanner))
-        self.regulatory = {
-            name.removeprefix("motifs "): values for name, values in self.kmers.items() if name.startswith("motifs ")
+        sites = saturation.regulatory_sites(data)
+        self.kmers = {
+            label: cached(
+                keep, f"kmers-{label}", partial(saturation.gapped_kmer_change, sites, label, scanner, measured)
+            )
+            for label in LABELS
         }
+        weights = cached(keep, "regulatory", partial(saturation.regulatory_motif_weights, sites, scanner))
+        self.regulatory = {name: self.binding @ values for name, values in weights.items()}
         self.windows = {
             name: cached(keep, name, lambda scorer=scorer: window_scores(scorer, variants))
             for name, scorer in scorers.items()
         }
-
-    def of_sites(self, data: Path, scanner: Scanner) -> dict[str, Numbers]:
-        """Return what peaks say of variants, by gapped k-mers and by the binding of motifs."""
-        sites = saturation.regulatory_sites(data)
-        weights, labels = saturation.regulatory_motif_weights(sites, scanner)
-        found = {f"motifs {name}": self.binding @ weights[:, i] for i, name in enumerate(labels)}
-        for label in LABELS:
-            found[f"gapped k-mers {label}"] = saturation.gapped_kmer_change(sites, label, scanner, self.measured)
-        return found
 
     def change(self, name: str) -> Numbers:
         """Return the change of a scorer's log-odds: shape (n,)."""
@@ -178,8 +175,8 @@ class Scores:
             "distance to the strongest motif": self.distance,
             "PWM difference, largest": self.best_change,
             "PWM difference, summed": self.summed_change,
-            "gapped k-mer SVM (delta), blood ATAC-seq": self.kmers["gapped k-mers blood"],
-            "gapped k-mer SVM (delta), any peaks": self.kmers["gapped k-mers any"],
+            "gapped k-mer SVM (delta), blood ATAC-seq": self.kmers["blood"]["change"],
+            "gapped k-mer SVM (delta), any peaks": self.kmers["any"]["change"],
             "k-mers and bases, leave one element out": words,
         }
 
@@ -189,7 +186,7 @@ class Scores:
             *self.motifs.values(),
             *saturation.base_features(self.measured.table).values(),
             *self.regulatory.values(),
-            *(self.kmers[f"gapped k-mers {label}"] for label in LABELS),
+            *(found["change"] for found in self.kmers.values()),
         ]
         network = [*self.zero_shot().values()][:-3]
         penalties = (0.3, 1.0, 3.0, 10.0)
@@ -212,7 +209,7 @@ def window_scores(scorer: WindowScorer, variants: list[Variant]) -> dict[str, Nu
     parts = []
     for begin in range(0, len(variants), CHUNK):
         pairs = [pair for variant in variants[begin : begin + CHUNK] for pair in scorer.windows.pairs(variant, 1)]
-        parts.append(scorer.score(pairs))
+        parts.append(scorer.named(pairs))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -91,7 +91,7 @@ def test_likelihood_ratio_is_that_of_the_hidden_base_on_both_strands(
     complement = dict(zip("ACGT", "TGCA", strict=True))
     ref, alt = pair.variant.ref, pair.variant.alt
     expected = [forward[alt] - forward[ref], backward[complement[alt]] - backward[complement[ref]]]
-    assert scorer.score([pair])["likelihood_ratio"][0] == pytest.approx(np.mean(expected), abs=1e-5)
+    assert scorer.named([pair])["likelihood_ratio"][0] == pytest.approx(np.mean(expected), abs=1e-5)
 
 
 def test_likelihood_ratio_of_a_deletion_is_what_the_lost_bases_have_over_random_ones(
@@ -109,7 +109,7 @@ def test_likelihood_ratio_of_a_deletion_is_what_the_lost_bases_have_over_random_
         turned = reverse_complement(pair.reference)
         backward = masked_log_probabilities(scorer, turned, WIDTH - 1 - place)[decode(turned)[WIDTH - 1 - place]]
         expected -= (forward + backward) / 2 + np.log(4)
-    assert scorer.score([pair])["likelihood_ratio"][0] == pytest.approx(expected, abs=1e-5)
+    assert scorer.named([pair])["likelihood_ratio"][0] == pytest.approx(expected, abs=1e-5)
 
 
 def test_embedding_distance_and_matching_shift_by_hand(scorer: ZeroShotScorer, genome: Genome, toy: Corpus) -> None:
@@ -133,7 +133,7 @@ def test_embedding_distance_and_matching_shift_by_hand(scorer: ZeroShotScorer, g
         pooled[name] = [one[0] for one in strands]
         logits[name] = head.scale.item() * np.mean(cosines)
     distances = [(b - a).norm().item() for a, b in zip(pooled["reference"], pooled["alternate"], strict=True)]
-    found = scorer.score([pair])
+    found = scorer.named([pair])
     assert found["embedding_distance"][0] == pytest.approx(np.mean(distances), rel=1e-4)
     for name, logit in logits.items():
         assert found[name].shape == (1, 3)
@@ -149,9 +149,9 @@ def test_scores_do_not_depend_on_the_other_variants(
     variants = [variant_in(genome, toy, offset) for offset in offsets]
     variants += [variant_in(genome, toy, 60, 1, "ACGTT"), variant_in(genome, toy, 70, 4, "T")]
     pairs = [scorer.windows.pair(variant) for variant in variants]
-    together = scorer.score(pairs)
+    together = scorer.named(pairs)
     for i, pair in enumerate(pairs):
-        for name, alone in scorer.score([pair]).items():
+        for name, alone in scorer.named([pair]).items():
             np.testing.assert_allclose(together[name][i], alone[0], atol=2e-5)
     assert (together["likelihood_ratio"] != 0).all()
 
@@ -163,7 +163,7 @@ def test_the_other_strand_has_the_same_scores(
 ) -> None:
     scorer: ZeroShotScorer = request.getfixturevalue(tokens)
     pair = scorer.windows.pair(variant_in(genome, toy, offset))
-    found, turned = scorer.score([pair]), scorer.score([mirrored(pair)])
+    found, turned = scorer.named([pair]), scorer.named([mirrored(pair)])
     for name, value in found.items():
         np.testing.assert_allclose(value, turned[name], atol=2e-5)
 
@@ -172,7 +172,7 @@ def test_swapped_alleles_have_opposite_scores(scorer: ZeroShotScorer, genome: Ge
     pair = scorer.windows.pair(variant_in(genome, toy, 20, 2, "GATTACA"))
     variant = pair.variant
     swapped = Pair(replace(variant, ref=variant.alt, alt=variant.ref), pair.start, pair.alternate, pair.reference)
-    found, opposite = scorer.score([pair]), scorer.score([swapped])
+    found, opposite = scorer.named([pair]), scorer.named([swapped])
     np.testing.assert_allclose(found["likelihood_ratio"], -opposite["likelihood_ratio"], atol=2e-5)
     np.testing.assert_allclose(found["reference"], opposite["alternate"], atol=2e-5)
     np.testing.assert_allclose(found["embedding_distance"], opposite["embedding_distance"], atol=2e-5)
@@ -192,7 +192,7 @@ def test_scores_are_averaged_over_shifts(toy_model: Path, toy_folder: Path, toy:
     snv = variant_in(genome, toy, WIDTH // 2)
     shifted = ZeroShotScorer(Pretrained.open(toy_model, toy_folder, "cpu"), genome, ["T", "B", "T"], 3)
     assert shifted.cell_types == ["T", "B"]
-    each = shifted.score(shifted.windows.pairs(snv, 3))
+    each = shifted.named(shifted.windows.pairs(snv, 3))
     found = shifted.scores([snv])
     np.testing.assert_allclose(found.difference[0], (each["alternate"] - each["reference"]).mean(axis=0), atol=2e-5)
     for name, values in found.further.items():

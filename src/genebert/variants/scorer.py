@@ -177,9 +177,13 @@ class WindowScorer(ABC):
     def _batch(self, codes: NDArray[np.uint8], position: NDArray[np.int64], indices: NDArray[np.int64]) -> Numbers:
         """Return what `log_odds` does, of some windows in cell types of given indices; position: see `in_batches`."""
 
-    def score(self, pairs: list[Pair]) -> dict[str, NDArray[np.float64]]:
+    def score(self, pairs: list[Pair]) -> tuple[Numbers, Numbers]:
+        """Return log-odds of the reference and of the alternate windows: float64, shape (n, cell types) each."""
+        return self.of_both(pairs, self.log_odds)
+
+    def named(self, pairs: list[Pair]) -> dict[str, Numbers]:
         """Return the scores of n pairs of windows that are fields of `kind`, by name, each of shape (n, ...)."""
-        reference, alternate = self.of_both(pairs, self.log_odds)
+        reference, alternate = self.score(pairs)
         return {"reference": reference, "alternate": alternate}
 
     def of_both(self, pairs: list[Pair], of: OfWindows) -> tuple[Numbers, Numbers]:
@@ -203,7 +207,7 @@ class WindowScorer(ABC):
         pairs = [pair for variant in variants for pair in self.windows.pairs(variant, self.shifts)]
         shape = len(variants), self.shifts
         scored: dict[str, Any] = {
-            name: values.reshape(*shape, *values.shape[1:]).mean(axis=1) for name, values in self.score(pairs).items()
+            name: values.reshape(*shape, *values.shape[1:]).mean(axis=1) for name, values in self.named(pairs).items()
         }
         (gained, gained_by), (lost, lost_by) = self.motifs(variants)
         gc, density = self._surroundings(pairs[self.shifts // 2 :: self.shifts])

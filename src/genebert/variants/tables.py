@@ -60,7 +60,7 @@ INFO = {
 }
 FURTHER_INFO = {
     "likelihood_ratio": (
-        "GENEBERT_LIKELIHOOD_RATIO",
+        "GENEBERT_RATIO",
         "log p of the alternate minus log p of the reference bases, hidden",
     ),
     "embedding_distance": ("GENEBERT_DISTANCE", "Distance of the pooled states of both alleles' windows"),

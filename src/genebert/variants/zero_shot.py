@@ -120,7 +120,7 @@ class ZeroShotScorer(WindowScorer):
         self.network, self.around = pretrained.model, pretrained.corpus
         self._states = self.network.genebert.sequence_width
 
-    def score(self, pairs: list[Pair]) -> dict[str, Numbers]:
+    def named(self, pairs: list[Pair]) -> dict[str, Numbers]:
         """See `ZeroShotScores`."""
         before, after = self.of_both(pairs, self.encoded)
         strands = 2 * self._states
