@@ -207,6 +207,6 @@ def test_a_corpus_with_wider_regions_than_the_network_reads_is_refused(
 ) -> None:
     from genebert.corpus.build import prepare
 
-    wide = prepare(world.settings(tmp_path / "wide", region_width=1024))
-    with pytest.raises(UserError, match="a region of the corpus has 1024 bp"):
+    wide = prepare(world.settings(tmp_path / "wide", region_width=600))
+    with pytest.raises(UserError, match="a region of the corpus has 600 bp"):
         embed(settings(tmp_path / "out", toy_model, wide))
