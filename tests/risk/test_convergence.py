@@ -95,7 +95,8 @@ def test_variants_of_ranked_regions_stand_side_by_side(variants: CarriedVariants
 
 def test_contributions_add_up_to_the_log_odds_of_the_model_that_has_not_seen_the_individual() -> None:
     toy = toy_cohort(n=300, regions=5, causal=2, frequency=(0.05, 0.2))
-    people = individuals_of(toy)
+    age = toy.cohort.dosage[:, :3].sum(axis=1) + np.random.default_rng(0).standard_normal((300, 1))
+    people = individuals_of(toy, covariates=np.asarray(age))
     effects = region_effects(toy.cohort, toy.change)
     scores = cross_validate(RegionNet(people, {"change": effects}), people)
     names = toy.cohort.regions["name"].tolist()
