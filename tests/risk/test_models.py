@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.sparse import csc_matrix
 from sklearn.linear_model import LogisticRegression
 from toy_risk import ToyCohort, individuals_of, toy_cohort
 
@@ -190,6 +191,14 @@ def test_components_tell_two_populations_apart() -> None:
     assert names == ["PC1", "PC2"]
     assert np.isclose(abs(np.corrcoef(found[:, 0], np.arange(100) < 50)[0, 1]), 1, atol=0.02)
     assert np.array_equal(found, components(Genotypes.of(toy.cohort), 2)[1])
+
+
+def test_there_are_no_more_components_than_dosages_have() -> None:
+    dosage = np.tile([0.0, 1.0, 2.0, 1.0], 10)[:, None] * np.ones(6)
+    dosage[:, 3:] = np.tile([1.0, 0.0], 20)[:, None]
+    genotypes = Genotypes(np.arange(6), csc_matrix(dosage), csc_matrix(dosage.shape))
+    assert components(genotypes, 5)[0] == ["PC1", "PC2"]
+    assert components(Genotypes(np.arange(6), csc_matrix(dosage * 0), csc_matrix(dosage.shape)), 5)[0] == []
 
 
 def test_a_variant_changes_what_its_haplotype_alone_does_or_else_the_mean_of_those_with_it() -> None:
