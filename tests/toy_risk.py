@@ -9,6 +9,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 
 from genebert.haplotypes import CohortHaplotypes
 from genebert.risk.design import Individuals, region_effects
+from genebert.risk.phenotypes import Trait
 
 WIDTH = 16
 
@@ -86,7 +87,10 @@ def toy_cohort(
 
 
 def individuals_of(
-    toy: ToyCohort, values: NDArray[np.float64] | None = None, covariates: NDArray[np.float64] | None = None
+    toy: ToyCohort,
+    values: NDArray[np.float64] | None = None,
+    covariates: NDArray[np.float64] | None = None,
+    trait: Trait = "binary",
 ) -> Individuals:
     """The individuals of a toy cohort, in five folds."""
     n = len(toy.cohort.samples)
@@ -94,4 +98,4 @@ def individuals_of(
     values = toy.cases if values is None else values
     fold = np.empty(n, dtype=np.int64)
     fold[np.argsort(values, kind="stable")] = np.arange(n) % 5
-    return Individuals(toy.cohort.samples, "binary", values, ones, fold, np.arange(n))
+    return Individuals(toy.cohort.samples, trait, values, ones, fold, np.arange(n))

@@ -16,6 +16,7 @@ from genebert.console import progress_bar, say
 from genebert.errors import UserError, problem
 from genebert.inputs.genome import Genome, match_chromosomes
 from genebert.inputs.genotypes import CalledAllele, GenotypeReader
+from genebert.inputs.vcf import MOST_MISMATCHES
 from genebert.schema import Variant, decode, encode
 
 MAX_INDEL = 50
@@ -67,6 +68,7 @@ def read_haplotypes(
     samples: Sequence[str] | None = None,
     *,
     max_indel: int = MAX_INDEL,
+    max_mismatches: float = MOST_MISMATCHES,
 ) -> CohortHaplotypes:
     """Read what individuals carry in regions.
 
@@ -81,6 +83,7 @@ def read_haplotypes(
         regions: DataFrame with chrom, start, end and, if they have names, name; all of one width, in any order.
         samples: the individuals, in this order; all of the file if None.
         max_indel: longest insertion or deletion to take, in bp.
+        max_mismatches: fraction of alleles whose REF may differ from the genome.
 
     Raises:
         UserError: the file cannot be used (see `GenotypeReader`), is of another assembly, or has no allele in the
@@ -97,7 +100,7 @@ def read_haplotypes(
             cohort.add(region, alleles)
             progress.advance(task)
     reader.close()
-    reader.check_assembly()
+    reader.check_assembly(max_mismatches)
     if reader.counts["unphased"]:
         what = f"{reader.counts['unphased']:,} genotypes with two different alleles are not phased (0/1)"
         say(f"warning: {problem(vcf, what, 'They are taken in the order given; phase the file to have haplotypes.')}")

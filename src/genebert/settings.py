@@ -527,6 +527,9 @@ class RiskSettings(StageSettings):
     permutations: int = Field(100_000, ge=1000, description="most permutations for the p value of a region or TF")
     top: int = Field(50, ge=1, description="first regions whose variants are listed")
     max_indel: int = Field(50, ge=1, description="longest insertion or deletion to read, in bp")
+    max_mismatches: float = Field(
+        0.01, ge=0, le=1, description="fraction of alleles whose REF may differ from the genome before that is an error"
+    )
     seed: int = Field(0, ge=0, description="seed of folds and permutations")
     device: Device = machine("auto", "where to run")
 

@@ -1,13 +1,23 @@
 """Tables of regions, TFs, variants and individuals on a cohort that a hand can follow."""
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 from toy_risk import cohort_of, individuals_of, toy_cohort
 
 from genebert.risk.association import Association
 from genebert.risk.contributions import individuals_table, region_weights
-from genebert.risk.convergence import CarriedVariants, convergence_table, regions_table, tf_names, tfs_table
+from genebert.risk.convergence import (
+    CarriedVariants,
+    convergence_table,
+    convergence_tfs_table,
+    regions_table,
+    tf_names,
+    tfs_table,
+)
 from genebert.risk.design import Genotypes, Individuals, region_effects
 from genebert.risk.elastic_net import RegionNet
 from genebert.risk.models import cross_validate
@@ -93,9 +103,32 @@ def test_variants_of_ranked_regions_stand_side_by_side(variants: CarriedVariants
     assert convergence_table(variants, ["r1", "r0"])["region"].tolist() == ["r1", "r0", "r0", "r0"]
 
 
+def test_a_tf_is_named_only_where_a_variant_hits_it(variants: CarriedVariants) -> None:
+    weaker = replace(variants, changes=variants.changes * np.float32(0.4))  # -1.2, -0.8 and 1.6
+    table = convergence_table(weaker, ["r0"])
+    assert table["tf"].tolist() == ["GATA1", ".", "CTCF (M2)"]
+    assert table["direction"].tolist() == ["lost", ".", "gained"]
+
+
+def test_variants_that_hit_a_tf_stand_side_by_side(variants: CarriedVariants) -> None:
+    genotypes = Genotypes.of(variants.cohort)
+    tfs = pd.DataFrame({"tf": ["CTCF (M2)", "GATA1", "GATA1"], "direction": ["gained", "gained", "lost"]})
+    table = convergence_tfs_table(variants, genotypes, tfs)
+    assert list(table) == [
+        *("tf", "direction", "region", "variant", "id", "tf_change", "carriers_cases", "carriers_controls")
+    ]
+    assert table["tf"].tolist() == ["CTCF (M2)", "GATA1", "GATA1"]
+    assert table["variant"].tolist() == ["chr1:3:A>T", "chr1:1:A>T", "chr1:2:A>T"]
+    assert table["tf_change"].tolist() == [4, -3, -2]
+    assert table["carriers_cases"].tolist() == [0, 2, 1]
+    assert table["carriers_controls"].tolist() == [1, 0, 1]
+    assert list(convergence_tfs_table(variants, genotypes, tfs.head(0))) == list(table)
+
+
 def test_contributions_add_up_to_the_log_odds_of_the_model_that_has_not_seen_the_individual() -> None:
     toy = toy_cohort(n=300, regions=5, causal=2, frequency=(0.05, 0.2))
-    people = individuals_of(toy)
+    age = toy.cohort.dosage[:, :3].sum(axis=1) + np.random.default_rng(0).standard_normal((300, 1))
+    people = individuals_of(toy, covariates=np.asarray(age))
     effects = region_effects(toy.cohort, toy.change)
     scores = cross_validate(RegionNet(people, {"change": effects}), people)
     names = toy.cohort.regions["name"].tolist()

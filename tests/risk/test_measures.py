@@ -65,7 +65,16 @@ def test_intervals_are_wider_than_the_bootstrap_says_as_folds_share_training_ind
     found, plain = interval(values, folds=5), estimate(values)
     assert np.isclose(found.high - 0.6, 1.5 * (plain.high - 0.6))
     assert np.isclose(0.6 - found.low, 1.5 * (0.6 - plain.low))
-    assert interval(values + 0.38, folds=5).high == 1
+
+
+def test_intervals_of_measures_end_where_measures_do_and_those_of_differences_do_not() -> None:
+    people = individuals_of(np.tile([0.0, 1.0], 20), "binary")
+    spread = np.concatenate([[0.5], np.linspace(0, 1, 1000)])
+    found = {(method, "AUROC"): value for method, value in (("a", spread), ("b", 1 - spread))}
+    assert (metrics_table(found, people)[["low", "high"]] == [0, 1]).all(axis=None)
+    difference = comparisons_table(found, ["a"], people).iloc[0]
+    assert difference["low"] < -1
+    assert difference["high"] > 1
 
 
 def test_differences_are_paired() -> None:

@@ -1,10 +1,12 @@
 """Nested cross-validation: which rows each model sees, and how well methods do on cohorts with known causes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.sparse import csc_matrix
 from sklearn.linear_model import LogisticRegression
 from toy_risk import ToyCohort, individuals_of, toy_cohort
 
@@ -15,6 +17,7 @@ from genebert.risk.elastic_net import RegionNet
 from genebert.risk.measures import interval, resampled
 from genebert.risk.models import Candidates, Fitted, Method, cross_validate, fits
 from genebert.risk.outcome import Outcome, predictions
+from genebert.risk.phenotypes import Trait
 from genebert.risk.polygenic import PolygenicScore
 
 METHODS: dict[str, Callable[[ToyCohort, Individuals], Method]] = {
@@ -82,6 +85,31 @@ def validated(toy: ToyCohort, people: Individuals) -> dict[str, NDArray[np.float
     found["stacked"] = predictions(people, [scores["GeneBERT"], scores["polygenic"]])
     found["covariates"] = predictions(people, [])
     return found
+
+
+@pytest.mark.parametrize("trait", ["binary", "quantitative"])
+def test_out_of_fold_predictions_do_not_depend_on_the_phenotypes_of_their_fold(trait: Trait) -> None:
+    toy = toy_cohort(n=100, regions=10, frequency=(0.02, 0.2))
+    age = np.random.default_rng(0).standard_normal((100, 1))
+    values = toy.cases if trait == "binary" else toy.liability
+    people = individuals_of(toy, values, age, trait)
+    own = people.fold == 2
+    other = replace(people, phenotype=np.where(own, values.max() - values, values))
+    before, after = validated(toy, people), validated(toy, other)
+    for name, found in before.items():
+        assert found[own].tobytes() == after[name][own].tobytes(), name
+        assert found[~own].tobytes() != after[name][~own].tobytes(), name
+
+
+def test_predictions_are_in_the_unit_of_the_phenotype_whatever_it_is() -> None:
+    toy = toy_cohort(n=100, regions=10, frequency=(0.02, 0.2), heritability=0.6)
+    people = individuals_of(toy, 3 + toy.liability, trait="quantitative")
+    found = validated(toy, people)
+    assert found["GeneBERT"].std() > 0.1
+    for unit in (1e5, 1e-6):
+        other = validated(toy, replace(people, phenotype=unit * people.phenotype))
+        for name, predicted in found.items():
+            assert np.allclose(other[name] / unit, predicted, rtol=0, atol=1e-4), (name, unit)
 
 
 def difference(people: Individuals, found: dict[str, NDArray[np.float64]], first: str, second: str) -> Estimate:
@@ -163,6 +191,14 @@ def test_components_tell_two_populations_apart() -> None:
     assert names == ["PC1", "PC2"]
     assert np.isclose(abs(np.corrcoef(found[:, 0], np.arange(100) < 50)[0, 1]), 1, atol=0.02)
     assert np.array_equal(found, components(Genotypes.of(toy.cohort), 2)[1])
+
+
+def test_there_are_no_more_components_than_dosages_have() -> None:
+    dosage = np.tile([0.0, 1.0, 2.0, 1.0], 10)[:, None] * np.ones(6)
+    dosage[:, 3:] = np.tile([1.0, 0.0], 20)[:, None]
+    genotypes = Genotypes(np.arange(6), csc_matrix(dosage), csc_matrix(dosage.shape))
+    assert components(genotypes, 5)[0] == ["PC1", "PC2"]
+    assert components(Genotypes(np.arange(6), csc_matrix(dosage * 0), csc_matrix(dosage.shape)), 5)[0] == []
 
 
 def test_a_variant_changes_what_its_haplotype_alone_does_or_else_the_mean_of_those_with_it() -> None:

@@ -155,6 +155,21 @@ BAD_TABLES = [
         {"covariates": ["sex"]},
         "covariate sex: it is M for all individuals. Leave it out.",
     ),
+    (
+        "covariate -9",
+        rows("a 1 30 M", "b 0 -9 F", "c 0 4 F"),
+        {"covariates": ["age"]},
+        "line 3: covariate age of sample b is missing. Fill it in, remove the line, or leave the covariate out.",
+    ),
+    (
+        "columns that are no covariates",
+        rows("1 a 1 2", header="fid sample disease kin"),
+        {"phenotype": "Disease", "covariates": ["disease", "Sample", "FID", "kin"], "family": "kin"},
+        "line 1: covariate disease is the column of the phenotype. Leave it out of --covariates.\n"
+        "  - line 1: covariate Sample is the column of the samples. Leave it out of --covariates.\n"
+        "  - line 1: covariate FID is the column of the family. Leave it out of --covariates.\n"
+        "  - line 1: covariate kin is the column of the family. Leave it out of --covariates.",
+    ),
     ("ragged", HEADER + "a\t1\n", {}, "line 2: it has 2 columns, and the header has 4."),
 ]
 
@@ -228,3 +243,39 @@ def test_constant_and_collinear_covariates_are_named(table: Path) -> None:
     found = read(table, rows(*lines, header="sample disease age"), covariates=["age"])
     with pytest.raises(UserError, match="covariate age: it is 41 for all individuals"):
         check_variety(found, folds=5)
+
+
+@pytest.mark.parametrize("coding", [("ill", "well"), ("3", "8"), ("2", "1")])
+def test_a_covariate_that_recodes_the_phenotype_is_named(table: Path, coding: tuple[str, str]) -> None:
+    lines = [f"s{i} {i % 2} {coding[i % 2]} {i * i}" for i in range(40)]
+    found = read(
+        table, rows(*lines, header="sample disease status age"), phenotype="disease", covariates=["status", "age"]
+    )
+    with pytest.raises(UserError, match=r"covariate status.*: it says the same as the phenotype") as error:
+        check_variety(found, folds=5)
+    assert "age" not in str(error.value)
+
+
+def test_more_covariates_than_individuals_allow_are_refused(table: Path) -> None:
+    generator = np.random.default_rng(0)
+    names = [f"c{j}" for j in range(5)]
+    lines = [f"s{i} {i % 2} " + " ".join(map(str, generator.standard_normal(5))) for i in range(41)]
+    text = rows(*lines, header=" ".join(["sample", "disease", *names]))
+    check_variety(read(table, text, phenotype="disease", covariates=names[:4]), folds=5)
+    message = "there are 5 columns of covariates, and the smallest sets that models are fitted to have 24 of the 41"
+    with pytest.raises(UserError, match=message):
+        check_variety(read(table, text, phenotype="disease", covariates=names), folds=5)
+
+
+def test_a_family_that_is_not_known_is_none(table: Path) -> None:
+    words = ["f1", "", ".", "NA", "nan", "0", "-9", "f1", "10"]
+    text = "sample\tdisease\tkin\n" + "".join(f"s{i}\t{i % 2}\t{word}\n" for i, word in enumerate(words))
+    assert read(table, text, family="kin").family == ["f1", *[""] * 6, "f1", "10"]
+
+
+def test_names_of_columns_are_those_of_the_file(table: Path) -> None:
+    text = rows("a 1 3 5", "b 0 4 6", "c x 4 6", header="sample label:Ill line Trait:B")
+    with pytest.raises(UserError, match="line 4: label:Ill is 'x'"):
+        read(table, text, phenotype="Label:Ill")
+    found = read(table, text.replace("x", "0"), phenotype="label:Ill", covariates=["line", "TRAIT:B"])
+    assert found.covariates.numbers.tolist() == [[3, 5], [4, 6], [4, 6]]

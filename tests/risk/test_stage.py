@@ -1,5 +1,6 @@
 """The stage `risk` on a cohort whose disease comes from what the toy predictor says of its haplotypes."""
 
+import gzip
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,6 +61,9 @@ TABLES = {
     "attention": ["region", "attention"],
     "tfs": ["tf", "direction", "p", "q", "carriers_cases", "carriers_controls", "variants", "regions"],
     "convergence": ["region", "tf", "direction", "variant", "id", "carriers_cases", "carriers_controls", "change"],
+    "convergence_tfs": [
+        *("tf", "direction", "region", "variant", "id", "tf_change", "carriers_cases", "carriers_controls")
+    ],
     "individuals": ["sample", "rank", "region", "change", "contribution"],
 }
 
@@ -151,8 +155,11 @@ def test_risk_of_a_cohort(case: Case, capsys: pytest.CaptureFixture[str]) -> Non
     facts = read_manifest(out, "risk", verify=True).metrics
     assert facts["covariates"] == ["age", "sex=M", "PC1", "PC2"]
     assert facts["families"] == N - 3
+    assert facts["related_pairs"] == 0
+    assert facts["missing_calls"]["share"] == 0
     assert facts["cases"] == case.table["disease"].sum()
     told = capsys.readouterr().err
+    assert "2 of 2 principal components were found, and are covariates" in told
     assert "GeneBERT: AUROC 0." in told
     assert "For research only" in told
     assert not (out / "scratch").exists()
@@ -211,11 +218,38 @@ def test_regions_can_be_those_of_a_file(case: Case, toy: Corpus) -> None:
     assert regions.loc["peak3", "start"] == table["start"].iloc[3] - 20
 
 
+def test_cell_types_only_choose_regions_for_a_predictor_that_knows_none(
+    case: Case, sequence_predictor: Path, toy: Corpus
+) -> None:
+    out = case.run(model=sequence_predictor, cell_types=["B"])
+    facts = read_manifest(out).metrics
+    assert facts["cell_types"] == ["all"]
+    assert facts["regions"] == len(toy.accessible(toy.cell_type_indices(["B"])[0])) < len(toy.regions)
+
+
 def test_a_sequence_predictor_needs_no_corpus(case: Case, sequence_predictor: Path, toy: Corpus) -> None:
     bed = case.folder / "regions.bed"
     toy.regions[["chrom", "start", "end"]].head(10).to_csv(bed, sep="\t", header=False, index=False)
     out = case.run(model=sequence_predictor, corpus=None, regions=bed)
     assert read_manifest(out).metrics["cell_types"] == ["all"]
+
+
+def test_mismatches_are_allowed_as_far_as_the_setting_says(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    with gzip.open(case.vcf, "rt") as handle:
+        lines = [line.split("\t") for line in handle]
+    for row in lines[10::20]:
+        row[3] = next(base for base in "ACGT" if base not in row[3:5])
+    vcf = case.folder / "mismatched.vcf"
+    vcf.write_text("".join("\t".join(row) for row in lines))
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "score", stop)
+    with pytest.raises(UserError, match="correct these records, or raise --max-mismatches"):
+        case.run(vcf=vcf)
+    with pytest.raises(KeyboardInterrupt):
+        case.run(vcf=vcf, max_mismatches=0.2)
 
 
 BAD: dict[str, tuple[Callable[[Case], dict[str, Any]], str]] = {
@@ -235,6 +269,10 @@ BAD: dict[str, tuple[Callable[[Case], dict[str, Any]], str]] = {
     "collinear": (
         lambda case: {"table": case.table.assign(twice=2 * case.table["age"]), "covariates": ["age", "twice"]},
         "covariate twice: it follows from the others (they are collinear)",
+    ),
+    "many components": (
+        lambda case: {"components": 20},
+        "there are 20 columns of covariates, and the smallest sets that models are fitted to have 30 of the 90",
     ),
     "one class": (lambda case: {"table": case.table.assign(disease=1)}, "all 90 individuals with genotypes are cases"),
     "no model": (lambda case: {"model": case.corpus}, "it was made by `genebert prepare`"),

@@ -453,9 +453,13 @@ def _read_any_rows(path: Path) -> pd.DataFrame:
     return pd.DataFrame(cells, columns=names, dtype=object).assign(line=[number for number, _ in lines])
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV or TSV with a header as text, without blanks around it, plus the 1-based `line` of each row; column
-    names are in lower case, but for what follows a colon (`label:K562`).
+def read_table(path: Path, line: str = "line") -> pd.DataFrame:
+    """Read a CSV or TSV with a header as text, without blanks around it, plus the 1-based line of each row; column
+    names are as `column_name` has them.
+
+    Args:
+        path: file.
+        line: name of the column of lines.
 
     Raises:
         UserError: it cannot be read, or rows differ in length.
@@ -466,7 +470,7 @@ def read_table(path: Path) -> pd.DataFrame:
         rows = list(csv.reader(lines, delimiter=delimiter))
     except csv.Error as error:
         raise UserError(problem(path, f"it is no CSV or TSV ({error})", "Correct it.")) from None
-    header = [_column_name(cell) for cell in rows[0]]
+    header = [column_name(cell) for cell in rows[0]]
     found = Problems(f"The table {path} cannot be used:")
     if len(set(header)) != len(header):
         found.add("line 1", f"column names repeat: {', '.join(header)}", "Give every column its own name.")
@@ -482,9 +486,10 @@ def read_table(path: Path) -> pd.DataFrame:
         found.add("line 1", "there are no rows after the header", "Give at least one row.")
     found.raise_any()
     table = pd.DataFrame([[cell.strip() for cell in row] for _, row in kept], columns=header, dtype=object)
-    return table.assign(line=[number for number, _ in kept])
+    return table.assign(**{line: [number for number, _ in kept]})
 
 
-def _column_name(cell: str) -> str:
+def column_name(cell: str) -> str:
+    """Return a column's name in lower case, but for what follows a colon (`label:K562`), without "#" before it."""
     kind, colon, name = cell.strip().lstrip("#").partition(":")
     return kind.strip().lower() + colon + name.strip()

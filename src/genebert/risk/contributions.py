@@ -5,7 +5,7 @@ import pandas as pd
 
 from genebert.risk.design import Individuals, Numbers
 from genebert.risk.elastic_net import FittedRegionNet
-from genebert.risk.models import Scores
+from genebert.risk.models import Scores, coefficients
 from genebert.risk.outcome import Outcome, outcome_of
 
 SHOWN = 5
@@ -30,9 +30,10 @@ def region_weights(individuals: Individuals, scores: Scores, final: FittedRegion
 def individuals_table(individuals: Individuals, scores: Scores, regions: list[str]) -> pd.DataFrame:
     """Return sample, rank, region, change, contribution, of the regions that contribute most to each individual's risk.
 
-    A contribution is the weight of the region times the individual's change, less the mean change of those whom the
-    model was fitted to: what the region adds to the log-odds of the disease, or to the number, by the model that has
-    not seen the individual.
+    A contribution is the weight of the region times the individual's change, less what covariates tell about that
+    change in those whom the model was fitted to (without covariates, their mean): what the region adds to the log-odds
+    of the disease, or to the number, by the model that has not seen the individual. Those of all regions add up to what
+    the individual's score adds.
 
     Args:
         individuals: n of them.
@@ -45,10 +46,11 @@ def individuals_table(individuals: Individuals, scores: Scores, regions: list[st
         name, weight = fitted.chosen(candidate)
         used = np.flatnonzero(weight)
         slope = outcome_of(individuals, [scores], k).coefficients[-1]
-        effects = fitted.method.tables[name][:, used]
+        effects = fitted.tables[name][:, used]
         own = individuals.fold == k
-        change = effects[own].toarray()
-        contribution = (change - np.asarray(effects[~own].mean(axis=0)).ravel()) * weight[used] * slope
+        change, c = effects[own].toarray(), individuals.covariates
+        expected = c[own] @ coefficients(c[~own], effects[~own].toarray())
+        contribution = (change - expected) * weight[used] * slope
         first = np.argsort(-np.abs(contribution), axis=1, kind="stable")[:, :SHOWN]
         for i, person in enumerate(np.flatnonzero(own)):
             rows += [

@@ -15,6 +15,8 @@ from genebert.schema import Motif
 
 HIT = 1.0
 """A variant hits a TF if the -log10 p of its best hit nearby changes by as much."""
+SHOWN_TFS = 20
+"""Rows of the table of TFs whose variants are listed."""
 DIRECTIONS = {"gained": 1, "lost": -1}
 NONE = "."
 
@@ -165,7 +167,9 @@ def tfs_table(variants: CarriedVariants, genotypes: Genotypes, permutations: int
 
 
 def convergence_table(variants: CarriedVariants, ranked: Sequence[str]) -> pd.DataFrame:
-    """Return the variants of regions side by side, with the TF that each hits most, and who carries them.
+    """Return the variants of regions side by side, with the TF that each hits most, and how many carry them.
+
+    A TF is named where its best hit changes by `HIT` or more.
 
     Args:
         variants: of the cohort.
@@ -178,6 +182,7 @@ def convergence_table(variants: CarriedVariants, ranked: Sequence[str]) -> pd.Da
     cases, controls = variants.carriers(variants.cohort.dosage)
     most = np.abs(variants.changes).argmax(axis=1) if variants.tfs else np.zeros(len(variants.table), dtype=np.int64)
     size = variants.changes[np.arange(len(most)), most] if variants.tfs else np.zeros(len(most))
+    size = np.where(np.abs(size) >= HIT, size, 0)
     names = variants.cohort.regions["name"].to_numpy()
     table = pd.DataFrame(
         {
@@ -195,3 +200,34 @@ def convergence_table(variants: CarriedVariants, ranked: Sequence[str]) -> pd.Da
     table = table[table["region"].isin(place)]
     order = np.lexsort((-table["change"].abs().fillna(0), table["region"].map(place)))
     return table.iloc[order].reset_index(drop=True)
+
+
+def convergence_tfs_table(variants: CarriedVariants, genotypes: Genotypes, tfs: pd.DataFrame) -> pd.DataFrame:
+    """Return the variants that hit each of the first TFs, wherever they lie, and how many carry them.
+
+    Args:
+        variants: of the cohort.
+        genotypes: of these, each once.
+        tfs: see `tfs_table`.
+
+    Returns:
+        DataFrame with tf, direction, region, variant, id, tf_change (of -log10 p of the best hit), carriers_cases,
+        carriers_controls; by TF, and then by the size of the change.
+    """
+    names = variants.cohort.regions["name"].to_numpy()
+    table = variants.table.iloc[genotypes.rows]
+    cases, controls = variants.carriers(genotypes.dosage)
+    known = pd.DataFrame({"region": names[table["region"]], "variant": table["name"], "id": table["id"]})
+    parts = []
+    for tf, direction in tfs[["tf", "direction"]].head(SHOWN_TFS).itertuples(index=False):
+        change = variants.changes[genotypes.rows, variants.tfs.index(tf)]
+        hits = np.flatnonzero(DIRECTIONS[direction] * change >= HIT)
+        hits = hits[np.argsort(-np.abs(change[hits]), kind="stable")]
+        part = known.iloc[hits].assign(
+            tf_change=change[hits], carriers_cases=cases[hits], carriers_controls=controls[hits]
+        )
+        part.insert(0, "direction", direction)
+        part.insert(0, "tf", tf)
+        parts.append(part)
+    columns = ["tf", "direction", *known, "tf_change", "carriers_cases", "carriers_controls"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)

@@ -12,8 +12,12 @@ from genebert.errors import Problems
 
 LEVELS = 10
 """Most levels of a covariate of words."""
-_UNKNOWN = frozenset({"", ".", "na", "nan"})
+LINE = "LINE"
+"""Column of the lines of a table; names of the file's own columns are in lower case."""
+MISSING = frozenset({"", ".", "na", "nan", "-9"})
+"""What says that a value is not known, in lower case."""
 _DEPENDENT = 1e-8
+_SAME = 1 - 1e-9
 
 
 @dataclass(frozen=True)
@@ -39,14 +43,26 @@ class Covariates:
         scaled = (self.numbers - self.numbers.mean(axis=0)) / np.where(spread > 0, spread, 1)
         return np.concatenate([np.ones((len(self.numbers), 1)), scaled], axis=1)
 
-    def check(self, found: Problems) -> None:
-        """Note which covariates are constant, or follow from the ones before them."""
+    def check(self, phenotype: NDArray[np.float64], found: Problems) -> None:
+        """Note which covariates are constant, follow from the ones before them, or say what the phenotype says.
+
+        Args:
+            phenotype: shape (n,).
+            found: where to note them.
+        """
         constant = np.ptp(self.numbers, axis=0) == 0 if len(self.numbers) else np.zeros(len(self.names), dtype=bool)
         for name, value in zip(np.array(self.names)[constant], self.numbers[0, constant], strict=True):
             found.add(f"covariate {name}", f"it is {value:g} for all individuals", "Leave it out.")
         if not constant.any() and len(self.numbers):
             for name in self._dependent():
                 found.add(f"covariate {name}", "it follows from the others (they are collinear)", "Leave it out.")
+
+        if len(phenotype) and np.ptp(phenotype) > 0:
+            standard = (phenotype - phenotype.mean()) / phenotype.std()
+            correlation = np.abs(standard @ self.design[:, 1:]) / len(phenotype)
+            for name in np.array(self.names)[correlation > _SAME]:
+                what = "it says the same as the phenotype (their correlation is 1 or -1)"
+                found.add(f"covariate {name}", what, "Leave it out.")
 
     def _dependent(self) -> list[str]:
         """Return the columns that are combinations of the ones before them."""
@@ -59,7 +75,7 @@ def read_covariates(table: pd.DataFrame, columns: Sequence[str], sample: str, fo
     """Return columns of a table of texts as numbers: numbers as they are, words as 0 or 1 for each but the first.
 
     Args:
-        table: with a column `line`.
+        table: with a column `LINE`.
         columns: names of the covariates.
         sample: name of the column of samples.
         found: where to note values that are missing, are no numbers among numbers, or are too many words.
@@ -68,8 +84,8 @@ def read_covariates(table: pd.DataFrame, columns: Sequence[str], sample: str, fo
     parts = [np.empty((len(table), 0))]
     for column in columns:
         numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64)
-        unknown = table[column].str.lower().isin(_UNKNOWN).to_numpy()
-        for line, who in table.loc[unknown, ["line", sample]].itertuples(index=False):
+        unknown = table[column].str.lower().isin(MISSING).to_numpy()
+        for line, who in table.loc[unknown, [LINE, sample]].itertuples(index=False):
             what = f"covariate {column} of sample {who} is missing"
             found.add(f"line {line}", what, "Fill it in, remove the line, or leave the covariate out.")
         written = ~np.isfinite(numbers) & ~unknown
@@ -90,5 +106,5 @@ def read_covariates(table: pd.DataFrame, columns: Sequence[str], sample: str, fo
 
 
 def _check_numbers(wrong: pd.DataFrame, column: str, found: Problems) -> None:
-    for line, text in wrong[["line", column]].itertuples(index=False):
+    for line, text in wrong[[LINE, column]].itertuples(index=False):
         found.add(f"line {line}", f"covariate {column} is {text!r}, and other lines have numbers", "Give a number.")

@@ -14,6 +14,7 @@ from genebert.risk.phenotypes import Trait
 Numbers = NDArray[np.float64]
 COMMON = 0.01
 """Variants of at least this frequency tell ancestry."""
+_SMALL = 1e-6  # of the largest singular value: dosages have no more components
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,10 @@ class Genotypes:
         return cls(rows, dosage, missing)
 
     def frequency(self) -> Numbers:
-        """Return the frequency of each alternate allele among the calls: shape (variants,)."""
+        """Return the frequency of each alternate allele among the calls, each taken as diploid: shape (variants,).
+
+        Which calls are haploid, or half known, is not kept: there, the frequency is too low.
+        """
         called = self.dosage.shape[0] - np.asarray(self.missing.sum(axis=0)).ravel()
         return np.asarray(self.dosage.sum(axis=0)).ravel() / np.maximum(2 * called, 1)
 
@@ -158,7 +162,8 @@ def components(genotypes: Genotypes, count: int) -> tuple[list[str], Numbers]:
     They are those of all individuals, of whom only genotypes are used; variants outside the regions are not read.
 
     Returns:
-        names, PC1 and so on, at most as many as individuals and variants allow, and float64, shape (n, names).
+        names, PC1 and so on, at most as many as individuals and variants allow (maybe none), and float64, shape
+        (n, names).
     """
     frequency = genotypes.frequency()
     common = np.flatnonzero(np.minimum(frequency, 1 - frequency) >= COMMON)
@@ -176,9 +181,9 @@ def components(genotypes: Genotypes, count: int) -> tuple[list[str], Numbers]:
     )
     left, size, _ = svds(operator, k=count, v0=np.random.default_rng(0).standard_normal(min(n, len(common))))
     order = np.argsort(-size)
-    left = left[:, order]
-    left = left * np.sign(left[np.abs(left).argmax(axis=0), np.arange(count)])
-    return [f"PC{i + 1}" for i in range(count)], left * np.sqrt(n)
+    left = left[:, order[size[order] > _SMALL * size.max()]]
+    left = left * np.sign(left[np.abs(left).argmax(axis=0), np.arange(left.shape[1])])
+    return [f"PC{i + 1}" for i in range(left.shape[1])], left * np.sqrt(n)
 
 
 def variant_table(cohort: CohortHaplotypes, change: Numbers) -> pd.DataFrame:

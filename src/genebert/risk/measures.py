@@ -14,6 +14,8 @@ from genebert.risk.design import Individuals, Numbers
 Measure = Callable[[Numbers, Numbers, Numbers], Numbers]
 """Of weights, shape (resamples, m), values and predictions, shape (m,), the measure in each resample."""
 BINS = 10
+LOWEST = {"AUROC": 0.0, "AUPRC": 0.0, "Brier": 0.0, "Pearson": -1.0}
+"""The least that a measure can be; the most is 1."""
 
 
 def _brier(weights: Numbers, values: Numbers, predicted: Numbers) -> Numbers:
@@ -81,7 +83,7 @@ def interval(values: Numbers, folds: int) -> Estimate:
     """
     found, wider = estimate(values), np.sqrt(1 + folds / (folds - 1))
     low, high = (found.value + wider * (end - found.value) for end in (found.low, found.high))
-    return Estimate(found.value, float(low), min(float(high), 1.0))
+    return Estimate(found.value, float(low), float(high))
 
 
 def metrics_table(values: Mapping[tuple[str, str], Numbers], individuals: Individuals) -> pd.DataFrame:
@@ -89,7 +91,8 @@ def metrics_table(values: Mapping[tuple[str, str], Numbers], individuals: Indivi
     rows = []
     for (method, measure), value in values.items():
         found = interval(value, individuals.folds)
-        rows.append((method, measure, found.value, found.low, found.high, len(individuals)))
+        low, high = max(found.low, LOWEST.get(measure, -np.inf)), min(found.high, 1.0)
+        rows.append((method, measure, found.value, low, high, len(individuals)))
     return pd.DataFrame(rows, columns=["method", "measure", "value", "low", "high", "n"])
 
 

@@ -42,7 +42,7 @@ class Outcome:
         """
         size = scores.std(axis=0)
         unit = np.concatenate([np.ones(covariates.shape[1]), np.where(size > 0, size, 1)])
-        centre, scale = (0.0, 1.0) if trait == "binary" else (float(values.mean()), float(values.std()))
+        centre, scale = (0.0, 1.0) if trait == "binary" else (float(values.mean()), float(values.std()) or 1.0)
         x, y = np.concatenate([covariates, scores], axis=1) / unit, (values - centre) / scale
         if trait == "binary":
             cases = values.sum()

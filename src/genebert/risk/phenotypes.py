@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from genebert.console import say
 from genebert.errors import Problems, UserError, problem
-from genebert.inputs.intervals import read_table
-from genebert.risk.covariates import Covariates, read_covariates
+from genebert.inputs.intervals import column_name, read_table
+from genebert.risk.covariates import LINE, MISSING, Covariates, read_covariates
 
 Trait = Literal["binary", "quantitative"]
 SAMPLE_COLUMNS = ("sample", "sample_id", "iid")
@@ -21,8 +21,10 @@ FAMILY_COLUMN = "fid"
 """The column of families of PLINK, which is no phenotype."""
 PHENOTYPE_COLUMNS = ("phenotype", "disease")
 """Taken as the phenotype if none is named."""
-MISSING = frozenset({"", ".", "na", "nan", "-9"})
-"""What says that a phenotype is not known, in lower case."""
+PER_COVARIATE = 5
+"""Fewest individuals for each covariate that models are fitted to."""
+NO_FAMILY = MISSING | {"0"}
+"""What says that there is no family, in lower case; 0 as in PLINK."""
 CASE_WORDS = {"case": 1.0, "control": 0.0, "affected": 1.0, "unaffected": 0.0, "yes": 1.0, "no": 0.0}
 CODINGS = ({0.0: 0.0, 1.0: 1.0}, {1.0: 0.0, 2.0: 1.0})
 """Numbers that stand for controls and cases: 0 and 1, or, as in PLINK, 1 and 2."""
@@ -95,21 +97,22 @@ def read_phenotypes(path: Path, columns: Columns) -> Phenotypes:
     Raises:
         UserError: the table cannot be used; all problems are listed with their lines.
     """
-    table = read_table(path)
+    table = read_table(path, LINE)
     sample, name = _column_of_samples(table, path), _column_of_phenotypes(table, path, columns)
     found = Problems(f"The phenotypes {path} cannot be used:")
     for option, wanted in (("--covariates", columns.covariates), ("--family", [columns.family or sample])):
         for column in wanted:
             _check_column(table, column, option, found)
+    _check_roles(sample, name, columns, found)
     _check_samples(table, sample, found)
     found.raise_any()
     is_missing = table[name].str.lower().isin(MISSING)
     known = table[~is_missing].reset_index(drop=True)
     trait = _trait_of(known, name, columns, path)
     values = _values(known, name, trait, found)
-    covariates = read_covariates(known, list(map(_as_read, columns.covariates)), sample, found)
+    covariates = read_covariates(known, list(map(column_name, columns.covariates)), sample, found)
     found.raise_any()
-    family = known[_as_read(columns.family)].tolist() if columns.family else [""] * len(known)
+    family = _families(known[column_name(columns.family)]) if columns.family else [""] * len(known)
     return Phenotypes(path, known[sample].tolist(), name, trait, values, covariates, family, int(is_missing.sum()))
 
 
@@ -123,12 +126,12 @@ def _column_of_samples(table: pd.DataFrame, path: Path) -> str:
 
 def _column_of_phenotypes(table: pd.DataFrame, path: Path, columns: Columns) -> str:
     if columns.phenotype:
-        if _as_read(columns.phenotype) in table:
-            return _as_read(columns.phenotype)
+        if column_name(columns.phenotype) in table:
+            return column_name(columns.phenotype)
         what = f"it has no column {columns.phenotype!r}; its columns are {_listed(table)}"
         raise UserError(problem(f"{path}, line 1", what, "Correct --phenotype."))
-    used = {*SAMPLE_COLUMNS, FAMILY_COLUMN, "line", *map(_as_read, columns.covariates)}
-    candidates = [name for name in table if name not in used and name != _as_read(columns.family or "")]
+    used = {*SAMPLE_COLUMNS, FAMILY_COLUMN, LINE, *map(column_name, columns.covariates)}
+    candidates = [name for name in table if name not in used and name != column_name(columns.family or "")]
     named = [name for name in PHENOTYPE_COLUMNS if name in candidates]
     if len(named) == 1 or len(candidates) == 1:
         return (named or candidates)[0]
@@ -136,24 +139,33 @@ def _column_of_phenotypes(table: pd.DataFrame, path: Path, columns: Columns) -> 
     raise UserError(problem(f"{path}, line 1", what, "Name it with --phenotype."))
 
 
-def _as_read(name: str) -> str:
-    """Return a column's name as `read_table` writes it."""
-    return name.lower().removeprefix("#")
-
-
 def _listed(table: pd.DataFrame) -> str:
-    return ", ".join(name for name in table if name != "line")
+    return ", ".join(name for name in table if name != LINE)
 
 
 def _check_column(table: pd.DataFrame, name: str, option: str, found: Problems) -> None:
-    if _as_read(name) not in table or name == "line":
+    if column_name(name) not in table:
         found.add("line 1", f"there is no column {name!r}; the columns are {_listed(table)}", f"Correct {option}.")
 
 
+def _check_roles(sample: str, phenotype: str, columns: Columns, found: Problems) -> None:
+    """Note covariates that are something else already."""
+    roles = {FAMILY_COLUMN: "of the family", column_name(columns.family or ""): "of the family"}
+    roles |= {sample: "of the samples", phenotype: "of the phenotype"}
+    for name in columns.covariates:
+        if column_name(name) in roles:
+            what = f"covariate {name} is the column {roles[column_name(name)]}"
+            found.add("line 1", what, "Leave it out of --covariates.")
+
+
+def _families(names: pd.Series) -> list[str]:
+    return names.mask(names.str.lower().isin(NO_FAMILY), "").tolist()
+
+
 def _check_samples(table: pd.DataFrame, column: str, found: Problems) -> None:
-    for line in table.loc[table[column] == "", "line"]:
+    for line in table.loc[table[column] == "", LINE]:
         found.add(f"line {line}", "the sample has no name", "Fill it in, or remove the line.")
-    for name, lines in table[table[column] != ""].groupby(column, sort=False)["line"]:
+    for name, lines in table[table[column] != ""].groupby(column, sort=False)[LINE]:
         if len(lines) > 1:
             where = ", ".join(map(str, lines))
             found.add(f"lines {where}", f"sample {name} is there {len(lines)} times", "Keep one line of each sample.")
@@ -186,7 +198,7 @@ def _values(known: pd.DataFrame, name: str, trait: Trait, found: Problems) -> ND
     else:
         values = numbers.to_numpy(np.float64)
         remedy = "Give a number; NA where it is not known."
-    for line, text in known.loc[~np.isfinite(values), ["line", name]].itertuples(index=False):
+    for line, text in known.loc[~np.isfinite(values), [LINE, name]].itertuples(index=False):
         found.add(f"line {line}", f"{name} is {text!r}", remedy)
     return values
 
@@ -217,7 +229,8 @@ def check_variety(phenotypes: Phenotypes, folds: int) -> None:
     """Check that there is something to learn, and enough of it for the folds.
 
     Raises:
-        UserError: one class or value only, too few cases, controls or individuals; covariates that say the same.
+        UserError: one class or value only, too few cases, controls or individuals; covariates that say the same, or
+            are too many.
     """
     found = Problems(f"The phenotypes {phenotypes.path} cannot be learned from:")
     name, least = phenotypes.name, 2 * folds
@@ -237,5 +250,10 @@ def check_variety(phenotypes: Phenotypes, folds: int) -> None:
         found.add(f"column {name}", f"there are {len(phenotypes)} individuals for {folds} folds", remedy)
     elif np.ptp(phenotypes.numbers) == 0:
         found.add(f"column {name}", f"all its values are {phenotypes.numbers[0]:g}", "Give different values.")
-    phenotypes.covariates.check(found)
+    columns, smallest = len(phenotypes.covariates.names), len(phenotypes) * (folds - 2) // folds
+    if smallest < PER_COVARIATE * columns:
+        what = f"there are {columns} columns of covariates, and the smallest sets that models are fitted to have"
+        what += f" {smallest} of the {len(phenotypes)} individuals"
+        found.add("covariates", what, f"Give fewer: at least {PER_COVARIATE} individuals for each are needed.")
+    phenotypes.covariates.check(phenotypes.numbers, found)
     found.raise_any()

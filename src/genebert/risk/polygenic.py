@@ -73,11 +73,12 @@ def ridge_path(dosage: Standardised, covariates: Numbers, values: Numbers, trait
     """Return the weights of variants and the coefficients of covariates for each penalty, the first without weights.
 
     What is minimised is the sum of nats, or of half the squared errors, and half the penalty times the squared weights,
-    over weights times the root of the penalty, in which it is well conditioned, by L-BFGS.
+    over weights times the root of the penalty, in which it is well conditioned, by L-BFGS. Numbers are standardised
+    before, and weights scaled back, as what L-BFGS stops at is absolute.
 
     Args:
         dosage: of m individuals and p variants.
-        covariates: shape (m, c).
+        covariates: a column of ones first, shape (m, c).
         values: phenotypes, shape (m,).
         trait: whether they are 0 and 1.
 
@@ -87,6 +88,8 @@ def ridge_path(dosage: Standardised, covariates: Numbers, values: Numbers, trait
     binary, columns, variants = trait == "binary", covariates.shape[1], len(dosage.shift)
     unit = np.sqrt(len(values) * (0.25 if binary else 1.0))
     noise = 1 / LOGISTIC_VARIANCE if binary else 1.0
+    centre, scale = (0.0, 1.0) if binary else (float(values.mean()), float(values.std()) or 1.0)
+    values = (values - centre) / scale
 
     def loss(parameters: Numbers, root: float) -> tuple[float, Numbers]:
         b, u = parameters[:columns] / unit, parameters[columns:]
@@ -108,4 +111,6 @@ def ridge_path(dosage: Standardised, covariates: Numbers, values: Numbers, trait
             weights[:, i] = found[columns:] / root
         following = roots[min(i + 1, len(roots) - 1)]
         start = np.concatenate([found[:columns], weights[:, i] * following])
-    return weights, bases
+    bases *= scale
+    bases[0] += centre
+    return weights * scale, bases

@@ -43,39 +43,71 @@ class Source:
         return self.effects.change.mean(axis=1, dtype=np.float64)
 
 
-def read_source(
-    settings: RiskSettings, predictor: Predictor, genome: Genome, samples: list[str], scratch: Path
-) -> Source:
-    """Read haplotypes, and compute what they change.
-
-    Args:
-        settings: of the stage.
-        predictor: of two classes.
-        genome: the genome.
-        samples: the individuals, in this order.
-        scratch: folder where effects are kept, block by block, for a run that goes on.
+def corpus_of(settings: RiskSettings, predictor: Predictor, genome: Genome) -> Corpus | None:
+    """Return the corpus that the regions are of, or that the model needs.
 
     Raises:
-        UserError: an input cannot be used, or inputs do not belong together.
+        UserError: there are no regions, or the corpus is of another genome or lacks what the model needs.
     """
-    corpus = _corpus(settings, predictor)
-    if corpus is not None:
-        check_genome(genome, corpus)
-    regions = _regions(settings, corpus, genome, predictor.width)
-    cohort = read_haplotypes(settings.vcf, genome, regions, samples, max_indel=settings.max_indel)
-    known = corpus if predictor.per_cell_type else None
-    effects = haplotype_effects(predictor, cohort, known, settings.cell_types, scratch)
-    return Source(cohort, effects, list(predictor.scanner.motifs), tf_changes(predictor.scanner, genome, cohort))
-
-
-def _corpus(settings: RiskSettings, predictor: Predictor) -> Corpus | None:
-    """Return the corpus that the regions are of, or that the model needs."""
     if settings.corpus is None and settings.regions is None:
         remedy = "Give --corpus, a folder made by prepare, or --regions, a BED file."
         raise UserError(problem("--corpus and --regions", "neither is given, so that there are no regions", remedy))
     if predictor.per_cell_type:
-        return predictor.need_corpus(settings.corpus)
-    return Corpus.open(settings.corpus) if settings.corpus else None
+        corpus: Corpus | None = predictor.need_corpus(settings.corpus)
+    else:
+        corpus = Corpus.open(settings.corpus) if settings.corpus else None
+    if corpus is not None:
+        check_genome(genome, corpus)
+    return corpus
+
+
+def read_cohort(
+    settings: RiskSettings, corpus: Corpus | None, genome: Genome, width: int, samples: list[str]
+) -> CohortHaplotypes:
+    """Read the haplotypes of individuals in windows of a width, in bp, on the regions.
+
+    Args:
+        settings: of the stage.
+        corpus: whose regions they are, if no file has them.
+        genome: the genome.
+        width: of the windows.
+        samples: the individuals, in this order.
+
+    Raises:
+        UserError: an input cannot be used, or inputs do not belong together.
+    """
+    regions = _regions(settings, corpus, genome, width)
+    indel, mismatches = settings.max_indel, settings.max_mismatches
+    return read_haplotypes(settings.vcf, genome, regions, samples, max_indel=indel, max_mismatches=mismatches)
+
+
+def score(
+    settings: RiskSettings,
+    predictor: Predictor,
+    corpus: Corpus | None,
+    genome: Genome,
+    cohort: CohortHaplotypes,
+    scratch: Path,
+) -> Source:
+    """Compute what haplotypes change.
+
+    A predictor that knows no cell types reads none; those that were asked for have then chosen the corpus' regions.
+
+    Args:
+        settings: of the stage.
+        predictor: of two classes.
+        corpus: see `corpus_of`.
+        genome: the genome.
+        cohort: the haplotypes.
+        scratch: folder where effects are kept, block by block, for a run that goes on.
+
+    Raises:
+        UserError: cell types are unknown, or of no use.
+    """
+    known = corpus if predictor.per_cell_type else None
+    chose_regions = known is None and settings.regions is None
+    effects = haplotype_effects(predictor, cohort, known, [] if chose_regions else settings.cell_types, scratch)
+    return Source(cohort, effects, list(predictor.scanner.motifs), tf_changes(predictor.scanner, genome, cohort))
 
 
 def _regions(settings: RiskSettings, corpus: Corpus | None, genome: Genome, width: int) -> pd.DataFrame:
@@ -83,7 +115,7 @@ def _regions(settings: RiskSettings, corpus: Corpus | None, genome: Genome, widt
     if settings.regions is not None:
         path, table = settings.regions, read_bed(settings.regions, genome.lengths).table
     else:
-        assert corpus is not None  # there are regions: see `_corpus`
+        assert corpus is not None  # there are regions: see `corpus_of`
         path, table = corpus.folder, corpus.regions
         if settings.cell_types:
             chosen = [corpus.accessible(i) for i in corpus.cell_type_indices(settings.cell_types)]

@@ -6,20 +6,29 @@ from typing import Any
 import pandas as pd
 
 from genebert.console import say
+from genebert.errors import UserError, problem
 from genebert.inputs.genome import Genome
 from genebert.inputs.genotypes import GenotypeReader
 from genebert.metrics import Estimate
 from genebert.predictor import Predictor
 from genebert.risk.association import associate
 from genebert.risk.contributions import individuals_table, region_weights
-from genebert.risk.convergence import CarriedVariants, convergence_table, regions_table, tfs_table
-from genebert.risk.design import Genotypes, Individuals, components, region_effects
+from genebert.risk.convergence import (
+    CarriedVariants,
+    convergence_table,
+    convergence_tfs_table,
+    regions_table,
+    tfs_table,
+)
+from genebert.risk.design import COMMON, Genotypes, Individuals, components, region_effects
+from genebert.risk.elastic_net import check_memory
 from genebert.risk.folds import folds_of
 from genebert.risk.measures import calibration_table, comparisons_table, metrics_table, resampled
+from genebert.risk.missingness import Missingness
 from genebert.risk.phenotypes import Columns, Phenotypes, check_variety, match_samples, read_phenotypes
-from genebert.risk.relatives import group_of
-from genebert.risk.source import Source, read_source
-from genebert.risk.validation import ATTENTION, GENEBERT, STACKED, Validated, validate
+from genebert.risk.relatives import group_of, read_kinship
+from genebert.risk.source import Source, corpus_of, read_cohort, score
+from genebert.risk.validation import ATTENTION, GENEBERT, STACKED, TABLES, Validated, validate
 from genebert.settings import RiskSettings
 from genebert.stage import StageRun, open_stage
 
@@ -34,8 +43,8 @@ def risk(settings: RiskSettings) -> Path:
     """Estimate the risk of each individual of a cohort by models that have not seen it, and compare them.
 
     Writes predictions.tsv, metrics.tsv, comparisons.tsv, calibration.tsv, regions.tsv, attention.tsv, tfs.tsv,
-    convergence.tsv, individuals.tsv and the manifest; see docs/risk.md for their columns. What haplotypes change is
-    kept while it works, so that an interrupted run need not compute it again.
+    convergence.tsv, convergence_tfs.tsv, individuals.tsv and the manifest; see docs/risk.md for their columns. What
+    haplotypes change is kept while it works, so that an interrupted run need not compute it again.
 
     Raises:
         UserError: an input cannot be used, inputs do not belong together, or there is too little to learn from.
@@ -48,15 +57,21 @@ def risk(settings: RiskSettings) -> Path:
         predictor.check_two_alleles()
         with Genome(settings.genome) as genome:
             phenotypes = _phenotypes(settings, genome)
-            group = group_of(phenotypes.samples, phenotypes.family, settings.kinship)
+            pairs = _related(settings, phenotypes)
+            group = group_of(phenotypes.samples, phenotypes.family, pairs)
             fold = folds_of(phenotypes, group, settings.folds, settings.seed)
-            source = read_source(settings, predictor, genome, phenotypes.samples, run.scratch)
-        if settings.components:
-            found = components(Genotypes.of(source.cohort), settings.components)
-            phenotypes = phenotypes.with_covariates(*found)
-        design = phenotypes.covariates.design
-        individuals = Individuals(phenotypes.samples, phenotypes.trait, phenotypes.numbers, design, fold, group)
-        return _finish(settings, source, individuals, phenotypes, run)
+            corpus = corpus_of(settings, predictor, genome)
+            cohort = read_cohort(settings, corpus, genome, predictor.width, phenotypes.samples)
+            check_memory(cohort.haplotypes["region"].nunique(), len(TABLES), settings.folds)
+            if settings.components:
+                phenotypes = _with_components(settings, Genotypes.of(cohort), phenotypes)
+            design = phenotypes.covariates.design
+            individuals = Individuals(phenotypes.samples, phenotypes.trait, phenotypes.numbers, design, fold, group)
+            missing = Missingness.of(Genotypes.of(cohort), individuals)
+            missing.warn()
+            source = score(settings, predictor, corpus, genome, cohort, run.scratch)
+        facts = {"related_pairs": len(pairs), "missing_calls": missing.facts}
+        return _finish(settings, source, individuals, phenotypes, facts, run)
 
 
 def _phenotypes(settings: RiskSettings, genome: Genome) -> Phenotypes:
@@ -70,8 +85,35 @@ def _phenotypes(settings: RiskSettings, genome: Genome) -> Phenotypes:
     return phenotypes
 
 
+def _related(settings: RiskSettings, phenotypes: Phenotypes) -> list[tuple[str, str]]:
+    """Return the related pairs of the table of kinship, if there is one."""
+    if settings.kinship is None:
+        return []
+    return read_kinship(settings.kinship).among(phenotypes.samples, settings.kinship, settings.vcf)
+
+
+def _with_components(settings: RiskSettings, genotypes: Genotypes, phenotypes: Phenotypes) -> Phenotypes:
+    """Add principal components to the covariates, and check these again."""
+    names, values = components(genotypes, settings.components)
+    if not names:
+        what = f"the {len(genotypes.rows):,} variants in the regions have no principal components: too few of them have"
+        what += f" a frequency of {COMMON:.0%} or more"
+        remedy = "Leave it out, or give components of the whole genome with --covariates."
+        raise UserError(problem("--components", what, remedy))
+    warning = "warning: " if len(names) < settings.components else ""
+    say(f"{warning}{len(names)} of {settings.components} principal components were found, and are covariates")
+    joined = phenotypes.with_covariates(names, values)
+    check_variety(joined, settings.folds)
+    return joined
+
+
 def _finish(
-    settings: RiskSettings, source: Source, individuals: Individuals, phenotypes: Phenotypes, run: StageRun
+    settings: RiskSettings,
+    source: Source,
+    individuals: Individuals,
+    phenotypes: Phenotypes,
+    facts: dict[str, Any],
+    run: StageRun,
 ) -> Path:
     found = validate(source, individuals)
     values = resampled(individuals, found.predicted)
@@ -85,7 +127,7 @@ def _finish(
     }
     for name, table in tables.items():
         table.to_csv(run.folder / f"{name}.tsv", sep="\t", index=False, float_format="%.6g", na_rep=".")
-    metrics = _facts(source, individuals, phenotypes, found) | {"measures": measured.to_dict("records")}
+    metrics = _facts(source, individuals, phenotypes, found) | facts | {"measures": measured.to_dict("records")}
     out = run.finish(metrics)
     _tell(metrics, tables, out)
     return out
@@ -108,11 +150,14 @@ def _explained(
     _, weight = region_weights(individuals, found.scores[GENEBERT], found.net)
     regions = regions_table(variants, effects, weight, tested)
     attention = pd.DataFrame({"region": names, "attention": found.attention})
+    genotypes = Genotypes.of(cohort)
+    tfs = tfs_table(variants, genotypes, settings.permutations, settings.seed)
     return {
         "regions": regions,
         "attention": attention.sort_values("attention", ascending=False, kind="stable"),
-        "tfs": tfs_table(variants, Genotypes.of(cohort), settings.permutations, settings.seed),
+        "tfs": tfs,
         "convergence": convergence_table(variants, regions["region"].head(settings.top).tolist()),
+        "convergence_tfs": convergence_tfs_table(variants, genotypes, tfs),
         "individuals": individuals_table(individuals, found.scores[GENEBERT], names),
     }
 

@@ -15,6 +15,7 @@ from genebert.risk.source import Source
 GENEBERT, ATTENTION, POLYGENIC, BURDEN = "GeneBERT", "GeneBERT attention", "polygenic score", "burden"
 COVARIATES, STACKED = "covariates", "GeneBERT + polygenic score"
 SIGNED, ABSOLUTE = "change", "size of change"
+TABLES = (SIGNED, ABSOLUTE)
 """Tables of region effects, of which the elastic net chooses one."""
 
 
