@@ -10,6 +10,7 @@ from toys import random_bases, write_fasta
 from genebert.errors import UserError
 from genebert.haplotypes import compatible_edits, distinct_rows, edited, read_haplotypes
 from genebert.inputs.genome import Genome
+from genebert.risk.design import Genotypes, burden
 from genebert.schema import Variant, decode
 
 LETTERS = random_bases(3_000, np.random.default_rng(7))
@@ -139,6 +140,46 @@ def test_every_distinct_haplotype_is_there_once(genome: Genome, tmp_path: Path) 
     assert {name: cohort.counts[name] for name in expected} == expected
     types = (cohort.codes.dtype, cohort.copies.dtype, cohort.dosage.dtype, cohort.missing.dtype)
     assert types == (np.uint8, np.float32, np.float32, np.bool_)
+
+
+def test_sets_of_alleles_that_give_one_sequence_are_one_haplotype(genome: Genome, tmp_path: Path) -> None:
+    """The deletion of one of two equal bases, which two records spell differently."""
+    at = next(i for i in range(220, 280) if LETTERS[i] == LETTERS[i + 1] != LETTERS[i - 1])
+    before, base = LETTERS[at - 1], LETTERS[at]
+    lines = [
+        f"chr1 {at} . {before}{base} {before} 1|0 0|0 0|0 0|0",
+        f"chr1 {at + 1} . {base}{base} {base} 0|1 1|0 0|0 0|0",
+    ]
+    cohort = read_haplotypes(write_cohort(tmp_path / "v.vcf", PEOPLE, *lines), genome, regions_at(200))
+    name = f"chr1:{at + 1}:{base}{base}>{base}"
+    assert cohort.haplotypes.to_numpy().tolist() == [[0, name, 1, 3]]
+    assert [decode(row) for row in cohort.codes] == [LETTERS[200:at] + LETTERS[at + 1 : 301]]
+    assert cohort.copies.toarray().tolist() == [[2], [1], [0], [0]]
+    assert cohort.dosage.toarray().tolist() == [[1, 1], [0, 1], [0, 0], [0, 0]]
+
+
+def test_a_variant_of_two_records_counts_once(genome: Genome, tmp_path: Path) -> None:
+    path = write_cohort(
+        tmp_path / "v.vcf",
+        PEOPLE,
+        f"{snv(210)} 0|0 .|. 1|0 1|1",
+        f"{snv(210)} .|. 0|1 .|. .|.",
+        f"{snv(210)} .|. .|. 1|0 0|1",
+        f"{snv(220)} 0|1 0|0 0|0 0|0",
+    )
+    cohort = read_haplotypes(path, genome, regions_at(200))
+    assert cohort.variants["position"].tolist() == [211, 221]
+    assert cohort.variants["copies"].tolist() == [4, 1]
+    assert cohort.dosage.toarray().tolist() == [[0, 1], [1, 0], [1, 0], [2, 0]]
+    assert cohort.missing.nnz == 0
+    assert cohort.haplotypes["copies"].tolist() == [4, 1]
+    assert burden(cohort).toarray().tolist() == [[1], [1], [1], [2]]
+    assert Genotypes.of(cohort).dosage.toarray().tolist() == cohort.dosage.toarray().tolist()
+    assert {name: cohort.counts[name] for name in ("alleles", "repeated", "carried_by_none")} == {
+        "alleles": 4,
+        "repeated": 2,
+        "carried_by_none": 0,
+    }
 
 
 def test_indels_at_the_borders_of_a_region(genome: Genome, tmp_path: Path) -> None:

@@ -33,20 +33,22 @@ class CohortHaplotypes:
         samples: names, n of them.
         regions: DataFrame, one row per region: name, chrom, start, end (all of one width).
         reference: base codes of the regions, uint8, shape (regions, width).
-        haplotypes: DataFrame, one row per distinct haplotype that differs from the reference, by region: region (row of
-            `regions`), variants (names as `schema.Variant.name` gives them, joined by ","), n_variants, copies (in the
-            cohort).
+        haplotypes: DataFrame, one row per personal sequence that differs from the reference, by region: region (row of
+            `regions`), variants (names as `schema.Variant.name` gives them, joined by ","; where several sets of
+            alleles give one sequence, those of the set with the most copies), n_variants, copies (in the cohort).
         codes: base codes of the personal sequences, uint8, shape (haplotypes, width): cropped, or continued with genome
             sequence, at their right end.
         copies: float32, shape (n, haplotypes): copies of each haplotype per individual, 0, 1 or 2.
-        variants: DataFrame, one row per region and variant, by region and position: name, id, region (row of
+        variants: DataFrame, one row per region and variant, by region and position (of several records of one variant,
+            carried if one of them says so, and missing if none of them knows): name, id, region (row of
             `regions`), chrom, position (1-based, as in VCF), ref, alt, copies (in the cohort), missing (individuals
             without a call).
         dosage: float32, shape (n, rows of `variants`): alternate alleles per individual, 0 where missing.
         missing: bool, shape (n, rows of `variants`): where an individual has no call.
         counts: what was read and skipped, name -> number: those of `GenotypeReader`; overlapping (alleles on a
-            haplotype that another one before them excludes); carried_by_none (alleles that no chosen sample has, which
-            are left out of `variants`); and each reason for which alleles were skipped.
+            haplotype that another one before them excludes); repeated (alleles that another record has had);
+            carried_by_none (alleles that no chosen sample has, which are left out of `variants`); and each reason for
+            which alleles were skipped.
     """
 
     samples: list[str]
@@ -74,8 +76,15 @@ def read_haplotypes(
 
     A haplotype's alleles are applied from left to right as `bcftools consensus -H 1` and `-H 2` do: an allele that
     overlaps one already applied is skipped and counted, but for an indel whose only base in common is the one before
-    it. Missing alleles are those of the reference; genotypes that are not phased are taken in the order given. An
-    allele that begins before the region counts as far as it lies inside.
+    it. Missing alleles are those of the reference; genotypes that are not phased are taken in the order given. Of
+    several records of one variant (position, REF and ALT), one is enough for a haplotype to carry it.
+
+    This differs from bcftools (1.16) where an allele
+
+    - is symbolic, "*" or ambiguous: it is skipped and counted, and bcftools writes it, or deletes what <DEL> spans;
+    - changes length by more than `max_indel`, or is longer than twice that: it is skipped and counted;
+    - has a REF that is not what the genome has: it is skipped and counted, and bcftools stops;
+    - begins before the region: it counts as far as it lies inside, and bcftools, given the region only, ignores it.
 
     Args:
         vcf: VCF or BCF with genotypes; see `GenotypeReader`.
@@ -246,7 +255,7 @@ class _Cohort:
         self.regions = regions
         self.width = int(regions["end"][0] - regions["start"][0])
         self.reference = genome.fetch_all(regions["chrom"], regions["start"].to_numpy(np.int64), self.width)
-        self.counts = {"overlapping": 0, "carried_by_none": 0}
+        self.counts = {"overlapping": 0, "repeated": 0, "carried_by_none": 0}
         self._variants: list[tuple[Any, ...]] = []
         self._dosage, self._missing = _Columns(), _Columns()
         self._haplotypes: list[tuple[Any, ...]] = []
@@ -255,12 +264,17 @@ class _Cohort:
 
     def add(self, region: int, alleles: Sequence[CalledAllele]) -> None:
         """Add the alleles that overlap a region; alleles: by position."""
-        carried = [allele for allele in alleles if len(allele.carriers)]
-        self.counts["carried_by_none"] += len(alleles) - len(carried)
+        merged: dict[str, CalledAllele] = {}
+        for allele in alleles:
+            name = allele.variant.name
+            merged[name] = merged[name].merged(allele) if name in merged else allele
+        carried = [allele for allele in merged.values() if len(allele.carriers)]
+        self.counts["repeated"] += len(alleles) - len(merged)
+        self.counts["carried_by_none"] += len(merged) - len(carried)
         if carried:
             for allele in carried:
                 self._add_variant(region, allele)
-            self._add_haplotypes(region, carried)
+            self._add_haplotypes(region, [allele for allele in alleles if len(allele.carriers)])
 
     def _add_variant(self, region: int, allele: CalledAllele) -> None:
         variant = allele.variant
@@ -280,9 +294,16 @@ class _Cohort:
             edits = compatible_edits(variants, carried)
             self.counts["overlapping"] += (len(carried) - len(edits)) * len(rows)
             found.setdefault(tuple(edits), []).append(carriers[rows] // 2)
-        letters = self._stretch(region, variants)
-        for key in sorted(found):
-            self._add_haplotype(region, variants, key, letters, np.concatenate(found[key]))
+        letters, start = self._stretch(region, variants), int(self.regions["start"][region])
+        alike: dict[str, list[tuple[tuple[Edit, ...], NDArray[np.int32]]]] = {}
+        for edits in sorted(found):
+            personal = edited(letters, start, edits)[: self.width]
+            alike.setdefault(personal, []).append((edits, np.concatenate(found[edits])))
+        alike.pop(letters[: self.width], None)  # all that these alleles change lies outside
+        for personal, ways in alike.items():
+            edits, _ = max(ways, key=lambda way: len(way[1]))
+            names = [variants[edit.allele].name for edit in edits]
+            self._add_haplotype(region, personal, names, np.concatenate([individuals for _, individuals in ways]))
 
     def _stretch(self, region: int, variants: Iterable[Variant]) -> str:
         """Return the region, and as many bases after it as deletions can bring in."""
@@ -293,16 +314,11 @@ class _Cohort:
     def _add_haplotype(
         self,
         region: int,
-        variants: Sequence[Variant],
-        edits: Sequence[Edit],
-        letters: str,
+        personal: str,
+        names: Sequence[str],
         individuals: NDArray[np.int32],
     ) -> None:
-        personal = edited(letters, int(self.regions["start"][region]), edits)[: self.width]
-        if personal == letters[: self.width]:  # all that an allele changes lies outside
-            return
-        names = ",".join(variants[edit.allele].name for edit in edits)
-        self._haplotypes.append((region, names, len(edits), len(individuals)))
+        self._haplotypes.append((region, ",".join(names), len(names), len(individuals)))
         self._codes.append(encode(personal).codes)
         self._copies.add(individuals)
 

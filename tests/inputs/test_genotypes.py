@@ -145,6 +145,17 @@ def test_a_chromosome_that_the_file_lacks_has_no_alleles(tmp_path: Path, genome:
         assert read(copy, genome, intervals=only)[0] == []
 
 
+def test_an_allele_of_several_records_is_carried_if_one_says_so_and_missing_if_none_knows(
+    tmp_path: Path, genome: Genome
+) -> None:
+    people = [*PEOPLE, "dora"]
+    path = write_cohort(tmp_path / "v.vcf", people, f"{site(5)} 0|1 .|. 1|1 .|.", f"{site(5)} 0|0 0|1 0|1 .|.")
+    first, second = read(path, genome)[0]
+    for merged in (first.merged(second), second.merged(first)):
+        assert (merged.carriers.tolist(), merged.missing.tolist()) == ([1, 3, 4, 5], [3])
+        assert merged.carriers.dtype == merged.missing.dtype == np.int32
+
+
 def test_two_names_of_one_chromosome_are_both_read_by_index_and_refused_without(tmp_path: Path, genome: Genome) -> None:
     path = write_cohort(
         tmp_path / "v.vcf",

@@ -44,6 +44,11 @@ class CalledAllele:
     carriers: NDArray[np.int32]
     missing: NDArray[np.int32]
 
+    def merged(self, other: "CalledAllele") -> "CalledAllele":
+        """Return the allele as two records have it: carried if one of them says so, missing if neither knows."""
+        carriers, missing = np.union1d(self.carriers, other.carriers), np.intersect1d(self.missing, other.missing)
+        return CalledAllele(self.variant, carriers, missing)
+
 
 @dataclass(frozen=True)
 class _Calls:

@@ -117,9 +117,8 @@ class SiteReader(VcfReader):
     def _by_index(self, regions: pd.DataFrame) -> Iterator[pysam.VariantRecord]:
         contigs = self._contigs()
         for chrom, rows in regions.groupby("chrom", sort=False):
-            for name, (start, end) in product(
-                contigs.get(str(chrom), []), zip(rows["start"], rows["end"], strict=True)
-            ):
+            places = zip(rows["start"], rows["end"], strict=True)
+            for name, (start, end) in product(contigs.get(str(chrom), []), places):
                 found = self._raw_records(self._file.fetch(name, start, end))
                 yield from (raw for raw in found if raw.start >= start)  # what reaches in from before is not taken
 
