@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from toy_genotypes import indexed, write_cohort
+from toy_risk import toy_cohort
 from toys import World, read_fasta
 
 from genebert.cli import main
@@ -22,7 +23,9 @@ from genebert.haplotypes import read_haplotypes
 from genebert.inputs.genome import Genome
 from genebert.predictor import Predictor
 from genebert.risk import stage
-from genebert.risk.design import region_effects
+from genebert.risk.covariates import Covariates
+from genebert.risk.design import Genotypes, region_effects
+from genebert.risk.phenotypes import Phenotypes
 from genebert.risk.stage import risk
 from genebert.settings import RiskSettings
 from genebert.stage import read_manifest
@@ -134,7 +137,9 @@ def case(
 
 
 def test_risk_of_a_cohort(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
-    out = case.run(covariates=["age", "sex"], family="family", components=2)
+    kinship = case.folder / "kinship.tsv"
+    kinship.write_text("sample1\tsample2\tkinship\ns4\ts5\t0.25\ns7\ts8\t0.01\n")
+    out = case.run(covariates=["age", "sex"], family="family", kinship=kinship, components=2)
     tables = {name: case.read(out, name) for name in TABLES}
     assert {name: list(table) for name, table in tables.items()} == TABLES
     predictions, metrics = tables["predictions"], tables["metrics"].set_index(["method", "measure"])
@@ -155,7 +160,7 @@ def test_risk_of_a_cohort(case: Case, capsys: pytest.CaptureFixture[str]) -> Non
     facts = read_manifest(out, "risk", verify=True).metrics
     assert facts["covariates"] == ["age", "sex=M", "PC1", "PC2"]
     assert facts["families"] == N - 3
-    assert facts["related_pairs"] == 0
+    assert facts["related_pairs"] == 1
     assert facts["missing_calls"]["share"] == 0
     assert facts["cases"] == case.table["disease"].sum()
     told = capsys.readouterr().err
@@ -287,6 +292,26 @@ def test_bad_input_is_refused_and_leaves_nothing(case: Case, name: str) -> None:
     assert message in str(error.value)
     assert not (case.folder / "out").exists()
     assert not (case.folder / "out.partial").exists()
+
+
+def test_components_are_counted_and_none_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    nowhere = dict.fromkeys(("vcf", "phenotypes", "model", "genome", "out"), Path("nowhere"))
+    settings = RiskSettings(**nowhere, components=3)
+    toy = toy_cohort(n=100, regions=10, frequency=(0.1, 0.3))
+    genotypes = Genotypes.of(toy.cohort)
+    covariates = Covariates((), np.empty((100, 0)))
+    phenotypes = Phenotypes(Path("p.tsv"), toy.cohort.samples, "ill", "binary", toy.cases, covariates, [""] * 100, 0)
+    found = stage._with_components(settings, genotypes, phenotypes)
+    assert found.covariates.names == ("PC1", "PC2", "PC3")
+    fewer = Genotypes(genotypes.rows[:3], genotypes.dosage[:, :3], genotypes.missing[:, :3])
+    assert stage._with_components(settings, fewer, phenotypes).covariates.names == ("PC1", "PC2")
+    assert "warning: 2 of 3 principal components were found, and are covariates" in capsys.readouterr().err
+    none = Genotypes(genotypes.rows[:1], genotypes.dosage[:, :1], genotypes.missing[:, :1])
+    with pytest.raises(UserError, match="--components: the 1 variants in the regions have no principal components"):
+        stage._with_components(settings, none, phenotypes)
+    repeated = phenotypes.with_covariates(found.covariates.names, found.covariates.numbers)
+    with pytest.raises(UserError, match=r"covariate PC1: it follows from the others \(they are collinear\)"):
+        stage._with_components(settings, genotypes, repeated)
 
 
 def test_the_command_line(case: Case) -> None:
