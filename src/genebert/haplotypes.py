@@ -296,13 +296,13 @@ class _Cohort:
             found.setdefault(tuple(edits), []).append(carriers[rows] // 2)
         letters, start = self._stretch(region, variants), int(self.regions["start"][region])
         alike: dict[str, list[tuple[tuple[Edit, ...], NDArray[np.int32]]]] = {}
-        for edits in sorted(found):
-            personal = edited(letters, start, edits)[: self.width]
-            alike.setdefault(personal, []).append((edits, np.concatenate(found[edits])))
+        for key in sorted(found):
+            personal = edited(letters, start, key)[: self.width]
+            alike.setdefault(personal, []).append((key, np.concatenate(found[key])))
         alike.pop(letters[: self.width], None)  # all that these alleles change lies outside
         for personal, ways in alike.items():
-            edits, _ = max(ways, key=lambda way: len(way[1]))
-            names = [variants[edit.allele].name for edit in edits]
+            most, _ = max(ways, key=lambda way: len(way[1]))
+            names = [variants[edit.allele].name for edit in most]
             self._add_haplotype(region, personal, names, np.concatenate([individuals for _, individuals in ways]))
 
     def _stretch(self, region: int, variants: Iterable[Variant]) -> str:

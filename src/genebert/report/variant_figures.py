@@ -36,12 +36,18 @@ MOST_POINTS = 2000
 """A QQ plot shows so many quantiles at most."""
 
 
-def effect_distribution(difference: NDArray[np.float32]) -> Panel:
-    """Draw how large the differences of log-odds are, on a logarithmic scale of counts."""
+def effect_distribution(counts: NDArray[np.int64], most: float) -> Panel:
+    """Draw how large the differences of log-odds are, on a logarithmic scale of counts.
+
+    Args:
+        counts: of differences in bins of one width.
+        most: where the last bin ends; the first one begins at -most.
+    """
+    edges = np.linspace(-most, most, len(counts) + 1).tolist()
 
     def draw(figure: Canvas) -> None:
         axes = figure.subplots()
-        axes.hist(difference, bins=np.linspace(*symmetric(difference), 62).tolist(), color=BLUE, log=True)
+        axes.hist(edges[:-1], bins=edges, weights=counts, color=BLUE, log=True)
         axes.axvline(0, color=GREY, linestyle="--", linewidth=0.8)
         axes.yaxis.set_major_formatter(thousands)
         axes.yaxis.set_minor_formatter("")
@@ -103,13 +109,18 @@ def variant_heat_map(variants: Sequence[str], cell_types: Sequence[str], differe
     )
 
 
-def p_histogram(p: NDArray[np.float32]) -> Panel:
-    """Draw how often p-values occur, beside what they would be if no allele had an effect beyond chance."""
+def p_histogram(p: NDArray[np.float32], counts: NDArray[np.int64]) -> Panel:
+    """Draw how often p-values occur, beside what they would be if no allele had an effect beyond chance.
+
+    Args:
+        p: distinct p-values.
+        counts: how often each occurs.
+    """
 
     def draw(figure: Canvas) -> None:
         axes = figure.subplots()
-        axes.hist(p, bins=np.linspace(0, 1, 21).tolist(), color=BLUE)
-        axes.axhline(len(p) / 20, color=GREY, linestyle="--", linewidth=0.8, label="expected if uniform")
+        axes.hist(p, bins=np.linspace(0, 1, 21).tolist(), weights=counts, color=BLUE)
+        axes.axhline(counts.sum() / 20, color=GREY, linestyle="--", linewidth=0.8, label="expected if uniform")
         axes.yaxis.set_major_formatter(thousands)
         axes.set_xlim(0, 1)
         axes.set_xlabel("Empirical p")
@@ -119,16 +130,22 @@ def p_histogram(p: NDArray[np.float32]) -> Panel:
     return panel("Histogram: empirical p-values, with the height that uniform ones would have.", (HALF, 2.3), draw)
 
 
-def p_quantiles(p: NDArray[np.float32]) -> Panel:
-    """Draw p-values against those that uniform ones would be, both as -log10."""
-    observed = -np.log10(np.sort(p.astype(np.float64)))
-    expected = -np.log10((np.arange(len(p)) + 0.5) / len(p))
-    shown = np.unique(np.geomspace(1, len(p), min(len(p), MOST_POINTS)).astype(int)) - 1
+def p_quantiles(p: NDArray[np.float32], counts: NDArray[np.int64]) -> Panel:
+    """Draw p-values against those that uniform ones would be, both as -log10.
+
+    Args:
+        p: distinct p-values, ascending.
+        counts: how often each occurs.
+    """
+    total = int(counts.sum())
+    shown = np.unique(np.geomspace(1, total, min(total, MOST_POINTS)).astype(int)) - 1
+    observed = -np.log10(p[np.searchsorted(np.cumsum(counts), shown, side="right")].astype(np.float64))
+    expected = -np.log10((shown + 0.5) / total)
 
     def draw(figure: Canvas) -> None:
         axes = figure.subplots()
         axes.axline((0, 0), slope=1, color=GREY, linestyle="--", linewidth=0.8)
-        axes.plot(expected[shown], observed[shown], ".", color=BLUE, markersize=2.5)
+        axes.plot(expected, observed, ".", color=BLUE, markersize=2.5)
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("Expected −log₁₀ p")

@@ -10,11 +10,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from genebert.report import tables, variant_figures
+from genebert.report.canvas import symmetric
 from genebert.report.content import Figure, Prose, Section
 from genebert.report.mutagenesis import mutagenesis_panel
 from genebert.stage import Manifest
 
 TOP_VARIANTS = 20
+BINS = 61
+"""Bins of the histogram of differences; the one in the middle holds 0."""
+FINE = 64
+"""Each of them is divided into so many, from which quantiles are taken."""
+QUANTILES = (0.5, 0.9, 0.99)
 SEQUENCE_ONLY = "all"
 """Stands in the cell type column for a predictor that knows no cell types."""
 _ROWS = 1 << 15
@@ -41,14 +47,20 @@ class Effects(NamedTuple):
     """What variants.tsv says.
 
     Attributes:
-        difference: of the log-odds, of all alleles and cell types, float32, shape (rows,).
-        p: their p-values, float32, shape (rows,); empty if there are none.
+        counts: of differences of log-odds, of all alleles and cell types, in bins of one width from -most to most,
+            int64, shape (BINS,).
+        most: the largest absolute difference; 1 if all are 0.
+        p: their distinct p-values, ascending, float32; empty if there are none.
+        p_counts: how often each occurs, int64.
         top: all rows of the alleles with the largest effects, largest first.
-        spread: quantiles of absolute differences (median, 90%, 99%, largest), shape (cell types, 4).
+        spread: quantiles of absolute differences (median, 90%, 99%, largest), shape (cell types, 4); the first three to
+            within a bin of `FINE`.
     """
 
-    difference: NDArray[np.float32]
+    counts: NDArray[np.int64]
+    most: float
     p: NDArray[np.float32]
+    p_counts: NDArray[np.int64]
     top: pd.DataFrame
     spread: NDArray[np.float64]
 
@@ -67,7 +79,7 @@ def variants_section(manifest: Manifest) -> Section:
             tables.scored(metrics),
             *([tables.mismatches(found)] if found else []),
             _sizes(effects, metrics["cell_types"]),
-            *_p_values(effects.p, metrics),
+            *_p_values(effects, metrics),
             _strongest(effects.top, largest["variant"].tolist(), metrics),
             tables.top_variants(largest),
             *_motif_sites(manifest),
@@ -90,12 +102,12 @@ def _scope(metrics: dict[str, Any]) -> Prose:
 
 def _sizes(effects: Effects, cell_types: list[str]) -> Figure:
     panels = [
-        variant_figures.effect_distribution(effects.difference),
+        variant_figures.effect_distribution(effects.counts, effects.most),
         variant_figures.largest_per_cell_type(cell_types, effects.spread),
     ]
     said = [
         (
-            f"Differences of log-odds of {len(effects.difference):,} pairs of allele and cell type, on a"
+            f"Differences of log-odds of {effects.counts.sum():,} pairs of allele and cell type, on a"
             " logarithmic scale of counts."
         ),
         "Quantiles of their absolute size in each cell type.",
@@ -103,10 +115,10 @@ def _sizes(effects: Effects, cell_types: list[str]) -> Figure:
     return Figure("Sizes of effects.", panels, said, columns=2)
 
 
-def _p_values(p: NDArray[np.float32], metrics: dict[str, Any]) -> list[Figure]:
-    if not len(p):
+def _p_values(effects: Effects, metrics: dict[str, Any]) -> list[Figure]:
+    if not len(effects.p):
         return []
-    panels = [variant_figures.p_histogram(p), variant_figures.p_quantiles(p)]
+    panels = [draw(effects.p, effects.p_counts) for draw in (variant_figures.p_histogram, variant_figures.p_quantiles)]
     said = ["How often p-values occur.", "The same, ordered, against uniform ones."]
     caption = (
         f"Empirical p-values of the effects, two-sided, against those of {metrics['random_variants']:,} random variants"
@@ -133,23 +145,62 @@ def _strongest(top: pd.DataFrame, names: list[str], metrics: dict[str, Any]) -> 
 
 
 def read_effects(manifest: Manifest) -> Effects:
-    """Read variants.tsv in pieces, however long it is."""
+    """Read variants.tsv in pieces, twice; memory does not grow with its length.
+
+    There are no more distinct p-values than ranks among the random variants, so that they are counted as they are.
+    """
     cell_types = manifest.metrics["cell_types"]
-    differences, p_values, owners, strongest = [], [], [], pd.Series(dtype=np.float64)
+    largest, p = np.zeros(len(cell_types)), pd.Series(dtype=np.float64)
+    strongest = pd.Series(dtype=np.float64)
     for piece in _pieces(manifest):
-        differences.append(piece["difference"].to_numpy(np.float32))
-        p_values.append(piece["p"].to_numpy(np.float32))
-        owners.append(pd.Categorical(piece["cell_type"], categories=cell_types).codes)
-        sizes = pd.concat([strongest, piece["difference"].abs().groupby(piece["variant"]).max()])
+        sizes = piece["difference"].abs()
+        np.maximum.at(largest, _owners(piece, cell_types), sizes)
+        p = p.add(piece["p"].astype(np.float32).value_counts(), fill_value=0)
+        sizes = pd.concat([strongest, sizes.groupby(piece["variant"]).max()])
         strongest = sizes.groupby(level=0).max().sort_values(ascending=False, kind="stable").head(TOP_VARIANTS)
-    top = pd.concat([piece[piece["variant"].isin(strongest.index)] for piece in _pieces(manifest)], ignore_index=True)
+    most = symmetric(largest)[1]
+    fine, top = np.zeros((len(cell_types), BINS * FINE), dtype=np.int64), []
+    for piece in _pieces(manifest):
+        fine += _binned(piece, cell_types, most)
+        top.append(piece[piece["variant"].isin(strongest.index)])
+    p = p.sort_index()
+    return Effects(
+        fine.sum(axis=0).reshape(BINS, FINE).sum(axis=1),
+        most,
+        p.index.to_numpy(np.float32),
+        p.to_numpy(np.int64),
+        _by_rank(pd.concat(top, ignore_index=True), strongest.index),
+        np.column_stack([_quantiles(fine, most).clip(max=largest[:, None]), largest]),
+    )
+
+
+def _owners(piece: pd.DataFrame, cell_types: list[str]) -> NDArray[np.int64]:
+    """Return the number of each row's cell type."""
+    return pd.Categorical(piece["cell_type"], categories=cell_types).codes.astype(np.int64)
+
+
+def _binned(piece: pd.DataFrame, cell_types: list[str], most: float) -> NDArray[np.int64]:
+    """Count differences in fine bins: int64, shape (cell types, BINS * FINE)."""
+    count = BINS * FINE
+    bins = ((piece["difference"].to_numpy(np.float64) / most + 1) / 2 * count).astype(np.int64).clip(0, count - 1)
+    found = np.bincount(_owners(piece, cell_types) * count + bins, minlength=len(cell_types) * count)
+    return found.reshape(len(cell_types), count)
+
+
+def _quantiles(fine: NDArray[np.int64], most: float) -> NDArray[np.float64]:
+    """Return the quantiles of absolute differences from counts in fine bins: shape (cell types, 3)."""
+    half = fine.shape[1] // 2
+    sizes = fine[:, half:] + fine[:, half - 1 :: -1]
+    edges = np.linspace(0, most, half + 1)
+    ends = np.cumsum(np.pad(sizes, ((0, 0), (1, 0))), axis=1)
+    return np.array([np.interp(np.multiply(QUANTILES, row[-1]), row, edges) for row in ends])
+
+
+def _by_rank(top: pd.DataFrame, names: pd.Index) -> pd.DataFrame:
+    """Return rows, each once, in the order of their variants' names."""
+    rank = {name: i for i, name in enumerate(names)}
     top = top.drop_duplicates(["variant", "cell_type"])
-    rank = {name: i for i, name in enumerate(strongest.index)}
-    top = top.sort_values("variant", key=lambda names: names.map(rank), kind="stable").reset_index(drop=True)
-    difference, owner = np.concatenate(differences), np.concatenate(owners)
-    spread = [np.percentile(np.abs(difference[owner == i]), [50, 90, 99, 100]) for i in range(len(cell_types))]
-    p = np.concatenate(p_values)
-    return Effects(difference, p[np.isfinite(p)], top, np.array(spread))
+    return top.sort_values("variant", key=lambda found: found.map(rank), kind="stable").reset_index(drop=True)
 
 
 def _pieces(manifest: Manifest) -> Iterator[pd.DataFrame]:
