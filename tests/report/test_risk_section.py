@@ -74,7 +74,7 @@ def write_tables(folder: Path, *, binary: bool = True) -> dict[str, Any]:
     )
     hits = pd.DataFrame(
         [("GATA1", "lost", REGION.format(0), "chr1:100:A>G", ".", -2.5, 4, 1)],
-        columns=["tf", "direction", "region", "variant", "id", "change", "carriers_cases", "carriers_controls"],
+        columns=["tf", "direction", "region", "variant", "id", "tf_change", "carriers_cases", "carriers_controls"],
     )
     tables = {
         "convergence_tfs": hits,

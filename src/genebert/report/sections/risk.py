@@ -274,7 +274,7 @@ def _hits_table(hits: pd.DataFrame, groups: Sequence[str]) -> Table:
             row.region,
             row.variant,
             _missing(row.id),
-            _number(row.change, "+.1f"),
+            _number(row.tf_change, "+.1f"),
             f"{row.carriers_cases:,}",
             f"{row.carriers_controls:,}",
         ]
