@@ -26,6 +26,7 @@ BINARY = {
     "variants": 60,
     "haplotypes": 70,
     "covariates": ["sex"],
+    "missing_calls": {"share": 0.01, "share_cases": 0.015, "share_controls": 0.005, "p_of_difference": 1e-4},
     "folds": 5,
 }
 
@@ -105,6 +106,7 @@ def test_the_section_shows_what_the_tables_hold(tmp_path: Path, binary: bool) ->
     assert len(figures["Where variants of different individuals converge."].panels) == 6
     assert ("Ranking and calibration." in figures) == binary
     page = render("title", "", [], [section])
+    assert "1.00% of the calls are missing. Those with the higher and the lower phenotype differ" in page
     assert "<script>" not in page and "<b>disease" not in page
     assert "&lt;script&gt;0" in page
 

@@ -19,6 +19,8 @@ STACKED = "GeneBERT + polygenic score"
 TOP_REGIONS = 12
 TOP_DRAWN = 6
 TOP_TFS = 15
+DIFFERENT = 0.001
+"""From this p down, a difference in missing calls is told, as the stage does."""
 _WORDS = dict.fromkeys(
     ("sample", "method", "against", "measure", "region", "chrom", "top_tf", "tf", "direction", "variant", "id"), str
 )
@@ -65,8 +67,17 @@ def _about(metrics: Mapping[str, Any], binary: bool) -> Prose:
         f" {counted(metrics['haplotypes'], 'distinct haplotype')} other than the reference, each of which was scored"
         f" once. Covariates: {covariates}. Every individual's prediction comes from models that saw neither it nor its"
         f" relatives, as far as these were given ({metrics['folds']} folds; penalties are chosen within the training"
-        f" folds). {metrics['caveat']}"
+        f" folds). {_missing_calls(metrics['missing_calls'])} {metrics['caveat']}"
     )
+
+
+def _missing_calls(missing: Mapping[str, float]) -> str:
+    """Say how many calls are missing, and whether that alone tells the groups apart."""
+    said = f"{missing['share']:.2%} of the calls are missing."
+    if missing["p_of_difference"] < DIFFERENT:
+        groups = f"{missing['share_cases']:.2%} and {missing['share_controls']:.2%}"
+        said += f" Those with the higher and the lower phenotype differ in that ({groups}), which can pass for risk."
+    return said
 
 
 def _verdicts(comparisons: pd.DataFrame) -> list[Verdict]:
