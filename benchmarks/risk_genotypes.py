@@ -92,7 +92,7 @@ def main(vcf: Path, genome: Path, corpus: Path, model: Path, motifs: str, window
             "individuals": len(people),
             "regions": len(regions),
             "common_variants": len(found.table),
-            "seeds": rows,
+            "diseases": rows,
         }
         text = json.dumps({"machine": machine(), "command": command(), **facts}, indent=2)
         (out / "risk_genotypes.json").write_text(text + "\n")
