@@ -1,6 +1,6 @@
 """Does `genebert explain` find the TFs that a simulation planted? Prints JSON.
 
-    python benchmarks/explain.py --atlas atlas --corpus corpus --labels labels --out /tmp/explained
+    python benchmarks/explain.py --atlas atlas --corpus corpus --labels labels --out explained
 
 `atlas` is made by `genebert simulate`, `corpus` and `labels` (accessibility) from it. A network from scratch learns
 accessibility per cell type, and `explain` says what it rests on. The truth is the activity of the 24 TFs in each cell
