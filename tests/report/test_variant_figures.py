@@ -77,7 +77,7 @@ def test_effects_are_read_from_either_table(p: list[float], tmp_path: Path) -> N
     found = []
     for name, table in TABLES.items():
         (tmp_path / name).mkdir()
-        with table(tmp_path / name) as file:
+        with table(tmp_path / name, ()) as file:
             file.write(rows)
         manifest = Manifest(tmp_path / name, "variants", {}, {}, {}, {"cell_types": ["B", "NA"]}, {}, "")
         found.append(read_effects(manifest))
@@ -110,7 +110,7 @@ def test_effects_of_many_rows_are_those_of_all_of_them_together(
         p=generator.integers(1, 101, n) / 100,
     )
     rows["alternate"] = rows["difference"]
-    with TABLES["parquet"](tmp_path) as file:
+    with TABLES["parquet"](tmp_path, ()) as file:
         file.write(rows)
     monkeypatch.setattr("genebert.report.sections.variants._ROWS", 700)
     manifest = Manifest(tmp_path, "variants", {}, {}, {}, {"cell_types": cell_types}, {}, "")
