@@ -42,7 +42,7 @@ def risk_section(folder: Path, metrics: Mapping[str, Any]) -> Section:
         _about(metrics, binary),
         Verdicts(_verdicts(comparisons)),
         _measures(measured, metrics),
-        _comparisons(comparisons),
+        Folded("Differences between all methods", _comparisons(comparisons)),
         _ranking(predictions, measured) if binary else _agreement(predictions, measured),
         _regions_figure(regions),
         _regions_table(regions, binary),
