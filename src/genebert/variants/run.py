@@ -204,7 +204,7 @@ class _Stage:
             "alleles_skipped": skipped,
             "ref_mismatches": reader.skipped.examples,
             "cell_types": scorer.cell_types,
-            "class": scorer.what,
+            "score": scorer.what,
             "window_width": scorer.model.width,
             "random_variants": 0 if null is None else len(null),
         }

@@ -106,7 +106,7 @@ class WindowScorer(ABC):
     Attributes:
         kind: of the scores.
         further: names of scores that are the same in all cell types.
-        what: of what the scores are log-odds, in words.
+        what: the scores, in words.
 
     Raises:
         UserError: the corpus has no such cell type, or the model knows none.
@@ -246,7 +246,7 @@ class Scorer(WindowScorer):
     ) -> None:
         super().__init__(predictor, genome, corpus, cell_types, shifts)
         self.predictor = predictor
-        self.what = predictor.target.names[1]
+        self.what = f"log-odds of class {predictor.target.names[1]}"
 
     def _batch(self, codes: NDArray[np.uint8], position: NDArray[np.int64], indices: NDArray[np.int64]) -> Numbers:
         ensemble, scanner = self.predictor.ensemble, self.predictor.scanner

@@ -113,7 +113,7 @@ class ZeroShotScorer(WindowScorer):
 
     kind = ZeroShotScores
     further = FURTHER
-    what = "match of sequence and region matrix"
+    what = "logits of the match of sequence and region matrix"
 
     def __init__(self, pretrained: Pretrained, genome: Genome, cell_types: Sequence[str], shifts: int = 1) -> None:
         super().__init__(pretrained, genome, pretrained.corpus, cell_types, shifts)

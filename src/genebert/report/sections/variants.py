@@ -94,8 +94,8 @@ def _scope(metrics: dict[str, Any]) -> Prose:
     again = "sequence, motif evidence and the window's column of the region matrix are"
     return Prose(
         f"{tables.counted(metrics['alleles_scored'], 'alternate allele')} of"
-        f" {tables.counted(metrics['records'], 'record')} were scored{where} by the log-odds of class"
-        f" {metrics['class']} in a window of {metrics['window_width']:,} bp:"
+        f" {tables.counted(metrics['records'], 'record')} were scored{where} by the"
+        f" {metrics['score']} in a window of {metrics['window_width']:,} bp:"
         f" {again if named else 'sequence and motif evidence are'} computed again for the alternate allele."
     )
 
@@ -133,9 +133,9 @@ def _strongest(top: pd.DataFrame, names: list[str], metrics: dict[str, Any]) -> 
     grid = top.pivot_table(index="variant", columns="cell_type", values="difference")
     values = grid.reindex(index=names, columns=metrics["cell_types"]).to_numpy(np.float64)
     caption = (
-        f"Difference of log-odds, alternate minus reference, of the {tables.counted(len(names), 'allele')}"
-        " with the largest effect in any cell type. Orange: the alternate allele makes class"
-        f" {metrics['class']} likelier; blue: less likely."
+        f"Difference of the {metrics['score']}, alternate minus reference, of the"
+        f" {tables.counted(len(names), 'allele')} with the largest effect in any cell type. Orange: the alternate"
+        " allele raises it; blue: lowers it."
     )
     return Figure(
         "The strongest variants.",
