@@ -2,15 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from genebert.corpus.store import Corpus
+from genebert.corpus.surroundings import surroundings
 from genebert.sampling import BalancedShuffle, Shuffle, Stream, below, keys, uniform
 from genebert.schema import SPLITS, C, G, Split, reverse_complement
 from genebert.settings import Masking
@@ -53,15 +54,42 @@ class RegionMatrix(Tensors):
     Attributes:
         evidence: uint8, shape (b, R, motifs): motif evidence of each column's region.
         accessibility: float32, shape (b, R): log1p signal per million; 0 for the column of the window itself,
-            whose accessibility is never shown.
+            whose accessibility is not shown here.
         own: bool, shape (b, R): True for the column of the window itself; all columns of a tiled sequence.
         present: bool, shape (b, R): False for padding, where a chromosome has too few regions.
+        usage: float32, shape (b, motifs): TF usage of the cell type, see `corpus.usage`; None if it is not read.
+        surroundings: float32, shape (b, columns), see `corpus.surroundings`; None if they are not read.
+        signal: float32, shape (b,): accessibility of the window itself, log1p signal per million; None if it is not
+            to be shown, as it is not where accessibility is to be predicted.
     """
 
     evidence: torch.Tensor
     accessibility: torch.Tensor
     own: torch.Tensor
     present: torch.Tensor
+    usage: torch.Tensor | None = None
+    surroundings: torch.Tensor | None = None
+    signal: torch.Tensor | None = None
+
+    @property
+    def own_evidence(self) -> torch.Tensor:
+        """Best evidence of each motif in the columns of the windows themselves, shape (b, motifs)."""
+        return (self.evidence * self.own[..., None]).amax(dim=1)
+
+
+class Shown(NamedTuple):
+    """What is shown of a window's cell type, beside its neighbourhood.
+
+    Attributes:
+        cell_type: its TF usage, and how accessible the window's surroundings are.
+        signal: accessibility of the window itself.
+    """
+
+    cell_type: bool = False
+    signal: bool = False
+
+
+NOTHING_SHOWN = Shown()
 
 
 @dataclass(frozen=True)
@@ -176,6 +204,25 @@ def neighbourhood(
     evidence[examples == -2] = own
     accessibility = np.where(known, corpus.accessible_values[slots], 0).astype(np.float32)
     return RegionMatrix(*map(torch.from_numpy, (evidence, accessibility, examples == -2, examples != -1)))
+
+
+def in_cell_type(matrix: RegionMatrix, context: "Context", window: int, shown: Shown) -> RegionMatrix:
+    """Return region matrices with what is to be shown of the cell types.
+
+    Args:
+        matrix: of the windows.
+        context: of these windows.
+        window: width of the windows in bp.
+        shown: what to show.
+    """
+    corpus, where = context.corpus, (context.cell_type, context.position)
+    found: dict[str, NDArray[np.float32]] = {}
+    if shown.cell_type:
+        found["usage"] = corpus.usage.at(corpus, *where)
+        found["surroundings"] = surroundings(corpus, *where, window)
+    if shown.signal:
+        found["signal"] = corpus.signal_at(*where, window)
+    return replace(matrix, **{name: torch.from_numpy(values) for name, values in found.items()})
 
 
 def tiles(evidence: NDArray[np.uint8]) -> RegionMatrix:
@@ -425,6 +472,10 @@ class Context:
     cell_type: NDArray[np.int64]
     position: NDArray[np.int64]
 
+    def rows(self, chosen: NDArray[Any] | slice) -> Self:
+        """Return the context of some of the windows."""
+        return replace(self, cell_type=self.cell_type[chosen], position=self.position[chosen])
+
 
 Batch = TypeVar("Batch")
 
@@ -507,6 +558,7 @@ class WindowData(StrandedData[WindowBatch]):
             context; None if motifs are not read.
         context: for region matrices of a cell type's neighbourhood; without it, tiles of the window are its columns.
         columns: R, the columns of a neighbourhood.
+        shown: what is shown of the cell type, if there is a context.
         options: see `StrandedData`.
     """
 
@@ -518,6 +570,7 @@ class WindowData(StrandedData[WindowBatch]):
         evidence: NDArray[np.uint8] | None = None,
         context: Context | None = None,
         columns: int = 1,
+        shown: Shown = NOTHING_SHOWN,
         **options: Any,
     ) -> None:
         super().__init__(codes, **options)
@@ -525,6 +578,7 @@ class WindowData(StrandedData[WindowBatch]):
         self.evidence = evidence
         self.context = context
         self.columns = columns
+        self.shown = shown
 
     def collate(self, rows: NDArray[np.int64], reverse: NDArray[np.bool_]) -> WindowBatch:
         """See `StrandedData`."""
@@ -541,5 +595,6 @@ class WindowData(StrandedData[WindowBatch]):
         if self.context is None:
             own[reverse] = own[reverse, ::-1]
             return tiles(own)
-        where, width = self.context, self.codes.shape[1]
-        return neighbourhood(where.corpus, where.cell_type[rows], where.position[rows], own[:, 0], self.columns, width)
+        where, width = self.context.rows(rows), self.codes.shape[1]
+        matrix = neighbourhood(where.corpus, where.cell_type, where.position, own[:, 0], self.columns, width)
+        return in_cell_type(matrix, where, width, self.shown)

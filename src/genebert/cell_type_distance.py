@@ -23,6 +23,7 @@ from scipy.optimize import nnls
 
 from genebert.console import say
 from genebert.corpus.store import Corpus
+from genebert.corpus.usage import evidence_sums
 from genebert.errors import UserError, problem
 
 FILE = "cell_types.npz"
@@ -212,9 +213,5 @@ def _usage(corpus: Corpus, cell_types: NDArray[np.int64]) -> tuple[Numbers, NDAr
         rows = corpus.accessible(cell_type)
         kept = rows[training[rows]]
         member[i, kept if len(kept) else rows] = True
-    total = np.zeros((len(cell_types), corpus.evidence.shape[1]))
-    for begin in range(0, len(training), _ROWS):
-        block = slice(begin, begin + _ROWS)
-        total += member[:, block].astype(np.float32) @ corpus.evidence[block].astype(np.float32)
-    regions = member.sum(axis=1)
+    total, regions = evidence_sums(corpus, member)
     return total / np.maximum(regions, 1)[:, None], regions

@@ -405,6 +405,10 @@ class TuningSettings(LearningSettings):
         True, description="read the states of the region encoder; without them, just the motifs of the window itself"
     )
     summary: bool = Field(True, description="read k-mer counts and the best evidence of each motif directly, too")
+    own_accessibility: bool = Field(
+        False,
+        description="read how accessible the window itself is in its cell type, too; not where that is the question",
+    )
     oriented: bool = Field(
         False,
         description="windows are aligned and have a direction (promoters, splice sites): positions and strands are "

@@ -285,3 +285,22 @@ def test_folders_of_other_stages_are_refused(tmp_path: Path) -> None:
         Corpus.open(tmp_path / "absent")
     with pytest.raises(UserError, match=r"no manifest\.json"):
         Corpus.open(tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("window", [40, 100, 350])
+def test_the_signal_of_a_window_is_the_highest_of_the_regions_that_it_overlaps(seed: int, window: int) -> None:
+    generator = np.random.default_rng(seed)
+    corpus = toys.random_corpus(generator, regions=50)
+    cell_types = generator.integers(0, len(corpus.cell_types), size=60)
+    chroms, centres = generator.choice(sorted(corpus.lengths), size=60).tolist(), generator.integers(0, 9000, size=60)
+    found = corpus.signal_at(cell_types, corpus.line_positions(chroms, centres), window)
+    regions = corpus.regions
+    for i, cell_type in enumerate(cell_types.tolist()):
+        first, last = corpus.accessible_offsets[cell_type : cell_type + 2]
+        middle = regions["start"].to_numpy() + corpus.width // 2
+        apart = 2 * np.abs(middle - centres[i]) < corpus.width + window
+        here = apart & (regions["chrom"] == chroms[i]).to_numpy()
+        values = dict(zip(corpus.accessible(cell_type).tolist(), corpus.accessible_values[first:last], strict=True))
+        assert found[i] == max([values.get(region, 0) for region in np.flatnonzero(here).tolist()] or [0])
+    assert 0 < (found > 0).sum() < 60

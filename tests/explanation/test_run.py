@@ -6,7 +6,7 @@ import pytest
 import torch
 from toys import WIDTH, World
 
-from genebert.batches import Context, RegionMatrix
+from genebert.batches import Context, RegionMatrix, in_cell_type
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.explanation import run as running
@@ -16,6 +16,7 @@ from genebert.explanation.scores import LogOdds, explainable
 from genebert.inputs.genome import Genome
 from genebert.inputs.motifs import read_motifs
 from genebert.methods.base import Examples
+from genebert.methods.genebert import shown_of
 from genebert.predictor import Predictor
 from genebert.probes import region_matrix
 from genebert.schema import reverse_complement
@@ -36,7 +37,10 @@ def test_log_odds_are_the_mean_over_networks_and_strands(toy_predictor: Path, to
     codes = toy.sequence[region]
     score = LogOdds(networks, codes, toy.evidence[region])
     window = np.array([2, 0, 2, 1])
-    matrix = region_matrix(toy, region[window], np.array([0, 1, 2, 0]), networks[0].config.region_columns)
+    cell_type = np.array([0, 1, 2, 0])
+    matrix = region_matrix(toy, region[window], cell_type, networks[0].config.region_columns)
+    where = Context(toy, cell_type, toy.region_positions[region[window]])
+    matrix = in_cell_type(matrix, where, toy.width, shown_of(networks[0].config))
     found = score(matrix, torch.from_numpy(window))
     expected = []
     for network in networks:

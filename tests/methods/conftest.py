@@ -65,9 +65,11 @@ def task() -> Callable[..., Task]:
 
 @pytest.fixture(scope="session")
 def cell_type_task() -> Task:
-    """Random windows that are what the cell type says."""
+    """Random windows that are what the cell type says, which differ in what is accessible and in the motifs there."""
     generator = np.random.default_rng(1)
-    corpus = toys.corpus_of([("chr1", 100)], {"B": {0: 1.0}, "T": {0: 1.0}})
+    places = [("chr1", start) for start in (1000, 3000, 20_000, 30_000)] + [("chr2", 100), ("chr2", 5000)]
+    members = {"B": {0: 1.0, 1: 1.0, 4: 1.0}, "T": {2: 1.0, 3: 1.0, 5: 1.0}}
+    corpus = toys.corpus_of(places, members, motifs=SCANNER.motifs)
     codes = generator.integers(0, 4, size=(ROWS, 60), dtype=np.uint8)
     cell_type = generator.integers(0, 2, size=ROWS)
     parts = [

@@ -18,7 +18,8 @@ from genebert.methods.networks import NetworkMethod
 from genebert.schema import reverse_complement
 from genebert.target import Kind
 
-BASELINES = [key for key in method_keys() if key != "genebert"]
+BASELINES = [key for key in method_keys() if key not in {"genebert", "accessibility-trees"}]
+"""Those that need no cell types."""
 KINDS: list[Kind] = ["classes", "labels", "value"]
 SMALL_NETWORK = {"epochs": 15, "learning_rate": 0.01, "batch_size": 32, "device": "cpu"}
 WIDTHS = {"deepbind": 1.0, "deepsea": 0.1, "deepromoter": 0.3, "splice-finder": 0.3}
@@ -167,7 +168,7 @@ def test_validation_rows_are_only_chosen_on(key: str, task: Callable[..., Any]) 
     np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize("key", BASELINES)
+@pytest.mark.parametrize("key", [*BASELINES, "accessibility-trees"])
 def test_the_cell_type_is_seen(key: str, cell_type_task: Any) -> None:
     toy = cell_type_task
     fitted = small(key).fit(toy.train, toy.valid, toy.target, seed=0)

@@ -34,7 +34,6 @@ from genebert.model.genebert import (
     GeneBertForSequenceClassification,
     GeneBertModel,
     PretrainingOutput,
-    own_evidence,
     save_model,
 )
 from genebert.model.heads import PositionReadout
@@ -301,9 +300,11 @@ def test_a_classifier_averages_its_branches(name: str) -> None:
         assert branches.shape == (3, changes.get("summary", True) + changes.get("encoders", True), 3)
         assert torch.equal(model(ids, segments, matrix, codes), branches.mean(dim=1))
         encoded = model.sequence_states(ids, segments)
-        again = model.combine(encoded, model.region_states(matrix), model.summary_logits(codes, matrix))
+        summary, cell_type = model.summary_logits(codes, matrix), model.cell_type_logits(matrix)
+        again = model.combine(encoded, model.region_states(matrix), summary, cell_type)
         assert torch.equal(again, branches)
-        one = model(ids[1:2], segments[1:2], RegionMatrix(*(part[1:2] for part in vars(matrix).values())), codes[1:2])
+        second = RegionMatrix(*(part[1:2] for part in vars(matrix).values() if part is not None))
+        one = model(ids[1:2], segments[1:2], second, codes[1:2])
     assert torch.allclose(one, branches.mean(dim=1)[1:2], atol=1e-5)
 
 
@@ -362,10 +363,10 @@ def test_a_saved_classifier_computes_the_same(name: str, tmp_path: Path) -> None
 
 def test_the_evidence_of_a_window_is_the_highest_of_its_own_columns() -> None:
     matrix = random_matrix(6)
-    assert torch.equal(own_evidence(matrix), matrix.evidence[:, 3])
+    assert torch.equal(matrix.own_evidence, matrix.evidence[:, 3])
     every = dataclasses.replace(matrix, own=torch.ones_like(matrix.own))
-    assert torch.equal(own_evidence(every), matrix.evidence.amax(dim=1))
-    assert own_evidence(matrix).dtype == torch.uint8
+    assert torch.equal(every.own_evidence, matrix.evidence.amax(dim=1))
+    assert matrix.own_evidence.dtype == torch.uint8
 
 
 def test_the_readout_of_positions_keeps_their_order() -> None:

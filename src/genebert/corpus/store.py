@@ -32,6 +32,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from genebert.corpus import splits
+from genebert.corpus.usage import Usage
 from genebert.errors import UserError, problem
 from genebert.inputs.scan import Scanner
 from genebert.schema import SPLITS, Motif, Split
@@ -216,13 +217,23 @@ class Corpus:
         return np.array([index[name] for name in names], dtype=np.int64)
 
     @cached_property
-    def _chromosome_index(self) -> dict[str, int]:
+    def chromosome_index(self) -> dict[str, int]:
+        """Chromosome -> its place in their order by name."""
         return {name: i for i, name in enumerate(sorted(self.lengths))}
 
     def line_positions(self, chroms: Sequence[str], centres: NDArray[np.int64]) -> NDArray[np.int64]:
         """Place centres of windows on one line on which chromosomes are far apart: int64, shape (n,)."""
-        index = np.array([self._chromosome_index[chrom] for chrom in chroms], dtype=np.int64)
+        index = np.array([self.chromosome_index[chrom] for chrom in chroms], dtype=np.int64)
         return index * _CHROMOSOME_STRIDE + centres
+
+    @cached_property
+    def usage(self) -> Usage:
+        """TF usage of the cell types."""
+        return Usage.of(self)
+
+    def chromosomes_at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the index of the chromosome on which each place on that line lies: int64, same shape."""
+        return positions // _CHROMOSOME_STRIDE
 
     @cached_property
     def region_positions(self) -> NDArray[np.int64]:
@@ -260,6 +271,27 @@ class Corpus:
         found = np.take_along_axis(np.where(usable, slots, -1), order, axis=1)
         found[np.arange(count) >= near.sum(axis=1, keepdims=True) - 1] = -1
         return found, np.take_along_axis(distance, order, axis=1)
+
+    def signal_at(
+        self, cell_types: NDArray[np.int64], positions: NDArray[np.int64], window: int
+    ) -> NDArray[np.float32]:
+        """Return how accessible windows are in a cell type: the highest value of the regions that they overlap.
+
+        Args:
+            cell_types, positions, window: see `nearest_examples`.
+
+        Returns:
+            log1p signal per million, 0 where no region of the cell type overlaps: float32, shape (b,).
+        """
+        reach = 1 + window // self.width  # regions that can overlap the window, to either side
+        slots = self._first_examples_from(cell_types, positions)[:, None] + np.arange(-reach, reach)
+        first, last = self.accessible_offsets[cell_types], self.accessible_offsets[cell_types + 1]
+        inside = (slots >= first[:, None]) & (slots < last[:, None])
+        known = np.where(inside, slots, 0)
+        distance = self.region_positions[self.accessible_regions[known]] - positions[:, None]
+        overlaps = inside & (2 * np.abs(distance) < self.width + window)
+        found: NDArray[np.float32] = np.where(overlaps, self.accessible_values[known], np.float32(0)).max(axis=1)
+        return found
 
     def _first_examples_from(self, cell_types: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the first example of a cell type that lies at a position or after it: int64, shape (b,)."""

@@ -6,7 +6,7 @@ matrix, "own" in the window's own column alone; what lies between the two is the
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import torch
 
@@ -74,5 +74,6 @@ def _without(matrix: RegionMatrix, chosen: torch.Tensor, mean: torch.Tensor, gro
 
 
 def _repeated(matrix: RegionMatrix, evidence: torch.Tensor, times: int) -> RegionMatrix:
-    others = (one.repeat(times, 1) for one in (matrix.accessibility, matrix.own, matrix.present))
-    return RegionMatrix(evidence, *others)
+    others = {field.name: getattr(matrix, field.name) for field in fields(matrix) if field.name != "evidence"}
+    repeated = {name: one.repeat(times, *[1] * (one.dim() - 1)) for name, one in others.items() if one is not None}
+    return RegionMatrix(evidence, **repeated)

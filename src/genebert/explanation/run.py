@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from genebert.batches import training_rows
+from genebert.batches import Context, in_cell_type, training_rows
 from genebert.console import say
 from genebert.corpus.overlaps import regions_in
 from genebert.corpus.parallel import ThisProcess
@@ -35,6 +35,8 @@ from genebert.explanation.scores import BATCH, LogOdds, explainable
 from genebert.explanation.tables import Effects, importance_rows, pair_rows
 from genebert.inputs.genome import Genome
 from genebert.inputs.motifs import write_meme
+from genebert.methods.genebert import shown_of
+from genebert.model.config import GeneBertConfig
 from genebert.model.summary import moments
 from genebert.predictor import Predictor
 from genebert.pretrained import check_motifs
@@ -74,7 +76,7 @@ def explain(settings: ExplainSettings) -> Path:
         codes, evidence = corpus.sequence[drawn.regions], corpus.evidence[drawn.regions]
         say(f"encoding {len(codes):,} sequences")
         mean = mean_evidence(corpus).to(networks[0].device)
-        explainer = Explainer(drawn, LogOdds(networks, codes, evidence), mean, networks[0].config.region_columns)
+        explainer = Explainer(drawn, LogOdds(networks, codes, evidence), mean, networks[0].config)
         tables |= _tables(settings, explainer, Work(run.scratch, ThisProcess()))
         return _finish(settings, corpus, predictor.target.names[1], drawn, tables, run)
 
@@ -150,13 +152,13 @@ class Explainer:
         drawn: the regions.
         score: of the matrices of `drawn.regions`.
         mean: of each motif's evidence in the training regions, float32, shape (motifs,).
-        columns: R.
+        config: of the networks, which are alike in what they read.
     """
 
     drawn: Drawn
     score: Score
     mean: torch.Tensor
-    columns: int
+    config: GeneBertConfig
 
     def batches(self, most: int) -> list[Batch]:
         """Return (place of the cell type, places in its `windows`) of at most `most` regions of each."""
@@ -167,8 +169,11 @@ class Explainer:
         """Return what a measure of `importance` finds in a batch of regions."""
         place, rows = batch
         window = self.drawn.windows[place][rows]
+        corpus, region = self.drawn.corpus, self.drawn.regions[window]
         cell_type = np.full(len(window), self.drawn.cell_types[place])
-        matrix = region_matrix(self.drawn.corpus, self.drawn.regions[window], cell_type, self.columns)
+        matrix = region_matrix(corpus, region, cell_type, self.config.region_columns)
+        where = Context(corpus, cell_type, corpus.region_positions[region])
+        matrix = in_cell_type(matrix, where, corpus.width, shown_of(self.config))
         device = self.mean.device
         found = measure(self.score, matrix.to(device), torch.from_numpy(window).to(device), self.mean, *options)
         return found.float().cpu().numpy()

@@ -10,7 +10,7 @@ from genebert.batches import RegionMatrix, WindowData
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.methods.genebert import FittedGeneBert
-from genebert.model.genebert import GeneBertForSequenceClassification, own_evidence
+from genebert.model.genebert import GeneBertForSequenceClassification
 from genebert.predictor import Predictor
 
 BATCH = 32
@@ -104,11 +104,9 @@ class LogOdds:
     ) -> torch.Tensor:
         summary = None
         if network.summary is not None and network.summary_classifier is not None and features is not None:
-            own = own_evidence(matrix)
-            summary = network.summary_classifier(network.summary.with_evidence(features[window], own))
-        region = network.region_states(matrix)
+            summary = network.summary_classifier(network.summary.with_evidence(features[window], matrix.own_evidence))
+        region, cell_type = network.region_states(matrix), network.cell_type_logits(matrix)
         sequences: list[torch.Tensor | None] = [one[window] for one in states]
-        logits = torch.stack([network.combine(one, region, summary).mean(dim=1) for one in sequences or [None]]).mean(
-            dim=0
-        )
+        every = [network.combine(one, region, summary, cell_type).mean(dim=1) for one in sequences or [None]]
+        logits = torch.stack(every).mean(dim=0)
         return logits[:, 1] - logits[:, 0]

@@ -82,14 +82,11 @@ class Examples:
 
     def rows(self, chosen: NDArray[Any]) -> Self:
         """Return some of the windows; chosen: indices or bool, shape (n,)."""
-        context = self.context
-        if context is not None:
-            context = replace(context, cell_type=context.cell_type[chosen], position=context.position[chosen])
         return replace(
             self,
             codes=self.codes[chosen],
             truth=None if self.truth is None else self.truth[chosen],
-            context=context,
+            context=None if self.context is None else self.context.rows(chosen),
             _tiled={tiles: evidence[chosen] for tiles, evidence in self._tiled.items()},
         )
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from genebert.console import track
-from genebert.errors import UserError, problem
+from genebert.errors import Problems, UserError, problem
 from genebert.methods.base import Examples, Fitted, Method
+from genebert.methods.cell_type_features import note_own_accessibility
 from genebert.methods.features import DenseFeatures
 from genebert.methods.one_vs_rest import joined_logits, questions
 from genebert.methods.saving import read_facts, reading, write_facts
@@ -76,7 +77,15 @@ class BoostedTrees(Method):
         """What the trees see."""
 
     def fit(self, train: Examples, valid: Examples, target: Target, seed: int, description: str = "") -> Fitted:
-        """See `Method`."""
+        """See `Method`.
+
+        Raises:
+            UserError: windows are to be shown with their own accessibility, and cannot.
+        """
+        if self.features.accessibility == "own":
+            found = Problems(f"{self.title} cannot learn from these rows:")
+            note_own_accessibility(train, found)
+            found.raise_any()
         learned, held_out = self.features.of(train), self.features.of(valid)
         objective, truths = _objective(train, target)
         _, others = _objective(valid, target)

@@ -4,11 +4,11 @@ Words are counted as sparse matrices: most words of a window's length do not occ
 not counted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
 from itertools import combinations, product
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from scipy import sparse
 
 from genebert.errors import UserError, problem
 from genebert.methods.base import Examples
+from genebert.methods.cell_type_features import accessibility_columns, usage_products
 from genebert.schema import N
 from genebert.tokens import SPECIAL_TOKENS, UNK, tokenize
 
@@ -155,6 +156,8 @@ class DenseFeatures:
         both_strands: a k-mer and its reverse complement are one.
         bases: which base lies at each position.
         composition: see `composition`.
+        usage: of rows that name cell types, which motifs these use, in place of their names.
+        accessibility: of the surroundings of windows in their cell types ("around"), and of themselves, too ("own").
     """
 
     motifs: bool
@@ -162,6 +165,8 @@ class DenseFeatures:
     both_strands: bool
     bases: bool
     composition: bool = False
+    usage: bool = False
+    accessibility: Literal["none", "around", "own"] = "none"
 
     def of(self, examples: Examples) -> NDArray[np.float32]:
         """Return the features of windows: float32, shape (n, features).
@@ -169,7 +174,7 @@ class DenseFeatures:
         Raises:
             UserError: the windows are shorter than a k-mer.
         """
-        parts = [cell_type_columns(examples).toarray()]
+        parts: list[NDArray[Any]] = [*self._of_cell_types(examples)]
         if self.motifs:
             parts.append(examples.evidence)
         parts += [kmer_counts(examples.codes, k, both_strands=self.both_strands).toarray() for k in self.kmers]
@@ -177,7 +182,17 @@ class DenseFeatures:
             parts.append(base_columns(examples.codes))
         if self.composition:
             parts.append(composition(examples.codes))
-        return np.concatenate(parts, axis=1, dtype=np.float32)
+        return np.concatenate([np.empty((len(examples), 0)), *parts], axis=1, dtype=np.float32)
+
+    def _of_cell_types(self, examples: Examples) -> Iterator[NDArray[np.float32]]:
+        if examples.context is None:
+            return
+        if self.usage:
+            yield usage_products(examples)
+        if self.accessibility != "none":
+            yield accessibility_columns(examples, own=self.accessibility == "own")
+        if not self.usage and self.accessibility == "none":
+            yield cell_type_columns(examples).toarray()
 
 
 def _check_length(codes: NDArray[np.uint8], least: int) -> None:

@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from genebert.batches import RegionMatrix, WindowBatch, WindowData, neighbourhood
+from genebert.batches import Context, RegionMatrix, Shown, WindowBatch, WindowData, in_cell_type, neighbourhood, tiles
 from genebert.corpus.store import Corpus
 from genebert.errors import Problems, UserError, problem
 from genebert.methods.base import Examples, Fitted, Method, Reading, blocks_of
+from genebert.methods.cell_type_features import note_own_accessibility
 from genebert.methods.networks import Learning, class_weights, evaluating, learn, network_truth
 from genebert.model.config import GeneBertConfig
 from genebert.model.genebert import GeneBertForSequenceClassification, GeneBertModel, joined_states, save_model
@@ -44,10 +45,11 @@ class Place:
     position: NDArray[np.int64]
     own: NDArray[np.uint8]
 
-    def matrix(self, cell_type: int, columns: int, width: int) -> RegionMatrix:
+    def matrix(self, cell_type: int, columns: int, width: int, shown: Shown) -> RegionMatrix:
         """Return the region matrices of the windows, which are so many bp wide, in a cell type."""
         where = np.full(len(self.position), cell_type)
-        return neighbourhood(self.corpus, where, self.position, self.own, columns, width)
+        matrix = neighbourhood(self.corpus, where, self.position, self.own, columns, width)
+        return in_cell_type(matrix, Context(self.corpus, where, self.position), width, shown)
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,11 @@ class FittedGeneBert(Fitted):
             with evaluating(self.model):
                 batches = [batch.to(device) for batch in strands]
                 summary = self.model.summary_logits(batches[0].codes, batches[0].matrix)  # that of either strand
+                cell_type = self.model.cell_type_logits(batches[0].matrix)
                 sequences = [self.model.sequence_states(one.input_ids, one.segment_ids) for one in batches]
                 differ = examples.context is None  # tiles are read in the strand's order; a neighbourhood has none
                 regions = [self.model.region_states(one.matrix) for one in (batches if differ else batches[:1])]
-                reading = self._averaged(sequences, regions, summary)
+                reading = self._averaged(sequences, regions, summary, cell_type)
             yield reading
 
     def _averaged(
@@ -91,10 +94,11 @@ class FittedGeneBert(Fitted):
         sequences: Sequence[torch.Tensor | None],
         regions: Sequence[torch.Tensor | None],
         summary: torch.Tensor | None,
+        cell_type: torch.Tensor | None,
     ) -> Reading:
         """Return the reading averaged over strands; regions: encoded for each strand, or once for both."""
         pairs = list(zip(sequences, cycle(regions), strict=False))
-        logits = [self.model.combine(sequence, region, summary).mean(dim=1) for sequence, region in pairs]
+        logits = [self.model.combine(sequence, region, summary, cell_type).mean(dim=1) for sequence, region in pairs]
         predictions = np.mean([self.target.from_logits(one.double().cpu().numpy()) for one in logits], axis=0)
         states = [one for pair in pairs if (one := joined_states(*pair)) is not None]
         return Reading(predictions, torch.stack(states).float().mean(dim=0).cpu().numpy() if states else None)
@@ -118,6 +122,7 @@ class FittedGeneBert(Fitted):
             cell_types: indices, int64, shape (c,).
         """
         model, device = self.model, next(self.model.parameters()).device
+        shown = shown_of(model.config)
         data = WindowData(codes, k=model.config.k, batch_size=len(codes))
         with evaluating(model):
             batches = [next(data.in_order(reverse=reverse)).to(device) for reverse in self._strands]
@@ -125,9 +130,10 @@ class FittedGeneBert(Fitted):
         summary: torch.Tensor | None = None
         for cell_type in cell_types:
             with evaluating(model):  # not around the yield: the caller's code, too, would then run without gradients
-                matrix = place.matrix(cell_type, model.config.region_columns, codes.shape[1]).to(device)
+                matrix = place.matrix(cell_type, model.config.region_columns, codes.shape[1], shown).to(device)
                 summary = model.summary_logits(batches[0].codes, matrix) if summary is None else summary
-                reading = self._averaged(sequences, [model.region_states(matrix)], summary)
+                regions = [model.region_states(matrix)]
+                reading = self._averaged(sequences, regions, summary, model.cell_type_logits(matrix))
             yield reading
 
     @property
@@ -200,6 +206,8 @@ class GeneBert(TuningSettings, Method):
             model.genebert.region_encoder.evidence_std.copy_(unbiased.clamp(min=1.0))
         if model.summary is not None:
             model.summary.fit(torch.from_numpy(train.codes), None if evidence is None else torch.from_numpy(evidence))
+        if model.cell_type is not None:
+            model.cell_type.fit(lambda: _in_cell_types(config, train))
         return model
 
     def _config(self, train: Examples, target: Target) -> GeneBertConfig:
@@ -227,6 +235,11 @@ class GeneBert(TuningSettings, Method):
         if not config.encoders and self.mode != "full":
             what = f"{self.mode} is about encoders, and none is read"
             found.add("mode, encoders", what, "Turn them on, or choose the mode full.")
+        if self.own_accessibility:
+            note_own_accessibility(train, found)
+            if not (config.reads_motifs and self.summary) or probe:
+                what = "it goes with the summary of the second modality, which is not read"
+                found.add("own_accessibility", what, "Turn it off, or read that.")
         least = max(2 * config.k, tiles_of(config, train))
         if length <= least:
             found.add("windows", f"they have {length} bp", f"Give windows of more than {least} bp.")
@@ -235,6 +248,8 @@ class GeneBert(TuningSettings, Method):
         config.region_decoder = config.signal_head = False
         config.oriented, config.linear_head = self.oriented, probe
         config.summary = self.summary and not probe
+        config.cell_type = self.summary and not probe and config.reads_motifs and train.context is not None
+        config.own_accessibility = self.own_accessibility
         config.dropout = self.dropout
         config.window_length = length
         config.num_labels = len(target.names)
@@ -295,6 +310,14 @@ class GeneBert(TuningSettings, Method):
         return losses
 
 
+def _in_cell_types(config: GeneBertConfig, examples: Examples) -> Iterator[RegionMatrix]:
+    """Yield what is shown of windows and their cell types, block by block, without the neighbourhoods."""
+    context, width = examples.context, examples.codes.shape[1]
+    assert context is not None
+    for rows in blocks_of(len(examples)):
+        yield in_cell_type(tiles(examples.evidence[rows][:, None]), context.rows(rows), width, shown_of(config))
+
+
 def window_inputs(config: GeneBertConfig, examples: Examples) -> dict[str, Any]:
     """Return the arguments of `WindowData` that make what a network reads of windows."""
     return {
@@ -303,7 +326,13 @@ def window_inputs(config: GeneBertConfig, examples: Examples) -> dict[str, Any]:
         "evidence": evidence_of(config, examples),
         "context": examples.context if config.reads_motifs else None,
         "columns": config.region_columns,
+        "shown": shown_of(config),
     }
+
+
+def shown_of(config: GeneBertConfig) -> Shown:
+    """Return what a network is shown of cell types."""
+    return Shown(config.cell_type, config.own_accessibility)
 
 
 def evidence_of(config: GeneBertConfig, examples: Examples) -> NDArray[np.uint8] | None:

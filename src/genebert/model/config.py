@@ -30,6 +30,8 @@ class GeneBertConfig(PretrainedConfig):
         region_states: whether it reads the states of the region encoder; else only the window's own motifs.
         summary: whether it reads the summary (see `model.summary`).
         word_lengths: of the k-mers that the summary counts.
+        cell_type: whether it reads what the cell type makes of the window (see `model.cell_type`).
+        own_accessibility: whether the accessibility of the window itself is part of that.
         oriented: whether its windows are aligned and have a direction (promoters, splice sites), so that positions and
             strands are told apart.
         window_length: length of its windows in bp; needed if they are oriented.
@@ -63,6 +65,8 @@ class GeneBertConfig(PretrainedConfig):
         region_states: bool = True,
         summary: bool = True,
         word_lengths: Sequence[int] = (4, 5, 6),
+        cell_type: bool = False,
+        own_accessibility: bool = False,
         oriented: bool = False,
         window_length: int = 0,
         linear_head: bool = False,
@@ -90,6 +94,8 @@ class GeneBertConfig(PretrainedConfig):
         self.region_states = region_states
         self.summary = summary
         self.word_lengths = list(word_lengths)
+        self.cell_type = cell_type
+        self.own_accessibility = own_accessibility
         self.oriented = oriented
         self.window_length = window_length
         self.linear_head = linear_head

@@ -20,6 +20,7 @@ from transformers.utils import ModelOutput
 
 from genebert.batches import PretrainingBatch, RegionMatrix
 from genebert.errors import UserError, problem
+from genebert.model.cell_type import CellTypeFeatures
 from genebert.model.config import GeneBertConfig
 from genebert.model.heads import (
     AdjacencyHead,
@@ -344,10 +345,11 @@ class GeneBertForPreTraining(GeneBertPreTrainedModel):
 
 
 class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
-    """Classes, labels or a number from windows: two branches, whose logits are averaged.
+    """Classes, labels or a number from windows: branches, whose logits are averaged.
 
-    One branch reads the states of the encoders, the other the summary of the window (`model.summary`), as in wide and
-    deep learning (Cheng et al. 2016). Each is trained by itself too, so that neither leaves the work to the other.
+    One branch reads the states of the encoders, another the summary of the window (`model.summary`), as in wide and
+    deep learning (Cheng et al. 2016), and, of windows in a cell type, a third what that makes of them
+    (`model.cell_type`). Each is trained by itself too, so that none leaves the work to the others.
     """
 
     def __init__(self, config: GeneBertConfig) -> None:
@@ -365,11 +367,20 @@ class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
         self.summary_classifier = (
             SummaryHead(self.summary.width, self.SUMMARY_HIDDEN, labels, self.SUMMARY_DROPOUT) if self.summary else None
         )
+        self.cell_type = CellTypeFeatures(config) if config.cell_type else None
+        self.cell_type_classifier = self._cell_type_head(labels)
         self.post_init()
         self._freeze_unused()
 
     SUMMARY_HIDDEN = 256
+    CELL_TYPE_HIDDEN = 64
     SUMMARY_DROPOUT = (0.6, 0.5)
+
+    def _cell_type_head(self, labels: int) -> SummaryHead | None:
+        if self.cell_type is None:
+            return None
+        width, kept = self.cell_type.width, self.cell_type.totals
+        return SummaryHead(width, self.CELL_TYPE_HIDDEN, labels, self.SUMMARY_DROPOUT, kept)
 
     def _states_width(self, config: GeneBertConfig) -> int:
         width = self.genebert.sequence_width if config.reads_sequence else 0
@@ -416,7 +427,8 @@ class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
     ) -> torch.Tensor:
         """Return the logits of each branch, float32, shape (b, branches, labels); for the arguments see `forward`."""
         sequence = self.sequence_states(input_ids, segment_ids)
-        return self.combine(sequence, self.region_states(matrix), self.summary_logits(codes, matrix))
+        summary, cell_type = self.summary_logits(codes, matrix), self.cell_type_logits(matrix)
+        return self.combine(sequence, self.region_states(matrix), summary, cell_type)
 
     def sequence_states(self, input_ids: torch.Tensor, segment_ids: torch.Tensor) -> torch.Tensor | None:
         """Return what the classifier reads of the sequence encoder, shape (b, width), or None if it does not."""
@@ -441,12 +453,24 @@ class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
         if self.summary is None or self.summary_classifier is None:
             return None
         assert codes is not None
-        evidence = None if matrix is None else own_evidence(matrix)
+        evidence = None if matrix is None else matrix.own_evidence
         logits: torch.Tensor = self.summary_classifier(self.summary(codes, evidence))
         return logits
 
+    def cell_type_logits(self, matrix: RegionMatrix | None) -> torch.Tensor | None:
+        """Return the logits of what the cell type makes of windows, shape (b, labels), or None if it is not read."""
+        if self.cell_type is None or self.cell_type_classifier is None:
+            return None
+        assert matrix is not None
+        logits: torch.Tensor = self.cell_type_classifier(self.cell_type(matrix))
+        return logits
+
     def combine(
-        self, sequence: torch.Tensor | None, region: torch.Tensor | None, summary: torch.Tensor | None
+        self,
+        sequence: torch.Tensor | None,
+        region: torch.Tensor | None,
+        summary: torch.Tensor | None,
+        cell_type: torch.Tensor | None,
     ) -> torch.Tensor:
         """Return the logits of each branch: what is encoded once can be paired with much else.
 
@@ -454,8 +478,9 @@ class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
             sequence: as `sequence_states` returned it.
             region: as `region_states` returned it.
             summary: as `summary_logits` returned it.
+            cell_type: as `cell_type_logits` returned it.
         """
-        found = [] if summary is None else [summary.float()]
+        found = [one.float() for one in (summary, cell_type) if one is not None]
         states = joined_states(sequence, region)
         if self.classifier is not None and states is not None:
             found.append(self.classifier(states).float())
@@ -468,13 +493,9 @@ def joined_states(sequence: torch.Tensor | None, region: torch.Tensor | None) ->
     return torch.cat(states, dim=-1) if states else None
 
 
-def own_evidence(matrix: RegionMatrix) -> torch.Tensor:
-    """Return the best evidence of each motif in the columns of the windows themselves: uint8, shape (b, motifs)."""
-    return (matrix.evidence * matrix.own[..., None]).amax(dim=1)
-
-
 def _joined(first: RegionMatrix, second: RegionMatrix) -> RegionMatrix:
-    return RegionMatrix(*(torch.cat([getattr(first, f.name), getattr(second, f.name)]) for f in fields(first)))
+    pairs = {f.name: (getattr(first, f.name), getattr(second, f.name)) for f in fields(first)}
+    return RegionMatrix(**{name: torch.cat(pair) for name, pair in pairs.items() if pair[0] is not None})
 
 
 def save_model(model: PreTrainedModel, folder: Path) -> None:

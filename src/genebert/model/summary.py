@@ -155,10 +155,19 @@ def _reverse_complement(word: str) -> str:
 
 
 class SummaryHead(nn.Module):
-    """Outputs from a summary: one hidden layer, and much dropout, for features are many and alike."""
+    """Outputs from a summary: one hidden layer, and much dropout, for features are many and alike.
 
-    def __init__(self, width: int, hidden: int, labels: int, dropout: Sequence[float]) -> None:
+    Args:
+        width: number of features.
+        hidden: of the hidden layer.
+        labels: number of outputs.
+        dropout: of the features, and of the hidden layer.
+        kept: how many features, the last ones, are never dropped.
+    """
+
+    def __init__(self, width: int, hidden: int, labels: int, dropout: Sequence[float], kept: int = 0) -> None:
         super().__init__()
+        self.kept = kept
         self.layers = nn.Sequential(
             nn.Dropout(dropout[0]),
             nn.Linear(width, hidden),
@@ -169,5 +178,7 @@ class SummaryHead(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Return logits, shape (b, labels), of features, shape (b, width)."""
-        logits: torch.Tensor = self.layers(features)
+        first = features.shape[1] - self.kept
+        dropped = torch.cat([self.layers[0](features[:, :first]), features[:, first:]], dim=1)
+        logits: torch.Tensor = self.layers[1:](dropped)
         return logits
