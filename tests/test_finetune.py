@@ -500,14 +500,15 @@ def test_methods_beside_the_network_weigh_classes_as_it_does_if_they_can(weighed
     assert getattr(method, "oriented", None) is (True if key == "deepbind" else None)
 
 
-def test_an_ensemble_with_methods_that_see_no_neighbourhood_is_refused(
+def test_an_ensemble_with_methods_that_know_names_of_cell_types_only_is_refused(
     toy_world: World, toy_folder: Path, toy_labels: Path, toy_model: Path, tmp_path: Path
 ) -> None:
-    options = {"genome": toy_world.genome, "corpus": toy_folder, "ensemble": ["kmer-regression"]}
+    options = {"genome": toy_world.genome, "corpus": toy_folder, "ensemble": ["kmer-regression", "motif-trees"]}
     with pytest.raises(UserError) as error:
         finetune(settings(toy_labels, toy_model, tmp_path / "out", **options))
     assert f"The labels {toy_labels}" in str(error.value)
-    assert "--ensemble: the rows name cell types" in str(error.value) and "Leave it out" in str(error.value)
+    assert "--ensemble kmer-regression: the rows name cell types" in str(error.value)
+    assert "motif-trees" not in str(error.value)
 
 
 BAD = {

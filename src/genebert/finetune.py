@@ -134,21 +134,21 @@ def _check_kinds(settings: FinetuneSettings, labelled: Labelled) -> None:
         found.add("--threshold valid", "there are not two classes to choose it for", "Leave it out.")
     if settings.class_weights and labelled.target.kind != "classes":
         found.add("--class-weights", "there are no classes to weigh", "Leave it out.")
-    reads_regions = settings.encoders and settings.region_states and settings.modalities != "sequence"
-    if labelled.corpus is not None and not reads_regions:
-        what = "the rows name cell types, and only the region encoder's states tell one from another"
-        found.add("--no-encoders, --no-region-states, --modalities sequence", what, "Leave them out.")
-    if settings.ensemble and labelled.corpus is not None:
-        what = "the rows name cell types, about which only GeneBERT knows more than their names"
-        found.add("--ensemble", what, "Leave it out; --seeds averages networks.")
-    _check_averaged(settings, found)
+    per_cell_type = labelled.corpus is not None
+    if per_cell_type and not settings.tells_cell_types:
+        what = "the rows name cell types, which then nothing tells from one another"
+        found.add("--modalities sequence, or --no-summary without the region encoder", what, "Leave them out.")
+    _check_averaged(settings, per_cell_type, found)
     found.raise_any()
 
 
-def _check_averaged(settings: FinetuneSettings, found: Problems) -> None:
-    """Note which methods cannot be averaged with GeneBERT, as they do not do with strands and classes as it does."""
+def _check_averaged(settings: FinetuneSettings, per_cell_type: bool, found: Problems) -> None:
+    """Note which methods cannot be averaged with GeneBERT: which treat strands, classes or cell types otherwise."""
     for key in settings.ensemble:
         kind = method_class(key)
+        if per_cell_type and kind.cell_types_by_name:
+            what = "the rows name cell types, and it knows no more of these than their names"
+            found.add(f"--ensemble {key}", what, "Leave it out.")
         if kind.strand_as_given and not settings.oriented:
             what = "it tells strands apart, and the windows are not oriented"
             found.add(f"--ensemble {key}", what, "Leave it out, or add --oriented.")

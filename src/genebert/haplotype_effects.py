@@ -17,8 +17,7 @@ from genebert.haplotypes import CohortHaplotypes
 from genebert.inputs.genome import Genome
 from genebert.inputs.motif_changes import motif_changes
 from genebert.inputs.scan import Scanner
-from genebert.methods.base import Examples, Reading
-from genebert.methods.genebert import Place
+from genebert.methods.base import Examples, Place, Reading
 from genebert.predictor import Predictor
 from genebert.schema import Variant
 from genebert.variants.scorer import SEQUENCE_ONLY

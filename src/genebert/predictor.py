@@ -17,8 +17,7 @@ from genebert.errors import UserError, problem
 from genebert.inputs.scan import Scanner
 from genebert.labelled import examples_of
 from genebert.methods import method_class
-from genebert.methods.base import Examples, Fitted, Reading
-from genebert.methods.genebert import FittedGeneBert, Place
+from genebert.methods.base import Examples, Fitted, Place, Reading
 from genebert.pretrained import check_motifs, read_scanner, write_scanner
 from genebert.settings import Device
 from genebert.stage import Manifest, read_manifest, write_json
@@ -52,7 +51,7 @@ class Ensemble:
     def predict_in_cell_types(
         self, codes: NDArray[np.uint8], place: Place, cell_types: NDArray[np.int64]
     ) -> Iterator[NDArray[np.float64]]:
-        """Yield predictions of the same windows in one cell type after another; see `FittedGeneBert`."""
+        """Yield predictions of the same windows in one cell type after another; see `Fitted`."""
         return (reading.predictions for reading in self.read_in_cell_types(codes, place, cell_types))
 
     def read(self, examples: Examples) -> Reading:
@@ -62,10 +61,8 @@ class Ensemble:
     def read_in_cell_types(
         self, codes: NDArray[np.uint8], place: Place, cell_types: NDArray[np.int64]
     ) -> Iterator[Reading]:
-        """Yield readings of the same windows in one cell type after another; see `FittedGeneBert`."""
-        networks = [fitted for _, fitted in self.members if isinstance(fitted, FittedGeneBert)]
-        assert len(networks) == len(self.members)  # finetune lets no other method join where there are cell types
-        each = (network.read_in_cell_types(codes, place, cell_types) for network in networks)
+        """Yield readings of the same windows in one cell type after another; see `Fitted`."""
+        each = (fitted.read_in_cell_types(codes, place, cell_types) for _, fitted in self.members)
         return map(self._together, zip(*each, strict=True))
 
     def _together(self, readings: Sequence[Reading]) -> Reading:

@@ -422,6 +422,12 @@ class TuningSettings(LearningSettings):
         """Whether the states of any encoder are read: for motifs without region states, there are none."""
         return self.encoders and (self.modalities != "motifs" or self.region_states)
 
+    @property
+    def tells_cell_types(self) -> bool:
+        """Whether anything that is read differs between cell types."""
+        reads_regions = self.encoders and self.region_states
+        return self.modalities != "sequence" and (reads_regions or (self.summary and self.mode != "linear-probe"))
+
 
 class FinetuneInputs(StageSettings):
     """What is fine-tuned on what."""

@@ -11,7 +11,7 @@ from genebert.corpus.surroundings import COLUMNS, surroundings
 from genebert.corpus.usage import PARTS
 from genebert.errors import UserError
 from genebert.methods import method_class
-from genebert.methods.base import Examples, Method
+from genebert.methods.base import Examples, Method, Place
 from genebert.methods.cell_type_features import accessibility_columns, usage_products
 from genebert.target import Target
 
@@ -122,3 +122,14 @@ def test_a_new_cell_type_is_predicted_from_what_is_accessible_there(key: str) ->
     )
     fitted = method(key).fit(*known, TWO, 0)
     assert roc_auc_score(others.truth, fitted.predict(others)[:, 1]) > 0.75
+
+
+@pytest.mark.parametrize("key", ["motif-trees", "accessibility-trees"])
+def test_predictions_in_several_cell_types_are_those_of_one_at_a_time(key: str) -> None:
+    fitted = method(key).fit(bound(examples(seed=1)), bound(examples(seed=2)), TWO, 0)
+    some = examples(20, seed=3)
+    place = Place(CORPUS, some.context.position, some.evidence)
+    wanted = np.array([4, 0])
+    for cell_type, found in zip(wanted, fitted.predict_in_cell_types(some.codes, place, wanted), strict=True):
+        where = Context(CORPUS, np.full(20, cell_type), some.context.position)
+        assert np.array_equal(found, fitted.predict(Examples(some.codes, CORPUS.scanner, None, where, 6)))

@@ -410,7 +410,15 @@ def windows_in(corpus: Corpus, rows: int = 9) -> tuple[NDArray[np.uint8], Place]
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"oriented": True}, {"summary": False}, {"modalities": "motifs"}, {"region_states": False}],
+    [
+        {},
+        {"oriented": True},
+        {"summary": False},
+        {"modalities": "motifs"},
+        {"region_states": False},
+        {"region_states": False, "cell_type": True},
+        {"encoders": False, "cell_type": True, "own_accessibility": True},
+    ],
 )
 def test_predictions_in_several_cell_types_are_those_of_one_at_a_time(changes: dict[str, Any], crowd: Corpus) -> None:
     fitted = network(**changes)
@@ -422,7 +430,7 @@ def test_predictions_in_several_cell_types_are_those_of_one_at_a_time(changes: d
         expected = fitted.predict(Examples(codes, crowd.scanner, None, where, 4))
         np.testing.assert_allclose(predicted, expected, atol=1e-6)
     differ = not np.allclose(found[0], found[1])
-    assert differ is changes.get("region_states", True)
+    assert differ is (changes.get("region_states", True) or changes.get("cell_type", False))
 
 
 def test_strands_are_alike_in_a_cell_type(crowd: Corpus) -> None:

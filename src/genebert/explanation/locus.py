@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.inputs.genome import Genome
-from genebert.methods.genebert import Place
+from genebert.methods.base import Place
 from genebert.predictor import Predictor
 from genebert.schema import BASES, N
 

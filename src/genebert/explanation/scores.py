@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from genebert.batches import RegionMatrix, WindowData
+from genebert.console import say
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.methods.genebert import FittedGeneBert
@@ -42,6 +43,9 @@ def explainable(predictor: Predictor, corpus: Corpus) -> list[GeneBertForSequenc
     for is_wrong, what, remedy in wrong:
         if is_wrong:
             raise UserError(problem(folder, what, remedy))
+    others = [key for key, fitted in predictor.ensemble.members if not isinstance(fitted, FittedGeneBert)]
+    if others:
+        say(f"{folder}: its networks are explained, and {', '.join(sorted(set(others)))} is not")
     return [network.requires_grad_(False).eval() for network in networks]
 
 

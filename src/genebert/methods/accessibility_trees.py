@@ -15,6 +15,7 @@ class AccessibilityTrees(BoostedTrees):
     """Trees that see no sequence: how much can be told from where the cell type is open."""
 
     title: ClassVar[str] = "boosted trees on accessibility"
+    cell_types_by_name: ClassVar[bool] = False
 
     accessibility: Literal["around", "own"] = Field(
         "around", description="how accessible the window's surroundings are is seen, or also the window itself"

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from genebert.batches import Context
+from genebert.batches import Context, RegionMatrix, Shown, in_cell_type, neighbourhood
+from genebert.corpus.store import Corpus
 from genebert.inputs.scan import Scanner
 from genebert.settings import Device
 from genebert.target import Kind, Target
@@ -92,6 +93,33 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where windows lie, and what they are made of.
+
+    Attributes:
+        corpus: whose accessible regions surround them.
+        position: places of the windows' centres, as `Corpus.line_positions` gives them, int64, shape (n,).
+        own: motif evidence of the windows themselves, uint8, shape (n, motifs).
+    """
+
+    corpus: Corpus
+    position: NDArray[np.int64]
+    own: NDArray[np.uint8]
+
+    def matrix(self, cell_type: int, columns: int, width: int, shown: Shown) -> RegionMatrix:
+        """Return the region matrices of the windows, which are so many bp wide, in a cell type."""
+        where = np.full(len(self.position), cell_type)
+        matrix = neighbourhood(self.corpus, where, self.position, self.own, columns, width)
+        return in_cell_type(matrix, Context(self.corpus, where, self.position), width, shown)
+
+    def examples(self, codes: NDArray[np.uint8], cell_type: int) -> Examples:
+        """Return the windows in a cell type."""
+        where = Context(self.corpus, np.full(len(codes), cell_type), self.position)
+        known = {1: self.own[:, None]}
+        return Examples(codes, self.corpus.scanner, context=where, cell_types=len(self.corpus.cell_types), _tiled=known)
+
+
+@dataclass(frozen=True)
 class Reading:
     """What a method makes of windows.
 
@@ -122,6 +150,24 @@ class Fitted(ABC):
         """Return predictions, and the states that they come from."""
         return Reading(self.predict(examples))
 
+    def predict_in_cell_types(
+        self, codes: NDArray[np.uint8], place: Place, cell_types: NDArray[np.int64]
+    ) -> Iterator[NDArray[np.float64]]:
+        """Yield predictions of the same windows in one cell type after another; for the arguments see below."""
+        return (reading.predictions for reading in self.read_in_cell_types(codes, place, cell_types))
+
+    def read_in_cell_types(
+        self, codes: NDArray[np.uint8], place: Place, cell_types: NDArray[np.int64]
+    ) -> Iterator[Reading]:
+        """Yield readings of the same windows in one cell type after another.
+
+        Args:
+            codes: base codes, uint8, shape (n, length).
+            place: of the windows.
+            cell_types: indices, int64, shape (c,).
+        """
+        return (self.read(place.examples(codes, cell_type)) for cell_type in cell_types.tolist())
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write into an empty folder; no pickle."""
@@ -147,6 +193,8 @@ class Method(BaseModel, ABC):
     """What it can predict."""
     seeded: ClassVar[bool] = True
     """Whether another seed gives another result."""
+    cell_types_by_name: ClassVar[bool] = True
+    """Whether rows that name cell types are told apart by the names, so that nothing is known of a new one."""
     strand_as_given: ClassVar[bool] = False
     """Whether strands are told apart, whatever the options say."""
     fitted: ClassVar[type[Fitted]]

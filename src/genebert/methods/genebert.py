@@ -12,10 +12,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from genebert.batches import Context, RegionMatrix, Shown, WindowBatch, WindowData, in_cell_type, neighbourhood, tiles
-from genebert.corpus.store import Corpus
+from genebert.batches import RegionMatrix, Shown, WindowBatch, WindowData, in_cell_type, tiles
 from genebert.errors import Problems, UserError, problem
-from genebert.methods.base import Examples, Fitted, Method, Reading, blocks_of
+from genebert.methods.base import Examples, Fitted, Method, Place, Reading, blocks_of
 from genebert.methods.cell_type_features import note_own_accessibility
 from genebert.methods.networks import Learning, class_weights, evaluating, learn, network_truth
 from genebert.model.config import GeneBertConfig
@@ -29,27 +28,6 @@ from genebert.training import pick_device
 
 PREDICT_BATCH = 256
 LORA_RANK = 8
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where windows lie, and what they are made of.
-
-    Attributes:
-        corpus: whose accessible regions surround them.
-        position: places of the windows' centres, as `Corpus.line_positions` gives them, int64, shape (n,).
-        own: motif evidence of the windows themselves, uint8, shape (n, motifs).
-    """
-
-    corpus: Corpus
-    position: NDArray[np.int64]
-    own: NDArray[np.uint8]
-
-    def matrix(self, cell_type: int, columns: int, width: int, shown: Shown) -> RegionMatrix:
-        """Return the region matrices of the windows, which are so many bp wide, in a cell type."""
-        where = np.full(len(self.position), cell_type)
-        matrix = neighbourhood(self.corpus, where, self.position, self.own, columns, width)
-        return in_cell_type(matrix, Context(self.corpus, where, self.position), width, shown)
 
 
 @dataclass(frozen=True)
@@ -103,24 +81,10 @@ class FittedGeneBert(Fitted):
         states = [one for pair in pairs if (one := joined_states(*pair)) is not None]
         return Reading(predictions, torch.stack(states).float().mean(dim=0).cpu().numpy() if states else None)
 
-    def predict_in_cell_types(
-        self, codes: NDArray[np.uint8], place: Place, cell_types: NDArray[np.int64]
-    ) -> Iterator[NDArray[np.float64]]:
-        """Yield predictions of the same windows in one cell type after another; for the arguments see below."""
-        return (reading.predictions for reading in self.read_in_cell_types(codes, place, cell_types))
-
     def read_in_cell_types(
         self, codes: NDArray[np.uint8], place: Place, cell_types: NDArray[np.int64]
     ) -> Iterator[Reading]:
-        """Yield readings of the same windows in one cell type after another.
-
-        Each sequence is encoded once, and each region matrix once for both strands.
-
-        Args:
-            codes: base codes, uint8, shape (n, length).
-            place: of the windows.
-            cell_types: indices, int64, shape (c,).
-        """
+        """See `Fitted`; each sequence is encoded once, and each region matrix once for both strands."""
         model, device = self.model, next(self.model.parameters()).device
         shown = shown_of(model.config)
         data = WindowData(codes, k=model.config.k, batch_size=len(codes))
@@ -158,6 +122,7 @@ class GeneBert(TuningSettings, Method):
     """Both modalities, fine-tuned from a pre-trained network or from scratch."""
 
     title: ClassVar[str] = "GeneBERT"
+    cell_types_by_name: ClassVar[bool] = False
     fitted: ClassVar[type[Fitted]] = FittedGeneBert
 
     model: Path | None = Field(None, description="folder made by pretrain; without it, a network from scratch")

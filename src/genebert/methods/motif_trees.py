@@ -15,6 +15,7 @@ class MotifTrees(BoostedTrees):
     """Trees that see what binds, not where: for windows in which sites lie anywhere, on either strand."""
 
     title: ClassVar[str] = "boosted trees on motifs"
+    cell_types_by_name: ClassVar[bool] = False
 
     kmers: KmerLengths = Field((4, 5), description="lengths of k-mers to count on both strands")
     accessibility: Literal["none", "around", "own"] = Field(

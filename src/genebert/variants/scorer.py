@@ -14,8 +14,7 @@ from genebert.errors import UserError, problem
 from genebert.inputs.genome import Genome
 from genebert.inputs.motif_changes import motif_changes
 from genebert.inputs.scan import Scanner
-from genebert.methods.base import Examples
-from genebert.methods.genebert import Place
+from genebert.methods.base import Examples, Place
 from genebert.predictor import Predictor
 from genebert.schema import EVIDENCE_STEPS, Variant, gc_fraction
 from genebert.stage import Manifest
