@@ -352,7 +352,7 @@ def learn(
             precision=precision,
         )
     keep.restore(network, settings.learning_rate)
-    network.eval()
+    network.to(pick_device(settings.device)).eval()  # Lightning has put it on the CPU
     return curves.merge(pd.DataFrame(keep.rows), on="step", how="outer")
 
 
