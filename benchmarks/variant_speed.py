@@ -1,6 +1,6 @@
 """How fast variants are scored, against a naive loop: each pair of variant and cell type by itself, allele by allele.
 
-    GOMP_SPINCOUNT=0 python benchmarks/variant_speed.py > benchmarks/results/variant_speed.json
+    GOMP_SPINCOUNT=0 python benchmarks/variant_speed.py --device cpu > benchmarks/results/variant_speed.json
 
 The weights are random, for what they are changes no time. Variants lie several to a region, as those of a cohort do.
 Both ways take turns; speeds are those of the fastest turn of each, since other processes may disturb them.
@@ -28,9 +28,10 @@ from genebert.model.config import GeneBertConfig
 from genebert.model.genebert import GeneBertForSequenceClassification
 from genebert.predictor import Ensemble, Predictor
 from genebert.schema import Variant, decode
-from genebert.settings import load_preset
+from genebert.settings import Device, load_preset
 from genebert.target import Target
 from genebert.tokens import sequence_tokens
+from genebert.training import pick_device
 from genebert.variants.scorer import Scorer
 
 TWO = Target("classes", ("closed", "open"))
@@ -41,13 +42,13 @@ WINDOWS = 16
 """The parts are measured on so many windows at a time."""
 
 
-def predictor_of(corpus: Corpus, preset: str) -> Predictor:
+def predictor_of(corpus: Corpus, preset: str, device: torch.device) -> Predictor:
     """Return a predictor of a preset's sizes with random weights."""
     torch.manual_seed(0)
     sizes = load_preset(preset).model.model_dump()
     config = GeneBertConfig(**sizes, motifs=len(corpus.motifs), window_length=corpus.width)
     config.max_tokens = corpus.width - 2 * config.k + 5
-    fitted = FittedGeneBert(GeneBertForSequenceClassification(config).eval(), TWO)
+    fitted = FittedGeneBert(GeneBertForSequenceClassification(config).to(device).eval(), TWO)
     return Predictor(Ensemble(TWO, [("genebert", fitted)]), corpus.scanner, corpus.manifest, corpus.width, True, False)
 
 
@@ -81,6 +82,8 @@ def naive(scorer: Scorer, variant: Variant, cell_type: int) -> float:
 def seconds_of(work: Callable[[], Any]) -> float:
     began = time.perf_counter()
     work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - began
 
 
@@ -96,8 +99,8 @@ def parts_of(scorer: Scorer, codes: NDArray[np.uint8], position: NDArray[np.int6
     model = scorer.predictor.ensemble.members[0][1].model
     assert scorer.corpus is not None
     place = Place(scorer.corpus, position, scorer.predictor.scanner.scan(codes))
-    matrix = place.matrix(0, model.config.region_columns, codes.shape[1])
-    tokens, segments = map(torch.from_numpy, sequence_tokens(codes, model.config.k))
+    matrix = place.matrix(0, model.config.region_columns, codes.shape[1]).to(model.device)
+    tokens, segments = (torch.from_numpy(one).to(model.device) for one in sequence_tokens(codes, model.config.k))
     return {
         "motif scan": lambda: scorer.predictor.scanner.scan(codes),
         "sequence encoder, one strand": torch.inference_mode()(lambda: model.sequence_states(tokens, segments)),
@@ -146,20 +149,34 @@ def measured(scorer: Scorer, variants: list[Variant], pairs: int, runs: int) -> 
 @click.option("--per-region", default=4, show_default=True, help="variants of each region")
 @click.option("--pairs", default=4, show_default=True, help="pairs of variant and cell type for the naive loop")
 @click.option("--runs", default=3, show_default=True)
+@click.option("--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), show_default=True)
 def main(
-    given: Path | None, genome: Path | None, preset: str, count: int, per_region: int, pairs: int, runs: int
+    given: Path | None,
+    genome: Path | None,
+    preset: str,
+    count: int,
+    per_region: int,
+    pairs: int,
+    runs: int,
+    device: Device,
 ) -> None:
     """Measure, and print facts as JSON."""
-    rows = []
+    rows, place = [], pick_device(device)
     for prepared in [{}] if given else PREPARED:
         simulated = {"cell_types": CELL_TYPES}
         with common.corpus_or_simulated(given, simulated, **prepared) as folder, open_genome(genome, folder) as opened:
             corpus = Corpus.open(folder)
-            scorer = Scorer(predictor_of(corpus, preset), opened, corpus, [])
+            scorer = Scorer(predictor_of(corpus, preset, place), opened, corpus, [])
             sizes = {"width": corpus.width, "motifs": len(corpus.motifs), "cell_types": len(corpus.cell_types)}
             variants = some_variants(corpus, opened, count, per_region)
             rows.append({**sizes, **measured(scorer, variants, pairs, runs)})
-    facts = {"preset": preset, "variants_per_region": per_region, "threads": torch.get_num_threads(), "rows": rows}
+    facts = {
+        "preset": preset,
+        "device": place.type,
+        "variants_per_region": per_region,
+        "threads": torch.get_num_threads(),
+        "rows": rows,
+    }
     facts["load_average"] = round(os.getloadavg()[1], 1)
     common.finish(facts)
 

@@ -437,19 +437,29 @@ def numerics(device: torch.device, resumed: Checkpoint | None = None) -> Iterato
     before. On a GPU, fp32 is fp32 (no TF32), but sums come in any order.
     """
     threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
-    fill, tf32 = deterministic.fill_uninitialized_memory, torch.backends.cudnn.allow_tf32  # type: ignore[attr-defined]
-    torch.backends.cudnn.allow_tf32 = False
+    fill = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
         deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         _take_up_threads(resumed)
     try:
-        yield
+        with no_tf32():
+            yield
     finally:
         torch.set_num_threads(threads)
         torch.set_deterministic_debug_mode(mode)
         deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
-        torch.backends.cudnn.allow_tf32 = tf32
+
+
+@contextmanager
+def no_tf32() -> Iterator[None]:
+    """Convolve in fp32 on a GPU, where torch would shorten fp32 to TF32 (matrix products it leaves as they are)."""
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = allowed
 
 
 def _take_up_threads(resumed: Checkpoint | None) -> None:

@@ -167,3 +167,15 @@ def test_training_that_diverges_says_so(task: Callable[..., Any]) -> None:
     toy = task("value")
     with pytest.raises(UserError, match=r"learning.rate: with 1e\+30"):
         small_deepbind(learning_rate=1e30).fit(toy.train, toy.valid, toy.target, 0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
+@pytest.mark.parametrize("method", [DeepBind, GeneBert])
+def test_what_a_gpu_has_trained_predicts_there_as_on_the_cpu(method: Any, task: Callable[..., Any]) -> None:
+    toy = task("classes")
+    fitted = method(epochs=2, batch_size=32, device="cuda").fit(toy.train, toy.valid, toy.target, 0)
+    network = fitted.model if method is GeneBert else fitted.network
+    assert all(parameter.is_cuda for parameter in network.parameters())
+    there = fitted.predict(toy.test)
+    network.cpu()
+    np.testing.assert_allclose(there, fitted.predict(toy.test), atol=1e-4)

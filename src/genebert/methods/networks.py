@@ -27,7 +27,7 @@ from genebert.objectives import prediction_loss
 from genebert.schema import N
 from genebert.settings import Device, Epochs, LearningSettings, Patience, Precision, WeightDecay
 from genebert.target import Target
-from genebert.training import Learner, Losses, Schedule, enough_memory, pick_device, train
+from genebert.training import Learner, Losses, Schedule, enough_memory, no_tf32, pick_device, train
 
 PREDICT_BATCH = 512
 _FILE = "network.safetensors"
@@ -352,7 +352,7 @@ def learn(
             precision=precision,
         )
     keep.restore(network, settings.learning_rate)
-    network.eval()
+    network.to(pick_device(settings.device)).eval()  # Lightning has put it on the CPU
     return curves.merge(pd.DataFrame(keep.rows), on="step", how="outer")
 
 
@@ -377,11 +377,11 @@ def class_weights(target: Target, train: Examples) -> torch.Tensor:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Run a network in eval mode without gradients, and leave it in the mode that it was in."""
+    """Run a network in eval mode without gradients and TF32, and leave it in the mode that it was in."""
     training = network.training
     network.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), no_tf32():
             yield
     finally:
         network.train(training)

@@ -82,7 +82,7 @@ class Summary(nn.Module):
     def _counts(self, codes: torch.Tensor, k: int) -> torch.Tensor:
         """Return square roots of counts, whose spread does not grow with them; k-mers with an N are not counted."""
         tokens = tokenize(codes, k)
-        column = _columns(k, self.stranded).to(codes.device)[(tokens - len(SPECIAL_TOKENS)).clamp(min=0)]
+        column = _columns(k, self.stranded, codes.device)[(tokens - len(SPECIAL_TOKENS)).clamp(min=0)]
         counts = torch.zeros(len(codes), _count(k, self.stranded), device=codes.device)
         return counts.scatter_add_(1, column, (tokens != UNK).float()).sqrt()
 
@@ -139,15 +139,15 @@ def _count(k: int, stranded: bool) -> int:
     return 4**k if stranded else (4**k + palindromes) // 2
 
 
-@cache
-def _columns(k: int, stranded: bool) -> torch.Tensor:
+@cache  # on each device: copying them there would wait for it, at every step
+def _columns(k: int, stranded: bool, device: torch.device) -> torch.Tensor:
     """Return the feature of each k-mer in the vocabulary's order: int64, shape (4^k,)."""
     words = vocabulary(k)[len(SPECIAL_TOKENS) :]
     if stranded:
-        return torch.arange(len(words))
+        return torch.arange(len(words), device=device)
     named = [min(word, _reverse_complement(word)) for word in words]
     index = {name: i for i, name in enumerate(dict.fromkeys(named))}
-    return torch.tensor([index[name] for name in named])
+    return torch.tensor([index[name] for name in named], device=device)
 
 
 def _reverse_complement(word: str) -> str:
