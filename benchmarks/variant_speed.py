@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from genebert.batches import Context
 from genebert.corpus.store import Corpus
 from genebert.inputs.genome import Genome
-from genebert.methods.base import Examples
-from genebert.methods.genebert import FittedGeneBert, Place
+from genebert.methods.base import Examples, Place
+from genebert.methods.genebert import FittedGeneBert, shown_of
 from genebert.model.config import GeneBertConfig
 from genebert.model.genebert import GeneBertForSequenceClassification
 from genebert.predictor import Ensemble, Predictor
@@ -99,12 +99,14 @@ def parts_of(scorer: Scorer, codes: NDArray[np.uint8], position: NDArray[np.int6
     model = scorer.predictor.ensemble.members[0][1].model
     assert scorer.corpus is not None
     place = Place(scorer.corpus, position, scorer.predictor.scanner.scan(codes))
-    matrix = place.matrix(0, model.config.region_columns, codes.shape[1]).to(model.device)
+    matrix = place.matrix(0, model.config.region_columns, codes.shape[1], shown_of(model.config)).to(model.device)
     tokens, segments = (torch.from_numpy(one).to(model.device) for one in sequence_tokens(codes, model.config.k))
     return {
         "motif scan": lambda: scorer.predictor.scanner.scan(codes),
         "sequence encoder, one strand": torch.inference_mode()(lambda: model.sequence_states(tokens, segments)),
-        "region matrices, one cell type": lambda: place.matrix(0, model.config.region_columns, codes.shape[1]),
+        "region matrices, one cell type": lambda: place.matrix(
+            0, model.config.region_columns, codes.shape[1], shown_of(model.config)
+        ),
         "region encoder, one cell type": torch.inference_mode()(lambda: model.region_states(matrix)),
     }
 
