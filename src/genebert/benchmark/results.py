@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genebert.benchmark.cells import PREDICTED, Predictions
-from genebert.benchmark.suite import EnsembleEntry, Published, Suite, TaskEntry
+from genebert.benchmark.entries import EnsembleEntry
+from genebert.benchmark.output import Row
+from genebert.benchmark.suite import Published, Suite, TaskEntry
 from genebert.errors import Problems
 from genebert.labelled import Labelled
 from genebert.report.benchmark import ALL_ROWS, OURS
@@ -20,7 +22,6 @@ from genebert.target import HALF, Target, best_threshold
 THEIRS, NOT_SHARED = "theirs", "no shared 32-mer"
 HEADLINES = {"classes": "MCC", "labels": "AUROC", "value": "Pearson"}
 Numbers = NDArray[np.float64]
-Row = dict[str, Any]
 Measured = dict[str, dict[str, Numbers]]
 """Method -> measure -> its value for the rows as they are and in each resample, shape (1 + resamples, seeds)."""
 
