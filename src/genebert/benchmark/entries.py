@@ -102,6 +102,8 @@ class Comparison(Settings):
 
     reference: ClassVar[tuple[str, ...]] = ()
     """Names of what methods are compared with beside each other."""
+    taken: ClassVar[tuple[str, ...]] = ()
+    """Further names that no method may have."""
 
     title: str
     seeds: int = Field(1, ge=1, description="runs of each method that another seed changes")
@@ -113,7 +115,7 @@ class Comparison(Settings):
     @field_validator("methods")
     @classmethod
     def _check_methods(cls, entries: list[MethodEntry]) -> list[MethodEntry]:
-        complain(repeated([entry.name for entry in entries], cls.reference))
+        complain(repeated([entry.name for entry in entries], [*cls.reference, *cls.taken]))
         return entries
 
     @field_validator("ensembles")
@@ -122,7 +124,8 @@ class Comparison(Settings):
         methods = names_in(info, "methods")
         if methods is not None:
             found = [*unknown(((i, "of"), entry.of, methods) for i, entry in enumerate(entries))]
-            complain([*found, *repeated([entry.name for entry in entries], [*methods, *cls.reference])])
+            taken = [*methods, *cls.reference, *cls.taken]
+            complain([*found, *repeated([entry.name for entry in entries], taken)])
         return entries
 
     @field_validator("compare")

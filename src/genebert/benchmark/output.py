@@ -1,6 +1,6 @@
 """The folder of a comparison of methods: results.json, results.parquet and a page, beside the folders of fits."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -97,3 +97,14 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     draft = path.with_name(f".{path.name}.draft")
     table.to_parquet(draft, index=False)
     draft.replace(path)
+
+
+def raise_failures(failures: Iterable[str]) -> None:
+    """Raise what failed, after all else is done.
+
+    Raises:
+        UserError: something did.
+    """
+    found = Problems("Everything else is done, and this failed:")
+    found.extend(failures)
+    found.raise_any()

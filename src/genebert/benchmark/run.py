@@ -10,11 +10,11 @@ from typing import Any
 from genebert.benchmark.cells import Cell, cells_of, open_scanner, read_task
 from genebert.benchmark.entries import MethodEntry
 from genebert.benchmark.fits import all_kept, misfit
-from genebert.benchmark.output import Row, check_folder, facts_of_method, selection, write_results
+from genebert.benchmark.output import Row, check_folder, facts_of_method, raise_failures, selection, write_results
 from genebert.benchmark.results import facts_of, published_results, results_of
 from genebert.benchmark.suite import Published, Suite, TaskEntry, read_published, read_suite
 from genebert.console import say, table
-from genebert.errors import Problems, ResumableError, UserError
+from genebert.errors import ResumableError, UserError
 from genebert.inputs.scan import Scanner
 from genebert.labelled import Labelled
 from genebert.report.benchmark import benchmark_page
@@ -100,7 +100,7 @@ def benchmark(settings: BenchmarkSettings) -> Path:
         work.measure(task, published)
     _write(settings, suite, work.results)
     say(f"{settings.out / PAGE}: open it in a browser")
-    _raise_failures(work.results.failures)
+    raise_failures(f"{row['task']}, {row['method']}: {row['reason']}" for row in work.results.failures)
     return settings.out
 
 
@@ -221,9 +221,3 @@ def _facts_of(suite: Suite, entry: MethodEntry) -> Row:
         if one.name == entry.name and (there := one.configured.model_dump(mode="json")) != options
     }
     return facts_of_method(suite, entry) | {"on_tasks": on_tasks}
-
-
-def _raise_failures(failures: Sequence[Row]) -> None:
-    found = Problems("Everything else is done, and this failed:")
-    found.extend(f"{row['task']}, {row['method']}: {row['reason']}" for row in failures)
-    found.raise_any()

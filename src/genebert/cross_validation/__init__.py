@@ -1,0 +1,1 @@
+"""Methods in cell types and on chromosomes that are both left out, and how well they tell cell types apart."""
