@@ -23,7 +23,7 @@ Names = Sequence[str]
 Indices = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fold:
     """A division of a grid of n windows.
 
@@ -83,11 +83,11 @@ class Fold:
 
     def flaw(self, grid: Grid, fraction: float, seed: int) -> str | None:
         """Return why nothing can be learned, chosen or tested here, or None; for the arguments see `rows`."""
-        rows = self.rows(grid, fraction, seed)
-        if not len(rows["test"][0]):
-            return "no test row is known"
-        alike = [split for split in SPLITS[:2] if len(np.unique(grid.truth[rows[split]])) < 2]
-        return f"all {' and '.join(alike)} rows are alike" if alike else None
+        truth = {split: grid.truth[own] for split, own in self.rows(grid, fraction, seed).items()}
+        flaws = [f"no {split} row is known" for split, own in truth.items() if not len(own)]
+        alike = [split for split in SPLITS[:2] if len(np.unique(truth[split])) == 1]
+        flaws += [f"all {split} rows are alike" for split in alike]
+        return " and ".join(flaws) or None
 
 
 def folds_of(grid: Grid, cell_types: Any, chromosomes: Any) -> list[Fold]:
@@ -97,24 +97,18 @@ def folds_of(grid: Grid, cell_types: Any, chromosomes: Any) -> list[Fold]:
 
     Args:
         grid: the grid.
-        cell_types: "each", a number of groups, or the names in each; one that is in none is always for training.
-        chromosomes: a number of groups, or the names in each; one that is in none is always for training.
+        cell_types, chromosomes: "each", a number of groups, or the names in each; what is in none is always for
+            training.
 
     Raises:
         UserError: the grid has no such cell type or chromosome, or too few of them; all are listed.
     """
     count = {str(name): int(n) for name, n in zip(*np.unique(grid.chromosome, return_counts=True), strict=True)}
-    known = np.isfinite(grid.truth).sum(axis=0)
     found = Problems(f"The labels {grid.windows.path} cannot be divided:")
-    if isinstance(cell_types, list):
-        types = _named(cell_types, {name: name for name in grid.cell_types}, "cell types", found)
-    else:
-        number = len(grid.cell_types) if cell_types == "each" else cell_types
-        types = _balanced(dict(zip(grid.cell_types, known.tolist(), strict=True)), number, "cell types", found)
-    if isinstance(chromosomes, list):
-        chroms = _named(chromosomes, _spelled(chromosomes, count), "chromosomes", found)
-    else:
-        chroms = _balanced(count, chromosomes, "chromosomes", found)
+    known = dict(zip(grid.cell_types, np.isfinite(grid.truth).sum(axis=0).tolist(), strict=True))
+    types = _groups(cell_types, known, {name: name for name in known}, "cell types", found)
+    spelled = _spelled(chromosomes, count) if isinstance(chromosomes, list) else {}
+    chroms = _groups(chromosomes, count, spelled, "chromosomes", found)
     found.raise_any()
     return [
         Fold.of(
@@ -187,6 +181,15 @@ def _named(
         else:
             taken.add(known[name])
     return [[known[name] for name in group if name in known] for group in groups]
+
+
+def _groups(
+    division: Any, sizes: Mapping[str, int], known: Mapping[str, str], what: str, found: Problems
+) -> list[list[str]]:
+    """Return the groups that a protocol asks for, and note what is wrong with it."""
+    if isinstance(division, list):
+        return _named(division, known, what, found)
+    return _balanced(sizes, len(sizes) if division == "each" else division, what, found)
 
 
 def _balanced(sizes: Mapping[str, int], number: int, what: str, found: Problems) -> list[list[str]]:

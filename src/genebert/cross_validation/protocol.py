@@ -21,21 +21,21 @@ COLUMNS = ("chrom", "start", "end", "cell_type", "truth", "fold")
 
 
 def _division(value: Any) -> Any:
-    """Check what is left out together: how many groups, or the names in each."""
-    if value == EACH:
-        return value
-    groups = isinstance(value, list) and all(isinstance(group, list) and group for group in value)
-    if isinstance(value, bool) or not (isinstance(value, int) or groups):
-        raise ValueError("give a number of groups, or a list of lists of names")
-    if (len(value) if groups else value) < FEWEST:
+    """Check what is left out together: each by itself, so many groups, or the names in each."""
+    is_groups = isinstance(value, list) and all(isinstance(group, list) and group for group in value)
+    if isinstance(value, bool) or not (is_groups or isinstance(value, int) or value == EACH):
+        raise ValueError(f"give `{EACH}`, a number of groups, or a list of lists of names")
+    if value != EACH and (len(value) if is_groups else value) < FEWEST:
         raise ValueError(f"there have to be {FEWEST} groups or more: to test on, to choose on, to learn from")
-    twice = [name for name, count in Counter(str(name) for group in value for name in group).items() if count > 1]
+    count = Counter(str(name) for group in value for name in group) if is_groups else Counter()
+    twice = [name for name, times in count.items() if times > 1]
     if twice:
         raise ValueError(f"it names {', '.join(twice)} twice")
     return value
 
 
 Groups = list[list[Name]]
+Division = Annotated[str | int | Groups, BeforeValidator(_division)]
 Names = Annotated[list[Name], Field(min_length=1)]
 
 
@@ -61,12 +61,10 @@ class Protocol(Comparison):
     )
     genome: DataPath = Field(description="genome of the corpus: FASTA or 2bit")
     corpus: DataPath = Field(description="folder made by prepare or add-cell-type, with all of these cell types")
-    cell_types: Annotated[str | int | Groups, BeforeValidator(_division)] = Field(
-        EACH, description="what is left out together: each cell type, so many groups, or these groups"
+    cell_types: Division = Field(
+        EACH, description="what is left out together: each cell type by itself, so many groups, or these groups"
     )
-    chromosomes: Annotated[int | Groups, BeforeValidator(_division)] = Field(
-        3, description="what is left out together: so many groups, or these groups"
-    )
+    chromosomes: Division = Field(3, description="the same of chromosomes")
     folds: list[FoldEntry] | None = Field(
         None, min_length=1, description="instead of cell_types and chromosomes: what each fold leaves out"
     )

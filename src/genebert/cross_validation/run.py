@@ -146,7 +146,7 @@ class _Work:
         """Compute what is to be computed with a fraction of the labels, and measure what is there."""
         runs = {}
         for entry in self.protocol.methods:
-            own = [cell for cell in cells if cell.method == entry]
+            own = [cell for cell in cells if cell.method.name == entry.name]
             if self._complete(entry, own, to_do):
                 runs[entry.name] = own
                 seconds = mean(cell.cost()["seconds_to_fit"] for cell in own)
@@ -157,7 +157,7 @@ class _Work:
         if not parts:
             return
         pairs = [pair for pair in self.protocol.compare if set(pair) <= parts[0][1].keys()]
-        found = measure(parts, self.grid.cell_types, "value" if self.grid.kind == "value" else "classes", pairs)
+        found = measure(parts, self.grid.cell_types, self.grid.kind, pairs)
         for rows, kept in zip(found, (self.results, self.comparisons), strict=True):
             kept += [{**row, "label_fraction": fraction} for row in rows]
         if fraction == self.protocol.label_fractions[0]:
