@@ -1,1 +1,1 @@
-"""Methods in cell types and on chromosomes that are both left out, and how well they tell cell types apart."""
+"""New cell types on new chromosomes: what a method predicts where it saw neither, and what of it is specific there."""

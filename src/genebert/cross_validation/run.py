@@ -37,7 +37,19 @@ from genebert.stage import sha256_of, software_versions
 
 PAGE, PREDICTIONS = "cross_validation.html", "predictions.parquet"
 ALL = "all"
-MEASURED = ("method", "label_fraction", "cell_type", "measure", "value", "low", "high", "seeds", "n")
+MEASURED = (
+    "method",
+    "label_fraction",
+    "cell_type",
+    "measure",
+    "value",
+    "low",
+    "high",
+    "seeds",
+    "lowest_seed",
+    "highest_seed",
+    "n",
+)
 """Columns of results.parquet."""
 Predicted = dict[str, NDArray[np.float64]]
 """Method, ensemble or baseline -> its predictions of a fold, shape (seeds, test windows, c)."""
