@@ -139,13 +139,8 @@ class Shown:
 
     def ranked(self) -> list[str]:
         """Return the methods that have a mean, best in the specific part first; then the baselines."""
-        means = self.by_method(MEAN)
-        methods = dict.fromkeys(method for method, _ in means)
-        value = {name: (means.get((name, SPECIFIC)) or {}).get("value") for name in methods}
-        worst = float("-inf")
-        return sorted(
-            methods, key=lambda name: (name in self.baselines, -(worst if value[name] is None else value[name]))
-        )
+        value = {method: row["value"] for (method, name), row in self.by_method(MEAN).items() if name == SPECIFIC}
+        return sorted(value, key=lambda name: (name in self.baselines, value[name] is None, -(value[name] or 0.0)))
 
 
 def _tiles(shown: Shown) -> list[Tile]:
@@ -213,8 +208,8 @@ def _left_out(shown: Shown) -> str:
     for cell_type, names in measures.items():
         cell_types.setdefault(tuple(names), []).append(cell_type)
     said = ""
-    for names, own in cell_types.items():
-        what = "any mean" if list(names) == shown.measures else f"the mean of {', '.join(names)}"
+    for lacking, own in cell_types.items():
+        what = "any mean" if list(lacking) == shown.measures else f"the mean of {', '.join(lacking)}"
         said += f" Of one class or value only, and no part of {what}: {', '.join(own)}."
     return said
 
