@@ -69,7 +69,7 @@ def number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def mean(weights: Weights, value: NDArray[np.float64] | NDArray[np.bool_]) -> Numbers:
+def mean(weights: Numbers, value: NDArray[np.float64] | NDArray[np.bool_]) -> Numbers:
     """Return the mean of a value, such as whether a row is right: shape (resamples,); value: shape (n,)."""
     return ratio(weights, value, np.ones(len(value)))
 
@@ -186,7 +186,7 @@ def _running(weights: Weights, order: NDArray[np.int64]) -> Weights:
 
 def _taken(values: Weights, columns: NDArray[np.int64]) -> Weights:
     """Return some columns; indexing would lay them out by columns, and what follows would be slow."""
-    return np.take(values, columns, axis=1)
+    return values.take(columns, axis=1)
 
 
 def _divided(part: Numbers, whole: NDArray[Any]) -> Numbers:

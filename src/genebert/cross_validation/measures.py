@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from genebert.report.cross_validation import MEAN, SPECIFIC
 from genebert.resampling import (
     Weights,
     auprc,
@@ -39,10 +40,8 @@ Predicted = Mapping[str, Numbers]
 Row = dict[str, Any]
 Measure = Callable[[Weights, NDArray[Any], Numbers], Numbers]
 
-MEAN = "mean"
-"""In the place of a cell type: the mean over the cell types."""
 DIFFER = " where cell types differ"
-SPECIFIC, SPECIFIC_AUROC = "specific", "specific AUROC"
+SPECIFIC_AUROC = "specific AUROC"
 _WHOLE: dict[Kind, dict[str, Measure]] = {
     "classes": {"AUROC": auroc, "AUPRC": auprc},
     "value": {"Pearson": pearson, "Spearman": spearman},
