@@ -58,6 +58,7 @@ ORDER = [
     "embedding",
     "explanation",
     "benchmark",
+    "cross_validation",
     "inspect",
     "demo",
     "cli",

@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import average_precision_score, f1_score, matthews_corrcoef, roc_auc_score
 
-from genebert import metrics, resampling
+from genebert import metrics
 from genebert.resampling import (
     auprc,
     auroc,
@@ -37,13 +37,10 @@ def test_a_region_is_drawn_with_all_of_its_rows(generator: np.random.Generator) 
 
 
 @pytest.mark.parametrize("rows_at_once", [1, 7, 1000])
-def test_weights_are_the_same_however_many_are_drawn_at_once(
-    rows_at_once: int, generator: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_are_the_same_however_many_are_drawn_at_once(rows_at_once: int, generator: np.random.Generator) -> None:
     region = generator.integers(0, 20, size=30)
     expected = region_weights(region, seed=3)
-    monkeypatch.setattr(resampling, "_WEIGHTS_AT_ONCE", 30 * rows_at_once)
-    blocks = list(weight_blocks(region, seed=3))
+    blocks = list(weight_blocks(region, seed=3, at_once=30 * rows_at_once))
     assert len(blocks) == 1 + -(-1000 // rows_at_once)
     assert (np.concatenate(blocks) == expected).all()
     assert (region_weights(region, seed=4) != expected).any()
@@ -78,6 +75,14 @@ def test_measures_are_those_of_the_rows_that_were_drawn(generator: np.random.Gen
                 spearmanr(number[rows], score[rows]).statistic,
             ]
         )
+
+
+def test_counts_may_be_integers(generator: np.random.Generator) -> None:
+    label, score, number = generator.random(60) < 0.4, generator.random(60).round(1), generator.normal(size=60)
+    weights = region_weights(np.arange(60))[:20]
+    counts = weights.astype(np.int32)
+    for measure, truth in ((auroc, label), (auprc, label), (pearson, number), (spearman, number)):
+        assert (measure(counts, truth, score) == measure(weights, truth, score)).all()
 
 
 def test_auroc_by_hand() -> None:
@@ -117,6 +122,15 @@ def test_measures_of_no_rows_are_not_defined() -> None:
     nothing, empty = np.ones((3, 0)), np.empty(0)
     for measure in (auroc, auprc):
         assert np.isnan(measure(nothing, empty.astype(bool), empty)).all()
+
+
+def test_the_correlation_with_what_is_constant_is_0_and_not_rounding(generator: np.random.Generator) -> None:
+    first, second = np.full(50, 0.1), generator.normal(size=50)
+    first[0] = 7e5  # in most resamples it is not drawn
+    weights = region_weights(np.arange(50))
+    found = pearson(weights, first, second)
+    assert (found[weights[:, 0] == 0] == 0).all()
+    assert (found[weights[:, 0] > 0] != 0).all()
 
 
 def test_resamples_without_a_measure_are_left_out_and_a_measure_that_is_not_defined_stays_so() -> None:

@@ -55,6 +55,11 @@ VERBS = {
     ),
     "explain": Verb("genebert.explanation.run:explain", "ExplainSettings", "Say which TFs a predictor rests on."),
     "benchmark": Verb("genebert.benchmark.run:benchmark", "BenchmarkSettings", "Compare methods on tasks of a suite."),
+    "cross-validate": Verb(
+        "genebert.cross_validation.run:cross_validate",
+        "CrossValidateSettings",
+        "Compare methods in new cell types on new chromosomes.",
+    ),
     "report": Verb("genebert.report.build:report", "ReportSettings", "Write a self-contained HTML report."),
 }
 

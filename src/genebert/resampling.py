@@ -3,10 +3,12 @@
 Rows of one region (in several cell types, say) are not independent. Regions are therefore drawn with replacement,
 each with all of its rows: a cluster bootstrap. A measure takes weights, shape (resamples, n), which say how often
 each row is drawn, and returns its value in each resample. So all resamples are computed at once, and all methods
-share them. The first row of the weights is the rows as they are.
+share them. The first row of the weights is the rows as they are. Weights are counts, and may be int32 too.
 """
 
 from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,11 @@ from numpy.typing import NDArray
 from genebert.metrics import LEVEL, RESAMPLES, Estimate
 
 Numbers = NDArray[np.float64]
+Weights = NDArray[np.float64] | NDArray[np.int32]
 _WEIGHTS_AT_ONCE = 1 << 23
+_ROUNDING = 1e-12
+"""A variance below this part of the mean square is 0 but for rounding."""
+_SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
 
 
 def region_weights(region: NDArray[np.int64], seed: int = 0) -> Numbers:
@@ -27,12 +33,12 @@ def region_weights(region: NDArray[np.int64], seed: int = 0) -> Numbers:
     return np.concatenate(list(weight_blocks(region, seed)))
 
 
-def weight_blocks(region: NDArray[np.int64], seed: int = 0) -> Iterator[Numbers]:
-    """Yield the rows of `region_weights` block by block, as many at once as need not much memory."""
+def weight_blocks(region: NDArray[np.int64], seed: int = 0, *, at_once: int = _WEIGHTS_AT_ONCE) -> Iterator[Numbers]:
+    """Yield the rows of `region_weights` block by block: as many as hold `at_once` weights, 64 MiB by default."""
     _, member = np.unique(region, return_inverse=True)
     count = int(member.max()) + 1
     generator = np.random.default_rng(seed)
-    step = max(1, _WEIGHTS_AT_ONCE // len(region))
+    step = max(1, at_once // len(region))
     yield np.ones((1, len(region)))
     for first in range(0, RESAMPLES, step):
         size = min(step, RESAMPLES - first)
@@ -52,6 +58,17 @@ def estimate(values: Numbers) -> Estimate:
     return Estimate(float(values[0]), float(low), float(high))
 
 
+def estimated(values: Numbers) -> dict[str, float | None]:
+    """Return what `estimate` does as JSON has it, seeds apart."""
+    found = asdict(estimate(values))
+    return {name: number(found[name]) for name in ("value", "low", "high")}
+
+
+def number(value: float) -> float | None:
+    """Return a number as JSON has it: none where it is not defined."""
+    return float(value) if np.isfinite(value) else None
+
+
 def mean(weights: Numbers, value: NDArray[np.float64] | NDArray[np.bool_]) -> Numbers:
     """Return the mean of a value, such as whether a row is right: shape (resamples,); value: shape (n,)."""
     return ratio(weights, value, np.ones(len(value)))
@@ -62,7 +79,7 @@ def ratio(weights: Numbers, part: NDArray[np.float64] | NDArray[np.bool_], whole
     return _divided(weights @ part.astype(np.float64), weights @ whole)
 
 
-def auroc(weights: Numbers, label: NDArray[np.bool_], score: Numbers) -> Numbers:
+def auroc(weights: Weights, label: NDArray[np.bool_], score: Numbers) -> Numbers:
     """Return the area under the ROC curve of binary labels, ties counting half: shape (resamples,).
 
     Args:
@@ -70,15 +87,14 @@ def auroc(weights: Numbers, label: NDArray[np.bool_], score: Numbers) -> Numbers
         label: bool, shape (n,).
         score: larger for True, shape (n,).
     """
-    order = np.argsort(score, kind="stable")
-    first = np.flatnonzero(np.diff(score[order], prepend=-np.inf))  # of the rows of equal score
-    sums = [np.add.reduceat(weights[:, order] * part[order], first, axis=1) for part in (label, ~label)]
-    positive, negative = sums
-    below = np.cumsum(negative, axis=1) - negative / 2
-    return _divided((positive * below).sum(axis=1), positive.sum(axis=1) * negative.sum(axis=1))
+    positive, negative = _ascending(score, label), _ascending(score, ~label)
+    drawn, before = _taken(weights, positive), _running(weights, negative)
+    low, high = (np.searchsorted(score[negative], score[positive], side) for side in _SIDES)
+    below = (_taken(before, low) + _taken(before, high)) / 2
+    return _divided(np.einsum("ij,ij->i", drawn, below), drawn.sum(axis=1) * before[:, -1])
 
 
-def auprc(weights: Numbers, label: NDArray[np.bool_], score: Numbers) -> Numbers:
+def auprc(weights: Weights, label: NDArray[np.bool_], score: Numbers) -> Numbers:
     """Return the average precision of binary labels, as scikit-learn defines it: shape (resamples,).
 
     Args:
@@ -86,13 +102,14 @@ def auprc(weights: Numbers, label: NDArray[np.bool_], score: Numbers) -> Numbers
         label: bool, shape (n,).
         score: larger for True, shape (n,).
     """
-    order = np.argsort(-score, kind="stable")
-    first = np.flatnonzero(np.diff(-score[order], prepend=-np.inf))
-    right = np.add.reduceat(weights[:, order] * label[order], first, axis=1)
-    chosen = np.cumsum(np.add.reduceat(weights[:, order], first, axis=1), axis=1)
-    found = np.cumsum(right, axis=1)
-    precision = np.divide(found, chosen, out=np.zeros_like(found), where=chosen != 0)
-    return _divided((right * precision).sum(axis=1), right.sum(axis=1))
+    positive, negative = _ascending(-score, label), _ascending(-score, ~label)
+    drawn = _taken(weights, positive)
+    right, wrong = (
+        _taken(_running(weights, order), np.searchsorted(-score[order], -score[positive], "right"))
+        for order in (positive, negative)
+    )
+    precision = np.divide(right, right + wrong, out=np.zeros(right.shape), where=right + wrong != 0)
+    return _divided(np.einsum("ij,ij->i", drawn, precision), drawn.sum(axis=1))
 
 
 def mcc(weights: Numbers, label: NDArray[np.int64], guess: NDArray[np.int64]) -> Numbers:
@@ -111,35 +128,37 @@ def mcc(weights: Numbers, label: NDArray[np.int64], guess: NDArray[np.int64]) ->
     return np.nan_to_num(_divided(right * total - (actual * guessed).sum(axis=1), scale))
 
 
-def pearson(weights: Numbers, first: Numbers, second: Numbers) -> Numbers:
+def pearson(weights: Weights, first: Numbers, second: Numbers) -> Numbers:
     """Return Pearson's correlation of two values, both of shape (n,), 0 where one is constant: shape (resamples,)."""
-    return _correlation(weights, np.broadcast_to(first, weights.shape), np.broadcast_to(second, weights.shape))
+    a, b = (values - values.mean() for values in (first, second))  # so that squares are no larger than they need be
+    total = weights.sum(axis=1)
+    sums = _divided(weights @ np.stack([a, b, a * a, b * b, a * b], axis=1), total[:, None])
+    mean_a, mean_b, square_a, square_b, product = sums.T
+    variances = [square - mean**2 for square, mean in ((square_a, mean_a), (square_b, mean_b))]
+    varies = (variances[0] > _ROUNDING * square_a) & (variances[1] > _ROUNDING * square_b)
+    scale = np.sqrt(np.where(varies, variances[0] * variances[1], 1))
+    return np.where(varies, (product - mean_a * mean_b) / scale, 0)
 
 
-def spearman(weights: Numbers, first: Numbers, second: Numbers) -> Numbers:
+def spearman(weights: Weights, first: Numbers, second: Numbers) -> Numbers:
     """Return Spearman's correlation of two values, both of shape (n,), 0 where one is constant: shape (resamples,).
 
     Ties have their mean rank.
     """
-    return _correlation(weights, _ranks(weights, first), _ranks(weights, second))
+    a, b = _ranks(weights, first), _ranks(weights, second)
+    weighted_a, weighted_b = weights * a, weights * b
+    product, square_a, square_b = (
+        np.einsum("ij,ij->i", *pair) for pair in ((weighted_a, b), (weighted_a, a), (weighted_b, b))
+    )
+    return np.nan_to_num(_divided(product, np.sqrt(square_a * square_b)))
 
 
-def _ranks(weights: Numbers, value: Numbers) -> Numbers:
-    """Return the rank of each row among the rows that are drawn: shape (resamples, n)."""
+def _ranks(weights: Weights, value: Numbers) -> Numbers:
+    """Return the rank of each row among the rows that are drawn, less the mean of the ranks: shape (resamples, n)."""
     order = np.argsort(value, kind="stable")
-    first = np.flatnonzero(np.diff(value[order], prepend=-np.inf))
-    times = np.add.reduceat(weights[:, order], first, axis=1)
-    rank = np.cumsum(times, axis=1) - (times - 1) / 2
-    group = np.empty(len(value), dtype=np.int64)
-    group[order] = np.repeat(np.arange(len(first)), np.diff(first, append=len(value)))
-    return rank[:, group]
-
-
-def _correlation(weights: Numbers, first: Numbers, second: Numbers) -> Numbers:
-    total = weights.sum(axis=1)
-    centred = [values - ((weights * values).sum(axis=1) / total)[:, None] for values in (first, second)]
-    products = [(weights * a * b).sum(axis=1) for a, b in (centred, (centred[0],) * 2, (centred[1],) * 2)]
-    return np.nan_to_num(_divided(products[0], np.sqrt(products[1] * products[2])))
+    before = _running(weights, order)
+    low, high = (np.searchsorted(value[order], value, side) for side in _SIDES)
+    return (_taken(before, low) + _taken(before, high) - before[:, -1:]) / 2
 
 
 def macro_f1(weights: Numbers, label: NDArray[np.int64], guess: NDArray[np.int64]) -> Numbers:
@@ -152,6 +171,24 @@ def macro_f1(weights: Numbers, label: NDArray[np.int64], guess: NDArray[np.int64
     return np.where(occurs, f1, 0).sum(axis=1) / occurs.sum(axis=1)
 
 
-def _divided(part: Numbers, whole: Numbers) -> Numbers:
+def _ascending(score: Numbers, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the rows that are chosen, by score."""
+    rows = np.flatnonzero(chosen)
+    return rows[np.argsort(score[rows], kind="stable")]
+
+
+def _running(weights: Weights, order: NDArray[np.int64]) -> Weights:
+    """Return the sums of the weights of the first 0, 1, ... k rows of an order: shape (resamples, k + 1)."""
+    sums = np.zeros((len(weights), len(order) + 1), dtype=weights.dtype)
+    np.cumsum(_taken(weights, order), axis=1, dtype=weights.dtype, out=sums[:, 1:])
+    return sums
+
+
+def _taken(values: Weights, columns: NDArray[np.int64]) -> Weights:
+    """Return some columns; indexing would lay them out by columns, and what follows would be slow."""
+    return values.take(columns, axis=1)
+
+
+def _divided(part: Numbers, whole: NDArray[Any]) -> Numbers:
     """Divide; what is divided by 0 is NaN."""
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole != 0)

@@ -617,3 +617,17 @@ class BenchmarkSettings(StageSettings):
     only: list[str] = Field([], description="names of the tasks and methods to compute (default: all)")
     keep_models: bool = Field(False, description="keep the fitted models too")
     dry_run: bool = Field(False, description="list what there is to compute and stop")
+
+
+class CrossValidateSettings(StageSettings):
+    """Compare methods in cell types and on chromosomes that are both left out, and by what is specific to cell types.
+
+    An interrupted run goes on where it was.
+    """
+
+    protocol: Path = positional("YAML that says what is left out, and lists methods, see docs/cross_validation.md")
+    data: Path | None = Field(
+        None, description="folder that the protocol's paths start from (default: the protocol's own)"
+    )
+    only: list[str] = Field([], description="names of the methods to compute (default: all)")
+    dry_run: bool = Field(False, description="list what there is to compute and stop")

@@ -8,7 +8,8 @@ import pytest
 from toy_suites import change_source, sequences, suite_of, toy_methods, write_rows, write_suite
 from toys import reverse_complement
 
-from genebert.benchmark.cells import MODEL, Cell, cells_of, open_scanner, read_task
+from genebert.benchmark.cells import Cell, cells_of, open_scanner, read_task
+from genebert.benchmark.fits import MODEL
 from genebert.benchmark.suite import TaskEntry, read_suite
 from genebert.errors import UserError
 from genebert.schema import decode
@@ -103,7 +104,7 @@ def test_other_sizes_of_a_preset_are_another_cell(tmp_path: Path, monkeypatch: p
     suite = suite_of(methods=[{"name": "G", "method": "genebert"}], ensembles=[], compare=[], seeds=1)
     before = cells(tmp_path, suite)
     wider = load_preset("small")
-    monkeypatch.setattr("genebert.benchmark.cells.load_preset", lambda name: wider)
+    monkeypatch.setattr("genebert.benchmark.fits.load_preset", lambda name: wider)
     assert len(changed(before, cells(tmp_path, suite))) == 2
 
 

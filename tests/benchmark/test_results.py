@@ -12,6 +12,7 @@ from toy_suites import sequences, write_rows
 from toys import consensus_motif, random_bases, reverse_complement
 
 from genebert.benchmark.cells import read_task
+from genebert.benchmark.entries import EnsembleEntry, MethodEntry
 from genebert.benchmark.results import (
     NOT_SHARED,
     Truth,
@@ -21,7 +22,7 @@ from genebert.benchmark.results import (
     published_results,
     results_of,
 )
-from genebert.benchmark.suite import EnsembleEntry, MethodEntry, Published, Suite, TaskEntry
+from genebert.benchmark.suite import Published, Suite, TaskEntry
 from genebert.errors import UserError
 from genebert.inputs.scan import Scanner
 from genebert.labelled import Labelled

@@ -61,22 +61,22 @@ def test_all_that_is_wrong_is_listed_with_its_place(tmp_path: Path) -> None:
     lines = complaint(tmp_path, wrong)
     places = [line.split(": ")[0] for line in lines]
     assert places == [
-        "motifs",
         "seeds",
         "methods[0].options.base",
         "methods[0].options.bias",
         "methods[1].method",
         "ensembles[0].of",
+        "motifs",
         "tasks[0].name",
         "tasks[0].labels",
         "tasks[0].threshold",
         "tasks[1].valid_fraction",
         "and 2 more problems of this kind",
     ]
-    assert f"there is no {tmp_path / 'none.meme'}" in lines[0]
-    assert lines[3] == "methods[0].options.bias: there is no such key. See docs/benchmark.md for the keys."
-    assert "'constnat': there is no such method; there are" in lines[4]
-    assert lines[5] == "ensembles[0].of: it is required. Add it."
+    assert f"there is no {tmp_path / 'none.meme'}" in lines[5]
+    assert lines[2] == "methods[0].options.bias: there is no such key. See docs/benchmark.md for the keys."
+    assert "'constnat': there is no such method; there are" in lines[3]
+    assert lines[4] == "ensembles[0].of: it is required. Add it."
 
 
 def test_names_that_are_not_there_or_come_twice(tmp_path: Path) -> None:

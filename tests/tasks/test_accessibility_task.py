@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +76,31 @@ def test_a_region_of_no_split_is_in_no_row() -> None:
     # Of the two regions left, c has both, so that there is no negative; b is held out, and no training row is its.
     assert sorted(zip(train["start"], train["cell_type"], train["label"], strict=True)) == [(0, "a", 1), (500, "a", 0)]
     assert table["cell_type"][table["split"] == "test"].value_counts().to_dict() == {"a": 4, "b": 2}
+
+
+def test_every_region_in_every_cell_type() -> None:
+    corpus = toys.corpus_of(
+        [("chr1", 500 * i) for i in range(4)] + [("chr2", 500 * i) for i in range(3)],
+        {"a": {0: 1.0, 4: 1.0}, "b": {1: 1.0, 2: 1.0, 6: 1.0}, "c": {0: 1.0, 1: 1.0}},
+        test=["chr2"],
+        test_cell_types=["b"],
+    )
+    similar = corpus.regions["split"].where(corpus.regions.index != 5, "none")  # as with --max-shared-kmers
+    corpus = dataclasses.replace(corpus, regions=corpus.regions.assign(split=similar))
+    table = TASK.model_copy(update={"every": True}).whole_table(corpus)
+    kept = [0, 1, 2, 3, 4, 6]  # 2 and 3 are of no split, since no training cell type has them
+    pd.testing.assert_frame_equal(
+        table[["chrom", "start", "end"]], corpus.regions.loc[kept, ["chrom", "start", "end"]].reset_index(drop=True)
+    )
+    assert table["split"].tolist() == ["train"] * 4 + ["test"] * 2
+    for i, name in enumerate("abc"):
+        assert table[f"label:{name}"].tolist() == np.isin(kept, corpus.accessible(i)).astype(int).tolist()
+
+
+def test_such_labels_name_every_cell_type(toy_world: toys.World, toy_folder: Path, tmp_path: Path) -> None:
+    out = labels(Accessibility(out=tmp_path / "out", corpus=toy_folder, genome=toy_world.genome, every=True))
+    table = pd.read_csv(out / "labels.tsv", sep="\t")
+    assert list(table) == ["chrom", "start", "end", "label:B", "label:NK", "label:T", "split"]
+    corpus = Corpus.open(toy_folder)
+    assert len(table) == len(corpus.regions)
+    assert table["label:T"].sum() == len(corpus.accessible(2))

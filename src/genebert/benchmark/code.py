@@ -18,20 +18,21 @@ NEUTRAL = {
 """Modules that say, check, keep or measure what others compute. Settings count as the options that come of them."""
 
 
-def code_of(key: str) -> dict[str, str]:
+def code_of(key: str, rows: str = ROWS) -> dict[str, str]:
     """Return what tells the code of a method: the version of genebert, and a digest of the modules that decide.
 
     Args:
         key: of the method.
+        rows: the module that gives it its rows.
     """
-    sources = {name: sha256_of(source_of(name)) for name in sorted(deciding(method_class(key).__module__))}
+    sources = {name: sha256_of(source_of(name)) for name in sorted(deciding(method_class(key).__module__, rows))}
     return {"genebert": __version__, "modules": digest(sources)}
 
 
-def deciding(module: str) -> set[str]:
-    """Return the names of a method's module and `ROWS`, of what they import, and so on, but for what is neutral."""
+def deciding(module: str, rows: str = ROWS) -> set[str]:
+    """Return the names of both modules, of what they import, and so on, but for what is neutral."""
     found: set[str] = set()
-    waiting = {module, ROWS}
+    waiting = {module, rows}
     while waiting:
         name = waiting.pop()
         found.add(name)

@@ -1,18 +1,20 @@
 """Cells become measures with intervals: of methods and ensembles, beside what others report, and in pairs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from genebert.benchmark.cells import PREDICTED, Predictions
-from genebert.benchmark.suite import EnsembleEntry, Published, Suite, TaskEntry
+from genebert.benchmark.entries import EnsembleEntry
+from genebert.benchmark.output import Row
+from genebert.benchmark.suite import Published, Suite, TaskEntry
 from genebert.errors import Problems
 from genebert.labelled import Labelled
 from genebert.report.benchmark import ALL_ROWS, OURS
-from genebert.resampling import estimate, weight_blocks
+from genebert.resampling import estimated, number, weight_blocks
 from genebert.schema import SPLITS
 from genebert.shared_words import sharing
 from genebert.target import HALF, Target, best_threshold
@@ -20,7 +22,6 @@ from genebert.target import HALF, Target, best_threshold
 THEIRS, NOT_SHARED = "theirs", "no shared 32-mer"
 HEADLINES = {"classes": "MCC", "labels": "AUROC", "value": "Pearson"}
 Numbers = NDArray[np.float64]
-Row = dict[str, Any]
 Measured = dict[str, dict[str, Numbers]]
 """Method -> measure -> its value for the rows as they are and in each resample, shape (1 + resamples, seeds)."""
 
@@ -196,10 +197,10 @@ def _results(keys: Row, found: Mapping[str, Numbers]) -> list[Row]:
         {
             **keys,
             "measure": measure,
-            **_estimated(values.mean(axis=1)),
+            **estimated(values.mean(axis=1)),
             "seeds": values.shape[1],
-            "lowest_seed": _number(values[0].min()),
-            "highest_seed": _number(values[0].max()),
+            "lowest_seed": number(values[0].min()),
+            "highest_seed": number(values[0].max()),
             "source": OURS,
         }
         for measure, values in found.items()
@@ -214,20 +215,10 @@ def _differences(keys: Row, pair: tuple[str, str], found: Measured) -> list[Row]
             "first": pair[0],
             "second": pair[1],
             "measure": measure,
-            **_estimated(first[measure].mean(axis=1) - second[measure].mean(axis=1)),
+            **estimated(first[measure].mean(axis=1) - second[measure].mean(axis=1)),
         }
         for measure in first
     ]
-
-
-def _estimated(values: Numbers) -> Row:
-    found = asdict(estimate(values))
-    return {name: _number(found[name]) for name in ("value", "low", "high")}
-
-
-def _number(value: float) -> float | None:
-    """Return a number as JSON has it: none where it is not defined."""
-    return float(value) if np.isfinite(value) else None
 
 
 def published_results(published: Sequence[Published], task: TaskEntry, measures: Sequence[str]) -> list[Row]:

@@ -2,27 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import pandas as pd
-from filelock import FileLock
-
-from genebert.benchmark.cells import RUNS, Cell, cells_of, open_scanner, read_task
-from genebert.benchmark.results import Row, facts_of, published_results, results_of
-from genebert.benchmark.suite import MethodEntry, Published, Suite, TaskEntry, read_published, read_suite
+from genebert.benchmark.cells import Cell, cells_of, open_scanner, read_task
+from genebert.benchmark.entries import MethodEntry
+from genebert.benchmark.fits import all_kept, misfit
+from genebert.benchmark.output import Row, check_folder, facts_of_method, raise_failures, selection, write_results
+from genebert.benchmark.results import facts_of, published_results, results_of
+from genebert.benchmark.suite import Published, Suite, TaskEntry, read_published, read_suite
 from genebert.console import say, table
-from genebert.errors import Problems, ResumableError, UserError, problem
+from genebert.errors import ResumableError, UserError
 from genebert.inputs.scan import Scanner
 from genebert.labelled import Labelled
-from genebert.methods import method_class
 from genebert.report.benchmark import benchmark_page
 from genebert.settings import BenchmarkSettings
-from genebert.stage import sha256_of, software_versions, write_json
+from genebert.stage import sha256_of, software_versions
 
-RESULTS, TABLE, PAGE = "results.json", "results.parquet", "benchmark.html"
-NOT_YET = "not computed yet"
+PAGE = "benchmark.html"
 COLUMNS = (
     "task",
     "method",
@@ -83,8 +82,8 @@ def benchmark(settings: BenchmarkSettings) -> Path:
     """
     suite = read_suite(settings.suite, settings.data)
     published = read_published(suite.published) if suite.published else []
-    chosen = _selection(suite, settings.only)
-    _check_folder(settings.out)
+    chosen = selection([suite.tasks, suite.methods], settings.only)
+    check_folder(settings.out, "benchmark")
     scanner = open_scanner(suite)
     cells = cells_of(suite, scanner, settings.out)
     to_do = [
@@ -101,35 +100,8 @@ def benchmark(settings: BenchmarkSettings) -> Path:
         work.measure(task, published)
     _write(settings, suite, work.results)
     say(f"{settings.out / PAGE}: open it in a browser")
-    _raise_failures(work.results.failures)
+    raise_failures(f"{row['task']}, {row['method']}: {row['reason']}" for row in work.results.failures)
     return settings.out
-
-
-def _check_folder(out: Path) -> None:
-    """Check that a folder is new, empty or that of a benchmark.
-
-    Raises:
-        UserError: it is none of these.
-    """
-    ours = (out / RUNS).is_dir() or (out / RESULTS).is_file()
-    if out.exists() and not ours and (not out.is_dir() or any(out.iterdir())):
-        what = "the output folder is in use and was not made by genebert benchmark"
-        raise UserError(problem(out, what, "Choose another --out, or remove it first."))
-
-
-def _selection(suite: Suite, only: Sequence[str]) -> set[str]:
-    """Return the names of the tasks and methods to compute: of either kind those that are asked for, or all.
-
-    Raises:
-        UserError: a name is neither that of a task nor that of a method.
-    """
-    kinds = [{entry.name for entry in entries} for entries in (suite.tasks, suite.methods)]
-    found = Problems("There is nothing of this name to compute:")
-    for name in only:
-        if not any(name in names for names in kinds):
-            found.add("--only", f"{name!r}", f"Choose among {', '.join(sorted(set().union(*kinds)))}.")
-    found.raise_any()
-    return set().union(*(names & set(only) or names for names in kinds))
 
 
 def _show(cells: Sequence[Cell], to_do: Sequence[Cell]) -> None:
@@ -201,25 +173,16 @@ class _Work:
     def _complete(self, cells: Sequence[Cell], labelled: Labelled) -> bool:
         """Compute the cells of a method on a task, as far as they are to be; tell whether all are there."""
         task, entry = cells[0].task, cells[0].method
-        kind = method_class(entry.method)
-        if labelled.target.kind not in kind.kinds:
-            what = f"{kind.title} predicts {' or '.join(sorted(kind.kinds))}, and this is {labelled.target.kind}"
+        what = misfit(entry, labelled.target.kind)
+        if what:
             self.results.miss(task, entry, what, failed=False)
             return False
-        try:
-            for cell in cells:
-                if cell in self.to_do:
-                    say(f"{self.to_do.index(cell) + 1} of {len(self.to_do)}: {cell.name}")
-                    cell.compute(labelled, keep_model=self.keep_models)
-                elif not cell.is_done():
-                    self.results.miss(task, entry, NOT_YET, failed=False)
-                    return False
-        except ResumableError:
-            raise
-        except UserError as error:
-            self.results.miss(task, entry, str(error))
-            return False
-        return True
+        return all_kept(
+            cells,
+            self.to_do,
+            lambda cell: cell.compute(labelled, keep_model=self.keep_models),
+            partial(self.results.miss, task, entry),
+        )
 
 
 def _cost(cells: Sequence[Cell], rows: int) -> Row:
@@ -245,44 +208,16 @@ def _write(settings: BenchmarkSettings, suite: Suite, results: Results) -> None:
         "ensembles": {one.name: one.of for one in suite.ensembles},
         **asdict(results),
     }
-    settings.out.mkdir(parents=True, exist_ok=True)
-    with FileLock(settings.out / ".lock"):  # another process may compute other cells of the suite
-        write_json(settings.out / RESULTS, document)
-        _write_table(settings.out / TABLE, results.results)
-        draft = settings.out / f".{PAGE}.draft"
-        draft.write_text(benchmark_page(document), encoding="utf-8")
-        draft.replace(settings.out / PAGE)
+    write_results(settings.out, document, results.results, COLUMNS, PAGE, benchmark_page)
 
 
 def _facts_of(suite: Suite, entry: MethodEntry) -> Row:
     """Return what a method is: its options, those that differ from the defaults, and those of single tasks."""
-    own = entry.configured
-    options = own.model_dump(mode="json")
+    options = entry.configured.model_dump(mode="json")
     on_tasks = {
         task.name: {name: value for name, value in there.items() if value != options[name]}
         for task in suite.tasks
         for one in suite.methods_of(task)
         if one.name == entry.name and (there := one.configured.model_dump(mode="json")) != options
     }
-    return {
-        "name": entry.name,
-        "method": entry.method,
-        "title": own.title,
-        "seeds": suite.seeds_of(entry),
-        "options": options,
-        "changed": own.model_dump(mode="json", exclude_defaults=True),
-        "on_tasks": on_tasks,
-    }
-
-
-def _write_table(path: Path, rows: Sequence[Row]) -> None:
-    made = pd.DataFrame(list(rows), columns=list(COLUMNS)).astype({"seeds": "Int64", "n": "Int64"})
-    draft = path.with_name(f".{path.name}.draft")
-    made.to_parquet(draft, index=False)
-    draft.replace(path)
-
-
-def _raise_failures(failures: Sequence[Row]) -> None:
-    found = Problems("Everything else is done, and this failed:")
-    found.extend(f"{row['task']}, {row['method']}: {row['reason']}" for row in failures)
-    found.raise_any()
+    return facts_of_method(suite, entry) | {"on_tasks": on_tasks}

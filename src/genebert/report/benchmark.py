@@ -8,29 +8,37 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from genebert.report.build import render
-from genebert.report.canvas import BLUE, ORANGE, SKY, WIDE, minus, panel, shorten
+from genebert.report.canvas import BLUE, ORANGE, SKY, WIDE, panel, shorten
 from genebert.report.content import (
     Block,
     Figure,
-    Folded,
     Panel,
     Prose,
     Section,
-    Standing,
     Table,
     Terms,
     Tile,
-    Verdict,
     Verdicts,
 )
 from genebert.report.tables import counted
+from genebert.report.words import (
+    MARKS,
+    NOTHING,
+    all_options,
+    highest,
+    interval,
+    listed,
+    missing,
+    number,
+    signed,
+    spread,
+    standing_of,
+    verdict,
+)
 from genebert.schema import SPLITS
 
 ALL_ROWS, OURS = "all", "ours"
-NOTHING = "–"
 _PARTS = ("results", "comparisons", "costs", "missing")
-_ESTIMATE = ("value", "low", "high")
-_MARKS: dict[Standing, str] = {"above": "▲", "level": "■", "below": "▼"}
 _OF_LABEL = ": "
 """In the name of a measure of one label, such as "AUROC: A549"."""
 LEAD = (
@@ -111,34 +119,7 @@ def _overview(found: Mapping[str, Any]) -> Section:
     pairs = _headlines(found, "comparisons")
     if pairs:
         blocks.append(_pairs(found, pairs))
-    return Section("Overview", [*blocks, *_missing(found["missing"])])
-
-
-def _missing(rows: Sequence[Row]) -> list[Block]:
-    """List what is not measured and why; what is no failure opens on demand."""
-    header = ["Methods", "Tasks", "Why", "Number"]
-    failed, waiting = ([row for row in rows if row["failed"] is is_failure] for is_failure in (True, False))
-    blocks: list[Block] = []
-    if failed:
-        blocks.append(Table("What failed.", header, _grouped(failed), text=3))
-    if waiting:
-        summary = f"{counted(len(waiting), 'pair')} of method and task not measured"
-        blocks.append(Folded(summary, Table("Not measured", header, _grouped(waiting), text=3)))
-    return blocks
-
-
-def _grouped(rows: Sequence[Row]) -> list[list[str]]:
-    """Return methods, tasks, reason and number of what is missing; methods that lack the same tasks are together."""
-    tasks: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        tasks.setdefault((row["method"], row["reason"]), []).append(row["task"])
-    methods: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    for (method, reason), names in tasks.items():
-        methods.setdefault((reason, tuple(names)), []).append(method)
-    return [
-        [", ".join(own), ", ".join(names), reason, f"{len(own) * len(names):,}"]
-        for (reason, names), own in methods.items()
-    ]
+    return Section("Overview", [*blocks, *missing(found["missing"], "task")])
 
 
 def _headlines(found: Mapping[str, Any], what: str) -> list[Row]:
@@ -160,14 +141,14 @@ def _matrix(found: Mapping[str, Any]) -> Table:
     ordered = sorted(values, key=lambda key: key[0] != OURS)
     tasks = [task["task"] for task in found["tasks"]]
     rows = [
-        [method, source, *(_number(values[source, method].get(name)) for name in tasks)] for source, method in ordered
+        [method, source, *(number(values[source, method].get(name)) for name in tasks)] for source, method in ordered
     ]
     ours = [key for key in ordered if key[0] == OURS]
     note = (
         f"All test rows; {_measures(found['tasks'])}. Bold: the highest of ours. In italics: theirs, as published, not"
         f" computed here. {NOTHING}: not computed here, or not reported."
     )
-    strong = {(i, 2 + j) for j, name in enumerate(tasks) for i in _highest([values[key].get(name) for key in ours])}
+    strong = {(i, 2 + j) for j, name in enumerate(tasks) for i in highest([values[key].get(name) for key in ours])}
     soft = range(len(ours), len(rows))
     return Table("Headline measures.", ["Method", "Whose", *tasks], rows, text=2, note=note, strong=strong, soft=soft)
 
@@ -182,18 +163,11 @@ def _measures(tasks: Sequence[Row]) -> str:
     return "; ".join(f"{measure}: {', '.join(own)}" for measure, own in names.items())
 
 
-def _highest(values: Sequence[float | None]) -> list[int]:
-    """Return the places of the highest value, as it is shown."""
-    shown = [round(value, 3) if value is not None else -np.inf for value in values]
-    most = max(shown, default=-np.inf)
-    return [i for i, value in enumerate(shown) if value == most > -np.inf]
-
-
 def _pairs(found: Mapping[str, Any], comparisons: Sequence[Row]) -> Table:
     """List the differences of pairs in the headline measure on all tasks."""
     cells: dict[tuple[str, str], dict[str, str]] = {}
     for row in comparisons:
-        said = f"{_MARKS[_standing(row)]} {_number(row['value'], '+')}"
+        said = f"{MARKS[standing_of(row)]} {number(row['value'], '+')}"
         cells.setdefault((row["first"], row["second"]), {})[row["task"]] = said
     tasks = [task["task"] for task in found["tasks"]]
     rows = [
@@ -204,20 +178,6 @@ def _pairs(found: Mapping[str, Any], comparisons: Sequence[Row]) -> Table:
         " the difference holds 0. The intervals are in the tasks' sections."
     )
     return Table("Differences in the headline measures.", ["Pair", *tasks], rows, note=note)
-
-
-def _verdict(row: Row) -> Verdict:
-    standing = _standing(row)
-    said = {"above": "is above", "level": "cannot be told from", "below": "is below"}[standing]
-    return Verdict(
-        standing, f"{row['task']}, {row['measure']}: {row['first']} {said} {row['second']} ({_signed(row)})."
-    )
-
-
-def _standing(row: Row) -> Standing:
-    if row["value"] is None or row["low"] <= 0 <= row["high"]:
-        return "level"
-    return "above" if row["low"] > 0 else "below"
 
 
 # ------------------------------------------------------------------------------------------------------- one task
@@ -231,7 +191,11 @@ def _task_section(found: Mapping[str, Any], task: Row) -> Section:
         blocks += [_ranking(task, ranked, own["results"]), _headline_table(task, own["results"])]
         blocks += _every_measure(own["results"])
     if own["comparisons"]:
-        blocks.append(Verdicts([_verdict(row) for row in _on_headline(own["comparisons"], task)]))
+        blocks.append(
+            Verdicts(
+                [verdict(f"{task['task']}, {row['measure']}", row) for row in _on_headline(own["comparisons"], task)]
+            )
+        )
         blocks += _differences(own["comparisons"])
     if own["costs"]:
         blocks.append(_costs(own["costs"]))
@@ -350,15 +314,15 @@ def _headline_table(task: Row, results: Sequence[Row]) -> Table:
     alone = _of_method(results, measure, shared=False)
     rows = []
     for row in _ranked(results, measure):
-        cells = [row["method"], _whose(row), _interval(row) if row["source"] == OURS else _number(row["value"])]
+        cells = [row["method"], _whose(row), interval(row) if row["source"] == OURS else number(row["value"])]
         cells.append(_seeds(row))
         if alone:
-            cells.append(_interval(alone[row["method"]]) if row["source"] == OURS else NOTHING)
+            cells.append(interval(alone[row["method"]]) if row["source"] == OURS else NOTHING)
         rows.append(cells)
     header = ["Method", "Whose", f"{measure} [95% interval]", "Seeds: lowest to highest"]
     header += ["Without shared 32-mers"] if alone else []
     others = [
-        f"{row['method']} {row['measure']} {_number(row['value'])} ({_whose(row)})"
+        f"{row['method']} {row['measure']} {number(row['value'])} ({_whose(row)})"
         for row in results
         if row["source"] != OURS and row["measure"] != measure
     ]
@@ -382,7 +346,7 @@ def _seeds(row: Row) -> str:
         return NOTHING
     if row["seeds"] == 1:
         return "1"
-    return f"{row['seeds']}: {_number(row['lowest_seed'])} to {_number(row['highest_seed'])}"
+    return f"{row['seeds']}: {number(row['lowest_seed'])} to {number(row['highest_seed'])}"
 
 
 def _every_measure(results: Sequence[Row]) -> list[Table]:
@@ -390,12 +354,12 @@ def _every_measure(results: Sequence[Row]) -> list[Table]:
     ours = [row for row in results if row["source"] == OURS]
     of_labels = [row for row in ours if _OF_LABEL in row["measure"]]
     whole = [row for row in ours if _OF_LABEL not in row["measure"]]
-    return [*_by_rows("Our measures", whole, _interval), *_by_rows("Our measures of each label", of_labels, _interval)]
+    return [*_by_rows("Our measures", whole, interval), *_by_rows("Our measures of each label", of_labels, interval)]
 
 
 def _differences(comparisons: Sequence[Row]) -> list[Table]:
     named = [{**row, "method": f"{row['first']} − {row['second']}"} for row in comparisons]
-    return _by_rows("Differences", [row for row in named if _OF_LABEL not in row["measure"]], _signed)
+    return _by_rows("Differences", [row for row in named if _OF_LABEL not in row["measure"]], signed)
 
 
 def _by_rows(title: str, rows: Sequence[Row], shown: Callable[[Row], str]) -> list[Table]:
@@ -423,21 +387,6 @@ def _costs(costs: Sequence[Row]) -> Table:
     return Table("Cost.", header, rows, note="Mean over seeds; prediction of the test rows.")
 
 
-def _interval(row: Row) -> str:
-    return NOTHING if row["value"] is None else "{} [{}, {}]".format(*(_number(row[name]) for name in _ESTIMATE))
-
-
-def _signed(row: Row) -> str:
-    return NOTHING if row["value"] is None else "{} [{}, {}]".format(*(_number(row[name], "+") for name in _ESTIMATE))
-
-
-def _number(value: float | None, sign: str = "") -> str:
-    """Return a number with three decimals, or a dash; `sign` is "+" if a plus sign is to be shown."""
-    if value is None:
-        return NOTHING
-    return minus(f"{round(value, 3) + 0.0:{sign}.3f}")  # + 0.0: a negative zero becomes zero
-
-
 # -------------------------------------------------------------------------------------------------------- methods
 
 
@@ -459,51 +408,27 @@ def _methods(found: Mapping[str, Any]) -> Section:
         "Sequences per second",
     ]
     note = "Seconds to fit one seed, and test rows predicted per second: lowest to highest over the tasks."
-    every = [
-        [one["name"] if i == 0 else "", name, _value(value)]
-        for one in found["methods"]
-        for i, (name, value) in enumerate(one["options"].items())
-    ]
-    blocks: list[Block] = [Table("How ours were trained.", header, rows, text=3, note=note)]
-    options = Table("Options", ["Method", "Option", "Value"], every, text=3, note="Where a task has none of its own.")
-    return Section("Methods", [*blocks, Folded("All options of all methods, defaults included", options)])
+    trained = Table("How ours were trained.", header, rows, text=3, note=note)
+    return Section("Methods", [trained, all_options(found["methods"], "Where a task has none of its own.")])
 
 
 def _changes(method: Row) -> str:
     """Return the options of a method other than the defaults, and those of single tasks."""
-    said = [_listed(method["changed"])] if method["changed"] else []
+    said = [listed(method["changed"])] if method["changed"] else []
     tasks: dict[str, list[str]] = {}
     for task, options in method["on_tasks"].items():
-        tasks.setdefault(_listed(options), []).append(task)
+        tasks.setdefault(listed(options), []).append(task)
     said += [f"on {', '.join(names)}: {options}" for options, names in tasks.items()]
     return "; ".join(said) or NOTHING
-
-
-def _listed(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} = {_value(value)}" for name, value in options.items())
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _spent(costs: Sequence[Row], method: str) -> list[str]:
     """Return seconds to fit and sequences per second, lowest to highest over the tasks."""
     own = [row for row in costs if row["method"] == method]
     return [
-        _range([row["seconds_to_fit"] for row in own], ",.1f"),
-        _range([row["sequences_per_second"] for row in own], ",.0f"),
+        spread([row["seconds_to_fit"] for row in own], ",.1f"),
+        spread([row["sequences_per_second"] for row in own], ",.0f"),
     ]
-
-
-def _range(values: Sequence[float], form: str) -> str:
-    if not values:
-        return NOTHING
-    return " to ".join(dict.fromkeys(format(value, form) for value in (min(values), max(values))))
 
 
 def _provenance(found: Mapping[str, Any]) -> Section:
