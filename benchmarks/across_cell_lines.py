@@ -114,7 +114,6 @@ def protocol(tf: str, genome: Path, seeds: int) -> dict[str, Any]:
         "cell_types": "each",
         "chromosomes": 3,
         "seeds": seeds,
-        "measure": "AUPRC",
         "methods": [{"name": name, "method": key, "options": given} for name, (key, given) in methods.items()],
         "ensembles": [{"name": ensemble, "of": ["GeneBERT", "motif trees with accessibility"]}],
         "compare": [

@@ -40,7 +40,7 @@ WIDTH = 256
 VALID_CHROMOSOMES, TEST_CHROMOSOMES = ["chr6"], ["chr7", "chr8"]
 VALID, TEST = 3, 6
 """Cell types held out."""
-NOTHING = {name: 0.0 for name in ("mgm_weight", "ngsp_weight", "srm_weight", "mrm_weight", "rc_weight")}
+NOTHING = dict.fromkeys(("mgm_weight", "ngsp_weight", "srm_weight", "mrm_weight", "rc_weight"), 0.0)
 PRETRAINING: dict[str, dict[str, Any]] = {
     "both": {},
     "sequence": {**NOTHING, "mgm_weight": 1.0, "ngsp_weight": 1.0},
@@ -161,7 +161,6 @@ def protocol(out: Path, tf: str, seed: int, options: dict[str, Any]) -> dict[str
         "folds": [fold],
         "label_fractions": [0.01, 0.1, 1.0],
         "seed": seed,
-        "measure": "AUPRC",
         "methods": [{"name": name, "method": key, "options": given} for name, (key, given) in methods.items()],
         "compare": [[first, other] for other in [*others, "mean of known cell types", "nearest known cell type"]],
     }

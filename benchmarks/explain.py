@@ -10,7 +10,7 @@ type; one of at least 0.3 counts as active. AUROC ranks, within each cell type, 
 - those of the planted TFs that are inactive there, by the effect;
 - of the TFs that are not ubiquitous, those that are inactive there, by the part of the effect that is specific.
 
-Means over cell types, with the least and the largest.
+Means over cell types, with the least and the largest; and over those that the corpus holds out alone.
 """
 
 from collections.abc import Iterator
@@ -50,7 +50,9 @@ def main(atlas: Path, corpus: Path, labels: Path, out: Path, **options: object) 
     chosen = {name: options[name] for name in ("per_cell_type", "most_motifs", "seed")}
     settings = ExplainSettings(out=out / "explanation", model=predictor, corpus=corpus, pairs=0, **chosen)
     table = pd.read_csv(explain(settings) / "importance.tsv", sep="\t")
-    finish({"options": options, "test": measured, "AUROC": dict(scores(table, atlas))})
+    held_out = table[table["cell_type"].isin(Corpus.open(corpus).test_cell_types)]
+    found = {"all cell types": dict(scores(table, atlas)), "held-out cell types": dict(scores(held_out, atlas))}
+    finish({"options": options, "test": measured, "AUROC": found})
 
 
 def fit(atlas: Path, corpus: Path, labels: Path, out: Path, options: dict[str, object]) -> tuple[Path, dict[str, str]]:

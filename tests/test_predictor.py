@@ -18,8 +18,8 @@ from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.inputs.scan import Scanner
 from genebert.methods import method_class
-from genebert.methods.base import Examples, Fitted
-from genebert.methods.genebert import FittedGeneBert, Place
+from genebert.methods.base import Examples, Fitted, Place
+from genebert.methods.genebert import FittedGeneBert
 from genebert.model.genebert import GeneBertForSequenceClassification
 from genebert.predictor import Ensemble, Predictor
 from genebert.settings import Device
