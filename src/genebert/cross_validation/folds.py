@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from genebert.cross_validation.grid import Grid
+from genebert.cross_validation.grid import Cells, Grid
 from genebert.errors import Problems
 from genebert.inputs.genome import match_chromosomes
 from genebert.methods.base import Examples
@@ -48,12 +48,15 @@ class Fold:
         """Return the fold that leaves out some cell types and chromosomes of a grid."""
         cell_type = np.array(grid.cell_types)
         test, valid = (np.isin(cell_type, parts[part]) for part in PARTS[:2])
-        windows = [np.isin(grid.chromosome, parts[part]) for part in PARTS[2:]]
+        test_windows, valid_windows = (np.isin(grid.chromosome, parts[part]) for part in PARTS[2:])
         return cls(
             name,
-            *(np.flatnonzero(chosen) for chosen in (test, valid, ~test & ~valid)),
-            *windows,
-            ~windows[0] & ~windows[1],
+            np.flatnonzero(test),
+            np.flatnonzero(valid),
+            np.flatnonzero(~test & ~valid),
+            test_windows,
+            valid_windows,
+            ~test_windows & ~valid_windows,
             {part: list(parts[part]) for part in PARTS},
         )
 
@@ -62,7 +65,7 @@ class Fold:
         """The cell types that methods may learn from or choose on: int64, ascending."""
         return np.union1d(self.train, self.valid)
 
-    def rows(self, grid: Grid, fraction: float = 1.0, seed: int = 0) -> dict[str, tuple[Indices, Indices]]:
+    def rows(self, grid: Grid, fraction: float = 1.0, seed: int = 0) -> dict[str, Cells]:
         """Return which cells are in which split: windows and cell types, int64, shape (rows,) each.
 
         Args:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -16,12 +16,15 @@ from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import Genome
 from genebert.methods.base import Examples
 from genebert.pretrained import context_of
-from genebert.target import CLASS, LABEL_PREFIX, VALUE, Kind, Target, class_names, label_names
+from genebert.target import CLASS, LABEL_PREFIX, VALUE, Target, class_names, label_names
 from genebert.tasks.labels import check_genome
 from genebert.tasks.windows import COORDINATES, Windows, read_windows, say_repeats
 
 _SHOWN = 10
 Numbers = NDArray[np.float64]
+Cells = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Windows and cell types, indices, shape (rows,) each."""
+Kind = Literal["classes", "value"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Grid:
     def _corpus_index(self) -> NDArray[np.int64]:
         return self.corpus.cell_type_indices(self.cell_types)
 
-    def known(self, windows: NDArray[np.bool_], cell_types: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+    def known(self, windows: NDArray[np.bool_], cell_types: NDArray[np.int64]) -> Cells:
         """Return the cells of a part of the grid that are known: windows and cell types, int64, shape (rows,) each.
 
         Args:

@@ -1,4 +1,4 @@
-"""Which test cell types and chromosomes a pre-trained model has seen, without labels, before there were folds."""
+"""Which of the cell types and chromosomes that are tested on a pre-trained model has seen, without their labels."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
