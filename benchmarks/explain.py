@@ -10,6 +10,8 @@ type; one of at least 0.3 counts as active. AUROC ranks, within each cell type, 
 - those of the planted TFs that are inactive there, by the effect;
 - of the TFs that are not ubiquitous, those that are inactive there, by the part of the effect that is specific.
 
+TF usage (`corpus.usage`) is ranked in the same way, to see what the predictor adds to it.
+
 Means over cell types, with the least and the largest; and over those that the corpus holds out alone.
 """
 
@@ -22,6 +24,7 @@ import pandas as pd
 from common import finish
 
 from genebert.corpus.store import Corpus
+from genebert.corpus.usage import PARTS
 from genebert.explanation.run import explain
 from genebert.labelled import LabelledFiles, read_labelled
 from genebert.methods.genebert import GeneBert
@@ -50,7 +53,9 @@ def main(atlas: Path, corpus: Path, labels: Path, out: Path, **options: object) 
     chosen = {name: options[name] for name in ("per_cell_type", "most_motifs", "seed")}
     settings = ExplainSettings(out=out / "explanation", model=predictor, corpus=corpus, pairs=0, **chosen)
     table = pd.read_csv(explain(settings) / "importance.tsv", sep="\t")
-    held_out = table[table["cell_type"].isin(Corpus.open(corpus).test_cell_types)]
+    opened = Corpus.open(corpus)
+    table = pd.concat([table, usage_table(opened)])
+    held_out = table[table["cell_type"].isin(opened.test_cell_types)]
     found = {"all cell types": dict(scores(table, atlas)), "held-out cell types": dict(scores(held_out, atlas))}
     finish({"options": options, "test": measured, "AUROC": found})
 
@@ -73,6 +78,21 @@ def fit(atlas: Path, corpus: Path, labels: Path, out: Path, options: dict[str, o
             Ensemble(labelled.target, [("genebert", fitted)]).save(run.folder, opened.scanner)
             run.finish({"window_width": opened.width, "per_cell_type": True, "oriented": False})
     return out, {name: str(value) for name, value in measures.items()}
+
+
+def usage_table(corpus: Corpus) -> pd.DataFrame:
+    """Return as a further measure what needs no predictor: the enrichment of motifs in a cell type's regions."""
+    usage, evidence = corpus.usage, np.asarray(corpus.evidence[corpus.split == 0], dtype=np.float64)
+    effect = (usage.mean[PARTS] - usage.everywhere[PARTS]) / np.maximum(evidence.std(axis=0), 1)
+    names = [motif.name for motif in corpus.motifs]
+    rows = {
+        "cell_type": np.repeat(corpus.cell_types, len(names)),
+        "name": names * len(corpus.cell_types),
+        "measure": "TF usage",
+        "effect": effect.ravel(),
+        "specific": (effect - effect.mean(axis=0)).ravel(),
+    }
+    return pd.DataFrame(rows)
 
 
 def scores(table: pd.DataFrame, atlas: Path) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:
