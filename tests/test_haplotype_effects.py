@@ -9,14 +9,14 @@ from toy_genotypes import random_calls, random_sites, write_cohort
 from toys import WIDTH, World
 
 from genebert import haplotype_effects as module
-from genebert.batches import neighbourhood
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.haplotype_effects import HaplotypeEffects, haplotype_effects, tf_changes
 from genebert.haplotypes import CohortHaplotypes, read_haplotypes
 from genebert.inputs.genome import Genome
 from genebert.inputs.motif_changes import motif_changes
-from genebert.methods.base import Examples
+from genebert.methods.base import Examples, Place
+from genebert.methods.genebert import shown_of
 from genebert.predictor import Predictor
 from genebert.schema import Variant, decode, reverse_complement
 from genebert.tokens import sequence_tokens
@@ -64,7 +64,7 @@ def by_hand(
     probabilities, states = [], []
     for _, fitted in predictor.ensemble.members:
         model, of_strands = fitted.model, []
-        matrix = neighbourhood(toy, np.array([cell_type]), position, own, model.config.region_columns, WIDTH)
+        matrix = Place(toy, position, own).matrix(cell_type, model.config.region_columns, WIDTH, shown_of(model.config))
         for strand in (codes, reverse_complement(codes)):
             ids, segments = map(torch.from_numpy, sequence_tokens(strand[None], model.config.k))
             with torch.inference_mode():

@@ -8,11 +8,14 @@ import toys
 from toys import World
 
 from genebert.add_cell_type import add_cell_type
+from genebert.inputs.genome import Genome
 from genebert.predict import evaluate, predict
-from genebert.settings import AddCellTypeSettings, EvaluateSettings, PredictSettings
+from genebert.schema import decode
+from genebert.settings import AddCellTypeSettings, EvaluateSettings, PredictSettings, VariantsSettings
 from genebert.stage import read_manifest
 from genebert.tasks.accessibility import Accessibility
 from genebert.tasks.labels import labels
+from genebert.variants.run import variants
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +62,19 @@ def test_a_predictor_is_measured_in_a_cell_type_that_it_never_saw(
     assert set(measured["cell_type"]) == {"X"}
     (found,) = read_manifest(out).metrics["cell_type_distances"]
     assert measured["cell_type_p"].tolist() == pytest.approx([found["p"]] * len(measured))
+
+
+def test_variants_are_scored_in_a_cell_type_that_the_predictor_never_saw(
+    toy_world: World, toy_predictor: Path, with_x: Path, tmp_path: Path
+) -> None:
+    with Genome(toy_world.genome) as genome:
+        ref = decode(genome.fetch("chr3", 1000, 1001))
+    alt = "A" if ref != "A" else "C"
+    header = "##fileformat=VCFv4.2\n##contig=<ID=chr3>\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+    vcf = tmp_path / "one.vcf"
+    vcf.write_text(f"{header}chr3\t1001\t.\t{ref}\t{alt}\t.\t.\t.\n")
+    chosen = {"vcf": vcf, "model": toy_predictor, "genome": toy_world.genome, "corpus": with_x}
+    made = VariantsSettings(out=tmp_path / "scored", device="cpu", everywhere=True, null=0, mutagenesis=0, **chosen)
+    metrics = read_manifest(variants(made)).metrics
+    assert metrics["cell_types"] == ["B", "NK", "T", "X"]
+    assert [one["cell_type"] for one in metrics["cell_type_distances"]] == ["X"]

@@ -137,7 +137,8 @@ def test_a_predictor_gives_the_hidden_layer_of_its_head(
     matrix = region_matrix(toy, region, cell_type, model.config.region_columns)
     with torch.no_grad():
         logits = model.classifier.layers[3:](torch.from_numpy(found.X))
-        expected = model.branches(ids, segments, matrix, torch.from_numpy(toy.sequence[region]))[:, 1]
+        encoded = model.sequence_states(ids, segments), model.region_states(matrix)
+        expected = model.combine(*encoded, None, None)[:, 0]
     assert torch.allclose(logits, expected, atol=1e-4)
     assert "hidden layer" in read_manifest(out).metrics["states"]
 

@@ -269,6 +269,7 @@ def make_variants(out: Path, corpus: Path, model: Path) -> Path:
         "alleles_skipped": {"outside the corpus' regions": 1, "REF mismatch": 1},
         "ref_mismatches": {"chr1:7:G>A": "T"},
         "cell_types": [CELL_TYPE, "NK"],
+        "cell_type_distances": [],
         "score": "log-odds of class 1",
         "window_width": 100,
         "random_variants": 1000,

@@ -10,12 +10,12 @@ import torch
 from scipy.special import logit
 from toys import WIDTH, World
 
-from genebert.batches import neighbourhood
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.inputs.genome import Genome
 from genebert.inputs.motif_changes import motif_changes
-from genebert.methods.base import Examples
+from genebert.methods.base import Examples, Place
+from genebert.methods.genebert import shown_of
 from genebert.predictor import Predictor
 from genebert.schema import Variant, decode, encode, reverse_complement
 from genebert.settings import VariantsSettings
@@ -112,7 +112,9 @@ def test_both_modalities_follow_the_alternate_allele(scorer: Scorer, toy: Corpus
         for index in range(len(toy.cell_types)):
             probabilities = []
             for model in networks:
-                matrix = neighbourhood(toy, np.array([index]), position, own, model.config.region_columns, WIDTH)
+                matrix = Place(toy, position, own).matrix(
+                    index, model.config.region_columns, WIDTH, shown_of(model.config)
+                )
                 for strand in (codes, reverse_complement(codes)):
                     ids, segments = map(torch.from_numpy, sequence_tokens(strand[None], model.config.k))
                     with torch.no_grad():

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from genebert.cell_type_distance import new_cell_types
 from genebert.console import progress_bar, say
 from genebert.errors import UserError, problem
 from genebert.inputs.genome import Genome
@@ -95,6 +96,7 @@ class _Stage:
         self.scorer = scorer
         self.regions = read_regions(settings.regions, scorer.genome) if settings.regions else None
         self.run = run
+        self.distances = new_cell_types(scorer.distances)
         self.parts = Parts(run.scratch / "parts", scorer.kind)
 
     def complete(self) -> Path:
@@ -204,6 +206,7 @@ class _Stage:
             "alleles_skipped": skipped,
             "ref_mismatches": reader.skipped.examples,
             "cell_types": scorer.cell_types,
+            "cell_type_distances": self.distances,
             "score": scorer.what,
             "window_width": scorer.model.width,
             "random_variants": 0 if null is None else len(null),

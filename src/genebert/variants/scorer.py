@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from genebert.cell_type_distance import Distance
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.inputs.genome import Genome
@@ -138,6 +139,11 @@ class WindowScorer(ABC):
         self._indices = corpus.cell_type_indices(self.cell_types) if corpus is not None else np.zeros(1, dtype=np.int64)
         self.motif_names = [motif.name for motif in model.scanner.motifs]
 
+    @property
+    def distances(self) -> list[Distance]:
+        """How far the cell types are from those that the model was trained in; none if that is unknown."""
+        return []
+
     def log_odds(
         self,
         codes: NDArray[np.uint8],
@@ -246,6 +252,11 @@ class Scorer(WindowScorer):
         super().__init__(predictor, genome, corpus, cell_types, shifts)
         self.predictor = predictor
         self.what = f"log-odds of class {predictor.target.names[1]}"
+
+    @property
+    def distances(self) -> list[Distance]:
+        """See `WindowScorer`."""
+        return self.predictor.distances(self.corpus, self.cell_types)
 
     def _batch(self, codes: NDArray[np.uint8], position: NDArray[np.int64], indices: NDArray[np.int64]) -> Numbers:
         ensemble, scanner = self.predictor.ensemble, self.predictor.scanner

@@ -71,12 +71,13 @@ def variants_section(manifest: Manifest) -> Section:
     effects = read_effects(manifest)
     rows = effects.top.groupby("variant", sort=False)["difference"].apply(lambda found: found.abs().idxmax())
     largest = effects.top.loc[rows]
-    found = metrics["ref_mismatches"]
+    found, distances = metrics["ref_mismatches"], metrics["cell_type_distances"]
     return Section(
         "Variants",
         [
             _scope(metrics),
             tables.scored(metrics),
+            *([tables.cell_type_distances(distances)] if distances else []),
             *([tables.mismatches(found)] if found else []),
             _sizes(effects, metrics["cell_types"]),
             *_p_values(effects, metrics),
