@@ -13,6 +13,7 @@ MEASURES = {
         "AUROC where cell types differ",
         "AUPRC where cell types differ",
         "specific",
+        "specific, crossed",
         "specific AUROC",
     ],
     "value": [
@@ -21,6 +22,7 @@ MEASURES = {
         "Pearson where cell types differ",
         "Spearman where cell types differ",
         "specific",
+        "specific, crossed",
     ],
 }
 BASELINES = ["mean of known cell types", "nearest known cell type"]
