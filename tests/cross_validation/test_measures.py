@@ -62,11 +62,18 @@ def test_by_hand() -> None:
     asked = asked_of(BY_HAND)
     assert asked.differ.tolist() == [True, True, False, False, True, False, True, False]
     expected = [1 - 2 / 3, 0 - 1 / 3, 0, 0, 1 - 1 / 2, 1 - 0, UNKNOWN, UNKNOWN]
-    assert asked.departure(BY_HAND, 3) == pytest.approx(expected, nan_ok=True)
+    assert asked.departure(BY_HAND, 3, asked.known) == pytest.approx(expected, nan_ok=True)
     # The mean of the prediction is over those known cell types whose truth is known
     prediction = np.tile([0.1, 0.3, 0.8, 0.5], (8, 1))
     expected = [0.1, 0.1, 0.1, 0.1, 0.5 - 0.2, 0.5 - 0.1, 0.1, UNKNOWN]
-    assert asked.departure(prediction, 3) == pytest.approx(expected, nan_ok=True)
+    assert asked.departure(prediction, 3, asked.known) == pytest.approx(expected, nan_ok=True)
+    # The halves are A and C, and B
+    whole, first, second = asked.departures(BY_HAND, 3)
+    assert whole == pytest.approx(asked.departure(BY_HAND, 3, asked.known), nan_ok=True)
+    assert first == pytest.approx([0.5, -0.5, 0, 0, 0, 1, UNKNOWN, UNKNOWN], nan_ok=True)
+    assert second == pytest.approx([0, 0, 0, 0, 1, UNKNOWN, UNKNOWN, UNKNOWN], nan_ok=True)
+    swapped = asked.departures(BY_HAND, 3, swap=True)
+    assert swapped == pytest.approx(np.stack([whole, second, first]), nan_ok=True)
 
 
 def test_windows_that_vary_are_those_above_the_median() -> None:
@@ -106,12 +113,23 @@ def test_measures_are_those_of_the_references(generator: np.random.Generator, ki
         for chosen in (there, both)
         for reference in (first, second)
     ]
-    expected = [*whole, average(pearson, own, specific, some)]
+    # The halves of the known cell types are A and C, and B
+    some_of = np.isfinite(truth[:, [0, 2]]).sum(axis=1)
+    of_a_c = np.where(np.isfinite(truth[:, [0, 2]]), prediction[..., [0, 2]], 0).sum(axis=-1) / np.maximum(some_of, 1)
+    mean_a_c = np.where(np.isfinite(truth[:, [0, 2]]), truth[:, [0, 2]], 0).sum(axis=1) / np.maximum(some_of, 1)
+    each = there & (some_of > 0) & np.isfinite(truth[:, 1])
+    crossed = np.concatenate([truth[:, 3] - mean_a_c, truth[:, 3] - truth[:, 1]])
+    departing = prediction[..., 3] - prediction[..., 1], prediction[..., 3] - of_a_c
+    expected = [
+        *whole,
+        average(pearson, own, specific, some),
+        average(pearson, crossed, np.concatenate(departing, axis=1), np.tile(each, 2)),
+    ]
     if kind == "classes":
         expected.append(average(roc_auc_score, truth[:, 3], specific, both))
     assert values(rows, "model", "D") == pytest.approx(dict(zip(MEASURES[kind], expected, strict=True)))
     assert values(rows, "model") == values(rows, "model", "D")  # the mean over one
-    numbers = [there.sum(), there.sum(), both.sum(), both.sum(), some.sum(), both.sum()]
+    numbers = [there.sum(), there.sum(), both.sum(), both.sum(), some.sum(), each.sum(), both.sum()]
     assert [found(rows, "model", "D", name)["n"] for name in MEASURES[kind]] == numbers[: len(MEASURES[kind])]
 
 
@@ -127,24 +145,51 @@ def test_what_does_not_depend_on_the_cell_type_is_not_specific(
         "mean": np.repeat(mean[:, None], known + 1, axis=1)[None],
         "sequence only": np.repeat(sequence, known + 1, axis=2),
         "rounded": np.repeat(sequence, known + 1, axis=2) + generator.normal(scale=1e-8, size=(3, *truth.shape)),
-        "cell type": np.nan_to_num(truth)[None] + generator.normal(size=(1, *truth.shape)),
+        "cell type": np.nan_to_num(truth)[None] + generator.normal(scale=0.5, size=(1, *truth.shape)),
     }
     names = [f"T{i}" for i in range(known + 1)]
     rows, _ = measure([(asked_of(truth, (known,)), predicted)], names, kind)
     for name in list(predicted)[:3]:
-        row = found(rows, name, names[known], "specific")
-        assert (row["value"], row["low"], row["high"]) == (0, 0, 0)
+        for measured in ("specific", "specific, crossed"):
+            row = found(rows, name, names[known], measured)
+            assert (row["value"], row["low"], row["high"]) == (0, 0, 0)
         if kind == "classes":
             row = found(rows, name, MEAN, "specific AUROC")
             assert (row["value"], row["low"], row["high"]) == (0.5, 0.5, 0.5)
     assert found(rows, "mean", MEAN, MEASURES[kind][0])["low"] > (0.5 if kind == "classes" else 0)
     assert found(rows, "cell type", MEAN, "specific")["low"] > 0
+    assert found(rows, "cell type", MEAN, "specific, crossed")["low"] > 0
 
 
 def test_the_truth_itself_is_all_that_is_specific(generator: np.random.Generator, kind: Any) -> None:
     truth = atlas(generator, kind)
     rows, _ = measure([(asked_of(truth), {"truth": np.nan_to_num(truth)[None]})], NAMES, kind)
-    assert list(values(rows, "truth", "D").values())[:5] == pytest.approx([1.0] * 5)
+    own = values(rows, "truth", "D")
+    crossed = own.pop("specific, crossed")
+    assert list(own.values()) == pytest.approx([1.0] * len(own))
+    assert crossed is not None
+    assert 0 < crossed < 1
+
+
+@pytest.mark.parametrize("known", [2, 3, 6])
+def test_who_is_right_about_known_cell_types_alone_has_nothing_of_the_crossed_part(
+    generator: np.random.Generator, kind: Any, known: int
+) -> None:
+    """Such a method has about 1 / K of the variance of the departure right, and would be taken for a good one."""
+    truth = atlas(generator, kind, 3000, known + 1)
+    prediction = np.nan_to_num(truth)
+    prediction[:, known] = 0.5
+    rows, _ = measure([(asked_of(truth, (known,)), {"model": prediction[None]})], list("ABCDEFG"), kind)
+    assert found(rows, "model", MEAN, "specific")["low"] > 0.1
+    assert abs(found(rows, "model", MEAN, "specific, crossed")["value"]) < 0.05
+
+
+def test_one_known_cell_type_has_no_halves(generator: np.random.Generator, kind: Any) -> None:
+    truth = atlas(generator, kind, cell_types=2)
+    rows, _ = measure([(asked_of(truth, (1,)), {"model": generator.random((1, *truth.shape))})], NAMES, kind)
+    own = values(rows, "model", "B")
+    assert own["specific, crossed"] is None
+    assert own["specific"] is not None
 
 
 def test_a_cell_type_of_one_class_is_named_and_no_part_of_the_mean(generator: np.random.Generator) -> None:

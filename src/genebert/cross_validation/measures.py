@@ -9,6 +9,12 @@ cell types, and knows nothing of it. So methods are measured three times over:
   types, against how the prediction departs from the mean of the method's own predictions there. What does not depend
   on the cell type departs by nothing, and gets exactly 0 (Pearson's correlation) and 0.5 (AUROC).
 
+Who is right about known cell types only is right about their mean, too, and with it about a part of the departure: of
+K known cell types that are as unlike as the new one, about 1 / K of its variance. That is credited to the specific
+part. Crossed, it is not: the truth departs from the mean over one half of the known cell types, and the prediction
+from that over the other half, and then the other way round, so that errors and merits of the two means have nothing to
+do with each other as long as the cell types of the halves are no more alike than others.
+
 All are pure functions of arrays. Regions are resampled, the same for all cell types and methods; see
 `genebert.resampling`.
 """
@@ -20,7 +26,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from genebert.report.cross_validation import MEAN, SPECIFIC
+from genebert.report.cross_validation import CROSSED, MEAN, SPECIFIC
 from genebert.resampling import (
     Weights,
     auprc,
@@ -47,8 +53,8 @@ _WHOLE: dict[Kind, dict[str, Measure]] = {
     "value": {"Pearson": pearson, "Spearman": spearman},
 }
 MEASURES: dict[Kind, list[str]] = {
-    "classes": ["AUROC", "AUPRC", f"AUROC{DIFFER}", f"AUPRC{DIFFER}", SPECIFIC, SPECIFIC_AUROC],
-    "value": ["Pearson", "Spearman", f"Pearson{DIFFER}", f"Spearman{DIFFER}", SPECIFIC],
+    "classes": ["AUROC", "AUPRC", f"AUROC{DIFFER}", f"AUPRC{DIFFER}", SPECIFIC, CROSSED, SPECIFIC_AUROC],
+    "value": ["Pearson", "Spearman", f"Pearson{DIFFER}", f"Spearman{DIFFER}", SPECIFIC, CROSSED],
 }
 """Their names, in the order of the results."""
 _SAME = 1e-6
@@ -101,24 +107,36 @@ class Asked:
         spread = np.where(alike, 0, np.sqrt((centred**2).sum(axis=1) / np.maximum(count, 1)))
         return np.where(count > 1, spread, np.nan)
 
-    def departure(self, values: Numbers, cell_type: int) -> Numbers:
-        """Return by how much values depart in a cell type from their mean over the known ones: shape (..., w).
+    def departure(self, values: Numbers, cell_type: int, known: Indices) -> Numbers:
+        """Return by how much values depart in a cell type from their mean over known ones: shape (..., w).
 
         It is the mean of the differences from each, so that equal values depart by exactly 0.
 
         Args:
             values: truth or predictions, shape (..., w, c).
-            cell_type: index of the cell type, none of the known ones.
+            cell_type: index of the cell type.
+            known: indices of known ones.
 
         Returns:
-            NaN where the truth is known in no known cell type; the mean is over those where it is.
+            NaN where the truth is known in none of these; the mean is over those where it is.
         """
-        counted = np.isfinite(self.truth[:, self.known])
-        difference = values[..., [cell_type]] - values[..., self.known]
+        counted = np.isfinite(self.truth[:, known])
+        difference = values[..., [cell_type]] - values[..., known]
         difference[np.abs(difference) <= _SAME * self._range] = 0
         total = np.where(counted, difference, 0).sum(axis=-1)
         count = counted.sum(axis=1)
         return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+    def departures(self, values: Numbers, cell_type: int, *, swap: bool = False) -> Numbers:
+        """Return `departure` from all known cell types, and from each half of them: shape (..., 3, w).
+
+        Args:
+            values, cell_type: see `departure`.
+            swap: give the second half first.
+        """
+        halves = [self.known[::2], self.known[1::2]]
+        parts = [self.known, *(halves[::-1] if swap else halves)]
+        return np.stack([self.departure(values, cell_type, part) for part in parts], axis=-2)
 
     @property
     def _range(self) -> float:
@@ -131,14 +149,16 @@ class _Pooled:
     """The windows of one test cell type, from all folds that test it: n of them.
 
     Attributes:
-        truth, departure: of the truth, float64, shape (n,); departure is NaN where no known cell type is known.
+        truth: float64, shape (n,).
+        departures: of the truth, float64, shape (3, n); see `Asked`.
         differ: bool, shape (n,); see `Asked`.
         region: int64, shape (n,).
-        predicted, departing: method -> float64, shape (seeds, n).
+        predicted: method -> float64, shape (seeds, n).
+        departing: method -> departures, halves swapped, float64, shape (seeds, 3, n).
     """
 
     truth: Numbers
-    departure: Numbers
+    departures: Numbers
     differ: NDArray[np.bool_]
     region: NDArray[np.int64]
     predicted: dict[str, Numbers]
@@ -147,11 +167,12 @@ class _Pooled:
 
 @dataclass(frozen=True)
 class _Question:
-    """One measure in one cell type, on n windows.
+    """One measure in one cell type, of n values: one for each window, or crossed, two.
 
     Attributes:
         cell_type, name: the cell type, and the measure's name.
         measure: computes it.
+        windows: their number.
         region: int64, shape (n,).
         truth: as the measure takes it, shape (n,).
         scores: method -> float64, shape (seeds, n).
@@ -161,6 +182,7 @@ class _Question:
     cell_type: str
     name: str
     measure: Measure
+    windows: int
     region: NDArray[np.int64]
     truth: NDArray[Any]
     scores: dict[str, Numbers]
@@ -224,11 +246,14 @@ def _pooled(parts: Sequence[tuple[Asked, Predicted]], cell_type: int, kind: Kind
 
     return _Pooled(
         join([asked.truth[:, cell_type] for asked, _ in own]),
-        join([asked.departure(asked.truth, cell_type) for asked, _ in own]),
+        join([asked.departures(asked.truth, cell_type) for asked, _ in own]),
         join(differ),
         join([asked.region for asked, _ in own]),
         {name: join([predicted[name][..., cell_type] for _, predicted in own]) for name in methods},
-        {name: join([asked.departure(predicted[name], cell_type) for asked, predicted in own]) for name in methods},
+        {
+            name: join([asked.departures(predicted[name], cell_type, swap=True) for asked, predicted in own])
+            for name in methods
+        },
     )
 
 
@@ -254,16 +279,21 @@ def _questions(rows: _Pooled, cell_type: str, kind: Kind) -> Iterator[_Question]
     def question(
         name: str, measure: Measure, chosen: NDArray[np.bool_], truth: NDArray[Any], scores: Mapping[str, Numbers]
     ) -> _Question:
-        own = {method: values[:, chosen] for method, values in scores.items()}
-        asked = varies and _varies(truth[chosen])
-        return _Question(cell_type, name, measure, rows.region[chosen], truth[chosen], own, asked)
+        own = {method: values[..., chosen].reshape(len(values), -1) for method, values in scores.items()}
+        asked = truth[..., chosen]
+        region = np.broadcast_to(rows.region[chosen], asked.shape).ravel()
+        varied = varies and _varies(asked.ravel())
+        return _Question(cell_type, name, measure, int(chosen.sum()), region, asked.ravel(), own, varied)
 
     for suffix, chosen in (("", everywhere), (DIFFER, rows.differ)):
         for name, one in _WHOLE[kind].items():
             yield question(f"{name}{suffix}", one, chosen, truth, rows.predicted)
-    yield question(SPECIFIC, pearson, np.isfinite(rows.departure), rows.departure, rows.departing)
+    departing, halves = ({name: own[:, part] for name, own in rows.departing.items()} for part in (0, slice(1, None)))
+    whole, first, second = np.isfinite(rows.departures)
+    yield question(SPECIFIC, pearson, whole, rows.departures[0], departing)
+    yield question(CROSSED, pearson, first & second, rows.departures[1:], halves)
     if kind == "classes":
-        yield question(SPECIFIC_AUROC, auroc, rows.differ, truth, rows.departing)
+        yield question(SPECIFIC_AUROC, auroc, rows.differ, truth, departing)
 
 
 def _varies(truth: NDArray[Any]) -> bool:
@@ -313,7 +343,7 @@ def _rows(
     names = list(dict.fromkeys(one.name for one in questions))
     rows = []
     for name in names:
-        n = sum(len(one.truth) for one in questions if one.name == name and one.asked)
+        n = sum(one.windows for one in questions if one.name == name and one.asked)
         if (mean := means[method, name]) is not None:
             rows.append({"method": method, "cell_type": MEAN, "measure": name, **_summary(mean), "n": n})
     for one in questions:
@@ -321,7 +351,7 @@ def _rows(
             keys = {"method": method, "cell_type": one.cell_type, "measure": one.name}
             values = answers.get((one.cell_type, one.name, method))
             summary = _nothing(len(one.scores[method])) if values is None else _summary(values)
-            rows.append({**keys, **summary, "n": len(one.truth)})
+            rows.append({**keys, **summary, "n": one.windows})
     return rows
 
 
