@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,8 @@ import pytest
 import toy_grids
 from toy_grids import CELL_TYPES, long, read_grid, wide
 
-from genebert.cross_validation.grid import Grid
+from genebert.corpus.store import Corpus
+from genebert.cross_validation.grid import Grid, _known
 from genebert.errors import UserError
 from genebert.labelled import LabelledFiles, read_labelled
 from genebert.schema import encode
@@ -102,6 +104,13 @@ def test_cell_types_that_the_corpus_lacks_are_listed_together(atlas: Path) -> No
     said = complaint(atlas, wide().rename(columns={"label:A": "label:X", "label:C": "label:Y"}))
     assert "labels.tsv" in said and said.count("the corpus has no such cell type") == 2
     assert "- X: " in said and "- Y: " in said
+
+
+def test_a_cell_type_is_not_called_as_the_mean_over_them(atlas: Path) -> None:
+    opened = Corpus.open(atlas / "corpus")
+    renamed = replace(opened, cell_types=["mean", *opened.cell_types[1:]])
+    with pytest.raises(UserError, match="the mean over cell types is called so"):
+        _known(["mean"], renamed, Path("labels.tsv"))
 
 
 def test_tables_that_are_no_grid(atlas: Path) -> None:

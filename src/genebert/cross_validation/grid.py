@@ -16,6 +16,7 @@ from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import Genome
 from genebert.methods.base import Examples
 from genebert.pretrained import context_of
+from genebert.report.cross_validation import MEAN
 from genebert.target import CLASS, LABEL_PREFIX, VALUE, Target, class_names, label_names
 from genebert.tasks.labels import check_genome
 from genebert.tasks.windows import COORDINATES, Windows, read_windows, say_repeats
@@ -161,10 +162,12 @@ def _check_shape(windows: Windows) -> None:
 
 def _known(names: Sequence[str], corpus: Corpus, path: Path) -> list[str]:
     """Return cell types in the order of the corpus, which has them all."""
-    found = Problems(f"The labels {path} are about cell types of which the corpus {corpus.folder} knows nothing:")
+    found = Problems(f"The labels {path} are about cell types that cannot be used with the corpus {corpus.folder}:")
     for name in names:
         if name not in corpus.cell_types:
             found.add(name, "the corpus has no such cell type", "Correct the name, add its ATAC-seq, or leave it out.")
+        elif name == MEAN:
+            found.add(name, "the mean over cell types is called so in the results", "Give it another name.")
     found.raise_any()
     return [name for name in corpus.cell_types if name in names]
 
