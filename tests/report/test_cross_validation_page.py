@@ -14,7 +14,6 @@ MEASURES = {
         "AUPRC where cell types differ",
         "specific",
         "specific, crossed",
-        "specific AUROC",
     ],
     "value": [
         "Pearson",

@@ -7,7 +7,7 @@ cell types, and knows nothing of it. So methods are measured three times over:
 - on the windows where the known cell types differ, of which their mean says least;
 - on what is specific to the cell type: how a window's truth departs from the mean of its truth over the known cell
   types, against how the prediction departs from the mean of the method's own predictions there. What does not depend
-  on the cell type departs by nothing, and gets exactly 0 (Pearson's correlation) and 0.5 (AUROC).
+  on the cell type departs by nothing, and gets exactly 0 (Pearson's correlation).
 
 Who is right about known cell types only is right about their mean, too, and with it about a part of the departure: of
 K known cell types that are as unlike as the new one, about 1 / K of its variance. That is credited to the specific
@@ -47,13 +47,12 @@ Row = dict[str, Any]
 Measure = Callable[[Weights, NDArray[Any], Numbers], Numbers]
 
 DIFFER = " where cell types differ"
-SPECIFIC_AUROC = "specific AUROC"
 _WHOLE: dict[Kind, dict[str, Measure]] = {
     "classes": {"AUROC": auroc, "AUPRC": auprc},
     "value": {"Pearson": pearson, "Spearman": spearman},
 }
 MEASURES: dict[Kind, list[str]] = {
-    "classes": ["AUROC", "AUPRC", f"AUROC{DIFFER}", f"AUPRC{DIFFER}", SPECIFIC, CROSSED, SPECIFIC_AUROC],
+    "classes": ["AUROC", "AUPRC", f"AUROC{DIFFER}", f"AUPRC{DIFFER}", SPECIFIC, CROSSED],
     "value": ["Pearson", "Spearman", f"Pearson{DIFFER}", f"Spearman{DIFFER}", SPECIFIC, CROSSED],
 }
 """Their names, in the order of the results."""
@@ -292,8 +291,6 @@ def _questions(rows: _Pooled, cell_type: str, kind: Kind) -> Iterator[_Question]
     whole, first, second = np.isfinite(rows.departures)
     yield question(SPECIFIC, pearson, whole, rows.departures[0], departing)
     yield question(CROSSED, pearson, first & second, rows.departures[1:], halves)
-    if kind == "classes":
-        yield question(SPECIFIC_AUROC, auroc, rows.differ, truth, departing)
 
 
 def _varies(truth: NDArray[Any]) -> bool:

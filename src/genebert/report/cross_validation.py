@@ -63,11 +63,6 @@ TERMS = (
         " nothing of the crossed one. Even the truth itself does not reach 1.",
     ),
     (
-        "Specific AUROC",
-        "Two classes: AUROC of that difference of the prediction for the truth, on windows where cell types differ."
-        " What does not depend on the cell type gets exactly 0.5.",
-    ),
-    (
         "AUROC, AUPRC",
         "Probability that a random positive ranks above a random negative, 0.5 is chance; average precision, the share"
         " of positives is chance. Pearson, Spearman: correlation. Larger is better.",
