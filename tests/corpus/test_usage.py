@@ -43,12 +43,21 @@ def test_held_out_chromosomes_are_in_no_usage() -> None:
     assert corpus.usage.part.tolist() == [0, PARTS, PARTS]
 
 
-def test_without_regions_elsewhere_usage_is_that_of_all_regions() -> None:
+def test_without_regions_elsewhere_usage_is_that_of_all_training_regions() -> None:
     corpus = corpus_of()
     np.testing.assert_allclose(at(corpus, 1, "chr3"), corpus.evidence[[1, 2]].mean(axis=0))
-    alone = toys.corpus_of(PLACES, {"B": {0: 1.0, 1: 1.0}, "T": {3: 1.0}}, motifs=corpus.motifs)
-    np.testing.assert_allclose(at(alone, 0, "chr1"), alone.evidence[3:].mean(axis=0))
-    np.testing.assert_allclose(alone.usage.everywhere[PARTS], alone.evidence.mean(axis=0))
+    alone = toys.corpus_of(PLACES, {"B": {0: 1.0, 1: 1.0}, "T": {3: 1.0, 7: 1.0}}, motifs=corpus.motifs)
+    np.testing.assert_allclose(at(alone, 0, "chr1"), alone.evidence[[3, 7]].mean(axis=0))
+    np.testing.assert_allclose(alone.usage.everywhere[PARTS], alone.evidence[[0, 1, 3, 7]].mean(axis=0))
+
+
+def test_a_cell_type_that_joins_changes_nothing_of_others() -> None:
+    """It is held out for testing, and the regions that it brings along are in no split."""
+    before = corpus_of()
+    joined = {**MEMBERS, "X": {0: 1.0, 5: 1.0, 6: 1.0}}
+    after = toys.corpus_of(PLACES, joined, motifs=before.motifs, test_cell_types=["X"])
+    assert np.array_equal(after.usage.mean[:, :2], before.usage.mean)
+    assert np.array_equal(after.usage.everywhere, before.usage.everywhere)
 
 
 def test_chromosomes_are_divided_evenly_by_length() -> None:

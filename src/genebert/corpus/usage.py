@@ -30,7 +30,8 @@ class Usage:
             which are in no usage.
         mean: mean evidence of each motif over the accessible regions outside of each part, and last outside of none:
             float32, shape (PARTS + 1, c, m). Where there are none, it is `everywhere`.
-        everywhere: the same over all regions on training chromosomes: float32, shape (PARTS + 1, m).
+        everywhere: the same over all training regions: float32, shape (PARTS + 1, m). Regions that cell types bring
+            along that join the corpus later are none of them, so that what is known of the others stays as it is.
     """
 
     part: NDArray[np.int64]
@@ -45,7 +46,7 @@ class Usage:
         member = np.zeros((len(corpus.cell_types) + 1, len(chromosome)), dtype=bool)
         for i in range(len(corpus.cell_types)):
             member[i, corpus.accessible(i)] = True
-        member[-1] = True
+        member[-1] = corpus.split == 0
         total, count = np.zeros((PARTS, len(member), len(corpus.motifs))), np.zeros((PARTS, len(member)))
         for i in range(PARTS):
             total[i], count[i] = evidence_sums(corpus, member & (part[chromosome] == i))
