@@ -29,7 +29,9 @@ RETRIES = 3
 _AHEAD = 2
 """Tasks handed out per worker; few, so that results do not pile up where they are written slowly."""
 _CONNECTING = 20.0
-"""Seconds in which a Dask scheduler must answer, and in which a worker must come where all were lost."""
+"""Seconds in which a Dask scheduler must answer."""
+_RESTART = 120.0
+"""Seconds in which a worker must come where all were lost: a busy machine takes its time to start one."""
 _PATIENCE = 5.0
 """Seconds without a result after which it is looked whether the scheduler is still there."""
 
@@ -255,7 +257,7 @@ class Cluster(_Elsewhere):
     def _submit(self, function: Callable[[Shared, Task], Result], payload: bytes, task: Task) -> Any:
         if self._sent is None or self._sent[0] is not payload:
             try:
-                self._sent = payload, self._client.scatter(payload, broadcast=True, hash=False)
+                self._sent = payload, self._client.scatter(payload, broadcast=True, hash=False, timeout=_RESTART)
             except OSError as error:  # TimeoutError is one: no worker came
                 raise self._gone(f"its workers cannot be reached ({error})") from None
         return self._client.submit(_call, function, self._sent[1], task, pure=False)
