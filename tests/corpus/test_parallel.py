@@ -133,6 +133,26 @@ def test_what_tasks_share_is_sent_again_if_all_dask_workers_that_had_it_die(tmp_
             squares(opened, die_always, tmp_path / "calls", 1)
 
 
+def test_a_dask_worker_that_dies_while_it_is_sent_what_tasks_share_is_replaced(
+    cluster: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scheduler closes the connection to the client then, as it cannot write to the worker."""
+    from distributed.comm import CommClosedError
+
+    assert isinstance(cluster, Cluster)
+    scatter, failing = cluster._client.scatter, iter([CommClosedError("Stream is closed")])
+
+    def send(*arguments: Any, **options: Any) -> Any:
+        if (error := next(failing, None)) is not None:
+            raise error
+        return scatter(*arguments, **options)
+
+    monkeypatch.setattr(cluster._client, "scatter", send)
+    monkeypatch.setattr(parallel, "_NOTICING", 0.0)
+    assert dict(cluster.map(add, 1, [(0, 0), (1, 5)])) == {0: 1, 1: 6}
+    assert next(failing, None) is None
+
+
 @pytest.fixture
 def scheduler(tmp_path: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A scheduler and its one worker, as processes of their own."""

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pickle
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -32,6 +33,8 @@ _CONNECTING = 20.0
 """Seconds in which a Dask scheduler must answer."""
 _RESTART = 120.0
 """Seconds in which a worker must come where all were lost: a busy machine takes its time to start one."""
+_NOTICING = 1.0
+"""Seconds in which it is noticed that the other end of a connection is gone."""
 _PATIENCE = 5.0
 """Seconds without a result after which it is looked whether the scheduler is still there."""
 
@@ -237,7 +240,7 @@ class Cluster(_Elsewhere):
 
         self._client = client
         self._lost = CancelledError, CommClosedError, ClosedClientError, KilledWorker
-        self._killed_worker = KilledWorker
+        self._killed_worker, self._closed = KilledWorker, CommClosedError
         self._sent: tuple[bytes, Any] | None = None
         self.count = sum(client.nthreads().values())
 
@@ -258,6 +261,8 @@ class Cluster(_Elsewhere):
         if self._sent is None or self._sent[0] is not payload:
             try:
                 self._sent = payload, self._client.scatter(payload, broadcast=True, hash=False, timeout=_RESTART)
+            except self._closed:  # also where a worker has died while it was sent this
+                raise
             except OSError as error:  # TimeoutError is one: no worker came
                 raise self._gone(f"its workers cannot be reached ({error})") from None
         return self._client.submit(_call, function, self._sent[1], task, pure=False)
@@ -272,6 +277,8 @@ class Cluster(_Elsewhere):
             return []
 
     def _renew(self, failures: int, error: Exception) -> None:
+        if isinstance(error, self._closed):
+            time.sleep(_NOTICING)
         self._check_connected()
         if failures > RETRIES or isinstance(error, self._killed_worker):
             raise _killed("Dask workers", "workers per machine")
