@@ -202,7 +202,7 @@ def test_several_labels_at_once(toy_model: Path, tmp_path: Path) -> None:
 def test_numbers(toy_model: Path, tmp_path: Path) -> None:
     rows = rows_of("value")
     path = write_rows(tmp_path / "labels.csv", ["value"], rows)
-    out = finetune(settings(path, toy_model, tmp_path / "out", epochs=6, baselines=["kmer-regression"]))
+    out = finetune(settings(path, toy_model, tmp_path / "out", epochs=8, baselines=["kmer-regression"]))
     facts = read_manifest(out).metrics
     train = np.array([float(value) for _, value, split in rows if split == "train"])
     target = Target.from_json(facts["target"])

@@ -45,6 +45,7 @@ ORDER = [
     "estimate_pretraining",
     "pretrain",
     "pretrained",
+    "stacking",
     "methods",
     "labelled",
     "predictor",

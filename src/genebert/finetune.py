@@ -336,7 +336,7 @@ def _measured(trained: Trained, labelled: Labelled, settings: FinetuneSettings) 
 
 
 def _write_curves(compared: Sequence[Trained], settings: FinetuneSettings, folder: Path) -> None:
-    """Write the losses of GeneBERT: step, learning_rate, prediction, valid_prediction, method, seed."""
+    """Write the losses of GeneBERT: step, learning_rate, prediction, valid_{branch}, valid_prediction, method, seed."""
     curves = [
         fitted.curves.assign(method=one.title, seed=settings.seed + i)
         for one in compared

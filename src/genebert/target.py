@@ -81,13 +81,13 @@ class Target:
         return (truth - self.centre) / self.scale if self.kind == "value" else truth
 
     def from_logits(self, logits: Numbers) -> Numbers:
-        """Return predictions of a network's outputs, float64, shape (n, len(names)) both."""
+        """Return predictions of a network's outputs, float64, shape (..., len(names)) both."""
         if self.kind == "value":
             return logits * self.scale + self.centre
         if self.kind == "labels":
             return np.exp(-np.logaddexp(0, -logits))
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return shifted / shifted.sum(axis=1, keepdims=True)
+        shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return shifted / shifted.sum(axis=-1, keepdims=True)
 
     def loss(self, truth: NDArray[Any], predicted: Numbers, weights: Numbers | None = None) -> float:
         """Return what is to be low on validation rows: nats per row or label, or squared standard deviations.

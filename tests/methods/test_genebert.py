@@ -171,7 +171,7 @@ def test_frozen_encoders_do_not_change(mode: str, fit: Fit, pretrained: Path) ->
     fitted = fit(mode=mode, epochs=3, dropout=0.3)
     assert changed(weights_of(fitted, "genebert."), encoders_of(pretrained)) == set()
     before = fit(mode=mode, learning_rate=1e-12)
-    moved = changed(weights_of(before), weights_of(fitted))
+    moved = changed(weights_of(before), weights_of(fitted)) - {"branch_weights"}
     assert moved and all("classifier" in name for name in moved)
 
 
@@ -242,25 +242,46 @@ def test_the_summary_is_that_of_the_training_rows(task: Callable[..., Any], fit:
 
 
 def test_validation_rows_are_only_chosen_on(task: Callable[..., Any], fit: Fit) -> None:
-    """In one pass there is nothing to choose, and other validation rows change nothing."""
+    """In one pass there is no epoch to choose, and other validation rows change how branches are weighed at most."""
     toy = task("classes")
     others = replace(toy, valid=Examples(toy.test.codes[:50], toy.test.scanner, toy.test.truth[:50]))
-    assert changed(weights_of(fit(toy)), weights_of(fit(others))) == set()
+    assert changed(weights_of(fit(toy)), weights_of(fit(others))) <= {"branch_weights"}
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_best_epoch_is_kept_and_training_stops_after_it(mode: str, task: Callable[..., Any], fit: Fit) -> None:
+def test_each_branch_keeps_its_best_epoch_and_training_stops_after_the_last_of_these(
+    mode: str, task: Callable[..., Any], fit: Fit
+) -> None:
     toy = task("classes")
     generator = np.random.default_rng(0)
     train, valid = (replace(part, truth=generator.permutation(part.truth)) for part in (toy.train, toy.valid))
     fitted = fit(replace(toy, train=train, valid=valid), mode=mode, epochs=12, patience=2, learning_rate=0.01)
     curve = fitted.curves.dropna(subset="valid_prediction")
-    losses = curve["valid_prediction"].to_list()
-    assert curve["step"].to_list() == [240 // 80 * (i + 1) for i in range(len(losses))]
+    assert curve["step"].to_list() == [240 // 80 * (i + 1) for i in range(len(curve))]
     assert np.isfinite(curve["prediction"].iloc[-1])  # losses of the last steps, fewer than ten, were once lost
-    best = int(np.argmin(losses))
-    assert len(losses) == best + 1 + 2 < 12  # nothing can be learned of shuffled labels
-    assert toy.target.loss(valid.truth, fitted.predict(valid)) == pytest.approx(losses[best], rel=1e-4)
+    best = []
+    for branch, predicted in fitted.predict_branches(valid).items():
+        losses = curve[f"valid_{branch}"].to_list()
+        assert toy.target.loss(valid.truth, predicted) == pytest.approx(min(losses), rel=1e-4)
+        best.append(int(np.argmin(losses)))
+    assert len(curve) == max(best) + 1 + 2 < 12  # nothing can be learned of shuffled labels
+    assert set(fitted.predict_branches(valid)) == ({"encoders"} if mode == "linear-probe" else {"encoders", "summary"})
+
+
+def test_branches_are_weighed_by_what_they_tell_of_the_validation_rows(task: Callable[..., Any], fit: Fit) -> None:
+    """A branch that has learned nothing gets no weight, and one that has gets all, however many there are."""
+    toy = task("classes")
+    fitted = fit(epochs=4)
+    with torch.no_grad():
+        for name, parameter in fitted.model.named_parameters():
+            if fitted.branch_of(name) == "encoders" and name.startswith("classifier"):
+                parameter.copy_(torch.randn(parameter.shape, generator=torch.manual_seed(0)))
+    fitted.weigh_branches(toy.valid, None)
+    weights = dict(zip(fitted.model.branch_names, fitted.model.branch_weights.tolist(), strict=True))
+    assert weights["summary"] > 0.9
+    assert sum(weights.values()) == pytest.approx(1)
+    summary = fitted.predict_branches(toy.test)["summary"]
+    assert np.abs(fitted.predict(toy.test) - summary).max() < np.abs(summary - 0.5).max()
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -349,7 +370,7 @@ def test_predictions_are_those_of_each_strand_alone(
     strands = (False,) if changes.get("oriented") else (False, True)
     with torch.inference_mode():
         batches = [next(data.in_order(reverse=reverse)) for reverse in strands]
-        alone = [branches_of(fitted.model, batch).mean(dim=1).softmax(dim=1).numpy() for batch in batches]
+        alone = [fitted.model.joined(branches_of(fitted.model, one)).softmax(dim=1).numpy() for one in batches]
     calls: list[int] = []
     computed = fitted.model.summary_logits
     monkeypatch.setattr(fitted.model, "summary_logits", lambda *given: calls.append(1) or computed(*given))

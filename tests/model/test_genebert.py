@@ -291,21 +291,40 @@ options = pytest.mark.parametrize("name", OPTIONS)
 
 
 @options
-def test_a_classifier_averages_its_branches(name: str) -> None:
+def test_a_classifier_adds_up_its_branches_with_their_weights(name: str) -> None:
     changes = OPTIONS[name]
     model = classifier_of(**changes)
     ids, segments, matrix, codes = windows()
     with torch.no_grad():
         branches = model.branches(ids, segments, matrix, codes)
         assert branches.shape == (3, changes.get("summary", True) + changes.get("encoders", True), 3)
-        assert torch.equal(model(ids, segments, matrix, codes), branches.mean(dim=1))
+        weights = torch.arange(1.0, len(branches[0]) + 1)
+        weights /= weights.sum()
+        assert torch.allclose(model(ids, segments, matrix, codes), branches.mean(dim=1), atol=1e-6)  # if not chosen
+        model.branch_weights.copy_(weights)
+        joined = torch.einsum("k,bkl->bl", weights, branches)
+        assert torch.allclose(model(ids, segments, matrix, codes), joined, atol=1e-6)
         encoded = model.sequence_states(ids, segments)
         summary, cell_type = model.summary_logits(codes, matrix), model.cell_type_logits(matrix)
         again = model.combine(encoded, model.region_states(matrix), summary, cell_type)
         assert torch.equal(again, branches)
         second = RegionMatrix(*(part[1:2] for part in vars(matrix).values() if part is not None))
         one = model(ids[1:2], segments[1:2], second, codes[1:2])
-    assert torch.allclose(one, branches.mean(dim=1)[1:2], atol=1e-5)
+    assert torch.allclose(one, joined[1:2], atol=1e-5)
+
+
+@options
+def test_branches_share_no_parameter(name: str) -> None:
+    """Each keeps the weights of its own best epoch."""
+    model = classifier_of(**OPTIONS[name])
+    ids, segments, matrix, codes = windows()
+    assert len(model.branch_names) == len(model.branch_weights)
+    for i, branch in enumerate(model.branch_names):
+        model.zero_grad()
+        model.branches(ids, segments, matrix, codes)[:, i].sum().backward()
+        touched = {name for name, one in model.named_parameters() if one.grad is not None and one.grad.any()}
+        assert touched
+        assert {model.branch_of(name) for name in touched} == {branch}
 
 
 @options

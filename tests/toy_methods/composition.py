@@ -26,7 +26,8 @@ class FittedComposition(Fitted):
         assert examples.truth is None
         middle, slope, base, noise, seed = self.numbers
         logit = slope * ((examples.codes == base).mean(axis=1) - middle)
-        logit += noise * np.random.default_rng(int(seed)).normal(size=len(logit))
+        places = np.random.default_rng(int(seed)).normal(size=examples.codes.shape[1])
+        logit += noise * ((examples.codes - 1.5) @ places) / len(places) ** 0.5  # the same for the same sequence
         second = 1 / (1 + np.exp(-logit))
         return np.stack([1 - second, second], axis=1)
 

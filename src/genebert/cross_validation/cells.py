@@ -20,6 +20,8 @@ STAGE = "cross-validate"
 ROWS = "genebert.cross_validation.folds"
 """How rows are read, divided, and given to methods."""
 TEST = "test"
+_WINDOWS = 256
+"""Windows that are predicted at a time, each in all cell types."""
 
 
 class CellSettings(FitSettings):
@@ -73,12 +75,14 @@ class Cell(Fit):
         )
 
     def _everywhere(self, fitted: Fitted, grid: Grid, target: Target) -> NDArray[np.float64]:
-        windows = np.flatnonzero(self.fold.test_windows)
-        columns = [
-            grid.predicted(self.predict(fitted, grid.examples(windows, np.full(len(windows), i), truth=False), target))
-            for i in range(len(grid.cell_types))
+        windows, count = np.flatnonzero(self.fold.test_windows), len(grid.cell_types)
+        blocks = [
+            self.predict(
+                fitted, grid.examples(np.repeat(some, count), np.tile(np.arange(count), len(some)), truth=False), target
+            )
+            for some in np.split(windows, range(_WINDOWS, len(windows), _WINDOWS))
         ]
-        return np.stack(columns, axis=1)
+        return grid.predicted(np.concatenate(blocks)).reshape(len(windows), count)
 
 
 def cells_of(protocol: Protocol, grid: Grid, folds: Sequence[Fold], out: Path) -> list[Cell]:

@@ -111,6 +111,6 @@ class LogOdds:
             summary = network.summary_classifier(network.summary.with_evidence(features[window], matrix.own_evidence))
         region, cell_type = network.region_states(matrix), network.cell_type_logits(matrix)
         sequences: list[torch.Tensor | None] = [one[window] for one in states]
-        every = [network.combine(one, region, summary, cell_type).mean(dim=1) for one in sequences or [None]]
+        every = [network.joined(network.combine(one, region, summary, cell_type)) for one in sequences or [None]]
         logits = torch.stack(every).mean(dim=0)
         return logits[:, 1] - logits[:, 0]

@@ -23,11 +23,34 @@ from genebert.model.summary import moments
 from genebert.objectives import prediction_loss
 from genebert.pretrained import load_weights, read_scanner, same_scan
 from genebert.settings import Device, TuningSettings, load_preset
+from genebert.stacking import stacking_weights
 from genebert.target import Target
 from genebert.training import pick_device
 
 PREDICT_BATCH = 256
 LORA_RANK = 8
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """What the parts of a network have made of windows.
+
+    Attributes:
+        sequences: states of the sequence encoder on each strand, or None.
+        regions: states of the region encoder on each strand, or once for both, or None.
+        summary: logits, those of either strand, or None.
+        cell_type: likewise.
+    """
+
+    sequences: Sequence[torch.Tensor | None]
+    regions: Sequence[torch.Tensor | None]
+    summary: torch.Tensor | None
+    cell_type: torch.Tensor | None
+
+    @property
+    def pairs(self) -> list[tuple[torch.Tensor | None, torch.Tensor | None]]:
+        """The states of both encoders on each strand."""
+        return list(zip(self.sequences, cycle(self.regions), strict=False))
 
 
 @dataclass(frozen=True)
@@ -46,14 +69,33 @@ class FittedGeneBert(Fitted):
 
     def predict(self, examples: Examples) -> NDArray[np.float64]:
         """Return predictions, float64, shape (n, len(target.names)), averaged over strands if windows have none."""
-        return np.concatenate([reading.predictions for reading in self._readings(examples)])
+        return self.read(examples).predictions
 
     def read(self, examples: Examples) -> Reading:
         """Return predictions, and the states that they come from."""
-        return Reading.joined(list(self._readings(examples)))
+        return Reading.joined([self._reading(encoded) for encoded in self._encoded(examples)])
 
-    def _readings(self, examples: Examples) -> Iterator[Reading]:
-        """Yield readings, batch by batch."""
+    def predict_branches(self, examples: Examples) -> dict[str, NDArray[np.float64]]:
+        """See `networks.Branched`."""
+        strands = self.target.from_logits(self._logits(examples))
+        return dict(zip(self.model.branch_names, strands.mean(axis=1), strict=True))
+
+    def branch_of(self, parameter: str) -> str:
+        """See `networks.Branched`."""
+        return self.model.branch_of(parameter)
+
+    def weigh_branches(self, valid: Examples, class_weights: NDArray[np.float64] | None) -> None:
+        """Choose the weights of the branches on the validation rows; class_weights: see `stacking_weights`."""
+        weights = stacking_weights(self.target, valid.known_truth, self._logits(valid), class_weights)
+        self.model.branch_weights.copy_(torch.from_numpy(weights))
+
+    def _logits(self, examples: Examples) -> NDArray[np.float64]:
+        """Return the logits of each branch on each strand, float64, shape (branches, strands, n, outputs)."""
+        blocks = [torch.stack(self._branches(encoded)) for encoded in self._encoded(examples)]
+        return torch.cat(blocks, dim=1).permute(2, 0, 1, 3).double().cpu().numpy()
+
+    def _encoded(self, examples: Examples) -> Iterator[_Encoded]:
+        """Encode windows, batch by batch."""
         data = WindowData(**window_inputs(self.model.config, examples), batch_size=PREDICT_BATCH)
         device = next(self.model.parameters()).device
         for strands in zip(*(data.in_order(reverse=reverse) for reverse in self._strands), strict=True):
@@ -61,25 +103,30 @@ class FittedGeneBert(Fitted):
                 batches = [batch.to(device) for batch in strands]
                 summary = self.model.summary_logits(batches[0].codes, batches[0].matrix)  # that of either strand
                 cell_type = self.model.cell_type_logits(batches[0].matrix)
-                sequences = [self.model.sequence_states(one.input_ids, one.segment_ids) for one in batches]
+                sequences = [self._sequence_states(batch) for batch in batches]
                 differ = examples.context is None  # tiles are read in the strand's order; a neighbourhood has none
                 regions = [self.model.region_states(one.matrix) for one in (batches if differ else batches[:1])]
-                reading = self._averaged(sequences, regions, summary, cell_type)
-            yield reading
+            yield _Encoded(sequences, regions, summary, cell_type)
 
-    def _averaged(
-        self,
-        sequences: Sequence[torch.Tensor | None],
-        regions: Sequence[torch.Tensor | None],
-        summary: torch.Tensor | None,
-        cell_type: torch.Tensor | None,
-    ) -> Reading:
-        """Return the reading averaged over strands; regions: encoded for each strand, or once for both."""
-        pairs = list(zip(sequences, cycle(regions), strict=False))
-        logits = [self.model.combine(sequence, region, summary, cell_type).mean(dim=1) for sequence, region in pairs]
+    def _sequence_states(self, batch: WindowBatch) -> torch.Tensor | None:
+        """Encode each sequence once: tables of cell types have a window in many of them, one after the other."""
+        _, first, place = np.unique(batch.codes.cpu().numpy(), axis=0, return_index=True, return_inverse=True)
+        states = self.model.sequence_states(batch.input_ids[first], batch.segment_ids[first])
+        return None if states is None else states[place.ravel()]
+
+    def _branches(self, encoded: _Encoded) -> list[torch.Tensor]:
+        """Return the logits of the branches on each strand, each of shape (n, branches, outputs)."""
+        with evaluating(self.model):
+            return [self.model.combine(*pair, encoded.summary, encoded.cell_type) for pair in encoded.pairs]
+
+    def _reading(self, encoded: _Encoded) -> Reading:
+        """Return the reading averaged over strands."""
+        with evaluating(self.model):
+            logits = [self.model.joined(branches) for branches in self._branches(encoded)]
+            states = [one for pair in encoded.pairs if (one := joined_states(*pair)) is not None]
+            mean = torch.stack(states).float().mean(dim=0).cpu().numpy() if states else None
         predictions = np.mean([self.target.from_logits(one.double().cpu().numpy()) for one in logits], axis=0)
-        states = [one for pair in pairs if (one := joined_states(*pair)) is not None]
-        return Reading(predictions, torch.stack(states).float().mean(dim=0).cpu().numpy() if states else None)
+        return Reading(predictions, mean)
 
     def read_in_cell_types(
         self, codes: NDArray[np.uint8], place: Place, cell_types: NDArray[np.int64]
@@ -96,9 +143,8 @@ class FittedGeneBert(Fitted):
             with evaluating(model):  # not around the yield: the caller's code, too, would then run without gradients
                 matrix = place.matrix(cell_type, model.config.region_columns, codes.shape[1], shown).to(device)
                 summary = model.summary_logits(batches[0].codes, matrix) if summary is None else summary
-                regions = [model.region_states(matrix)]
-                reading = self._averaged(sequences, regions, summary, model.cell_type_logits(matrix))
-            yield reading
+                encoded = _Encoded(sequences, [model.region_states(matrix)], summary, model.cell_type_logits(matrix))
+            yield self._reading(encoded)
 
     @property
     def _strands(self) -> tuple[bool, ...]:
@@ -132,7 +178,7 @@ class GeneBert(TuningSettings, Method):
     )
 
     def fit(self, train: Examples, valid: Examples, target: Target, seed: int, description: str = "") -> FittedGeneBert:
-        """Learn from the training rows; the epoch is that with the lowest loss on the validation rows.
+        """Learn from the training rows; on the validation rows, each branch's best epoch and its weight are chosen.
 
         Raises:
             UserError: the windows do not fit the network, or training diverged.
@@ -151,6 +197,7 @@ class GeneBert(TuningSettings, Method):
         weights = class_weights(target, train) if self.class_weights else None
         learning = Learning(model, fitted, data, self._losses(target, weights), weights)
         curves = learn(self, learning, target, valid, description or self.title, self.precision)
+        fitted.weigh_branches(valid, learning.valid_weights)
         if adapters is not None:
             adapters.merge_and_unload()  # into the layers of the model
         return replace(fitted, curves=curves)
@@ -265,12 +312,11 @@ class GeneBert(TuningSettings, Method):
 
     def _losses(self, target: Target, weights: torch.Tensor | None) -> Callable[..., dict[str, torch.Tensor]]:
         def losses(model: GeneBertForSequenceClassification, batch: WindowBatch) -> dict[str, torch.Tensor]:
-            """Half the loss of the mean of the branches, and half the mean of the branches' losses."""
+            """The mean of the branches' losses."""
             assert batch.truth is not None
-            branches = branches_of(model, batch)
-            each = [branches.mean(dim=1), *branches.unbind(dim=1)]
-            parts = [prediction_loss(target.kind, logits, batch.truth, weights) for logits in each]
-            return {"prediction": (parts[0] + torch.stack(parts[1:]).mean()) / 2}
+            branches = branches_of(model, batch).unbind(dim=1)
+            parts = [prediction_loss(target.kind, logits, batch.truth, weights) for logits in branches]
+            return {"prediction": torch.stack(parts).mean()}
 
         return losses
 

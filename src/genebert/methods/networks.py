@@ -3,11 +3,12 @@
 They are trained by the one loop, `genebert.training.train`.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,7 @@ from genebert.training import Learner, Losses, Schedule, enough_memory, no_tf32,
 
 PREDICT_BATCH = 512
 _FILE = "network.safetensors"
+_WHOLE = "network"
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,14 @@ class FittedNetwork(Fitted):
     target: Target
     curves: pd.DataFrame | None = None
 
+    def predict_branches(self, examples: Examples) -> dict[str, NDArray[np.float64]]:
+        """See `Branched`; it is of one piece."""
+        return {_WHOLE: self.predict(examples)}
+
+    def branch_of(self, parameter: str) -> str:
+        """See `Branched`."""
+        return _WHOLE
+
     def predict(self, examples: Examples) -> NDArray[np.float64]:
         """See `Fitted`."""
         data = SequenceData(examples, batch_size=PREDICT_BATCH)
@@ -245,9 +255,23 @@ class NetworkMethod(LearningSettings, Method):
         return losses
 
 
+class Branched(Protocol):
+    """A network of branches that share no parameter, and predict by themselves."""
+
+    def predict_branches(self, examples: Examples) -> dict[str, NDArray[np.float64]]:
+        """Return branch -> predictions, float64, shape (n, len(target.names))."""
+        ...
+
+    def branch_of(self, parameter: str) -> str:
+        """Return the branch that a parameter or buffer belongs to, by its name."""
+        ...
+
+
 @dataclass
 class KeepBest(Callback):
-    """Keeps the weights of the epoch with the lowest validation loss, and stops when it has not fallen for a while.
+    """Keeps the weights of each branch of the epoch with its lowest validation loss.
+
+    Training stops when no branch's loss has fallen for a while.
 
     Attributes:
         fitted: predicts with the network that is trained.
@@ -256,26 +280,26 @@ class KeepBest(Callback):
         epoch_steps: steps per epoch.
         patience: epochs without a lower loss after which training stops.
         class_weights: of the validation rows, as of the training rows, shape (classes,), or None.
-        rows: validation losses by step.
+        losses: validation losses of each branch, by epoch.
         weights: the best ones.
     """
 
-    fitted: Fitted
+    fitted: Branched
     target: Target
     valid: Examples
     epoch_steps: int
     patience: int
     class_weights: NDArray[np.float64] | None = None
-    rows: list[dict[str, float]] = field(default_factory=list)
+    losses: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def restore(self, network: nn.Module, learning_rate: float) -> None:
         """Put the best weights into a network.
 
         Raises:
-            UserError: the validation loss was never a number.
+            UserError: the validation loss of a branch was never a number.
         """
-        if not self.weights:
+        if not np.isfinite([min(losses) for losses in self.losses.values()]).all():
             what = f"with {learning_rate:g} the validation loss is no number"
             raise UserError(problem("--learning-rate", what, "Choose a lower one."))
         network.load_state_dict(self.weights)
@@ -284,13 +308,29 @@ class KeepBest(Callback):
         """Measure at the end of an epoch."""
         if trainer.global_step % self.epoch_steps:
             return
-        loss = self.target.loss(self.valid.known_truth, self.fitted.predict(self.valid), self.class_weights)
-        losses = [row["valid_prediction"] for row in self.rows]
-        if loss < min(losses, default=float("inf")):
-            self.weights = {name: value.detach().clone() for name, value in module.model.state_dict().items()}
-        self.rows.append({"step": trainer.global_step, "valid_prediction": loss})
-        best = int(np.argmin([*losses, loss]))
-        trainer.should_stop = trainer.should_stop or len(losses) - best >= self.patience
+        lower = set()
+        for branch, predicted in self.fitted.predict_branches(self.valid).items():
+            losses = self.losses[branch]
+            loss = self.target.loss(self.valid.known_truth, predicted, self.class_weights)
+            if loss < min(losses, default=float("inf")):
+                lower.add(branch)
+            losses.append(loss)
+        for name, value in module.model.state_dict().items():
+            if self.fitted.branch_of(name) in lower or name not in self.weights:
+                self.weights[name] = value.detach().clone()
+        best = max(int(np.argmin(losses)) for losses in self.losses.values())
+        trainer.should_stop = trainer.should_stop or self.epochs - 1 - best >= self.patience
+
+    @property
+    def epochs(self) -> int:
+        """How many have been measured."""
+        return max(len(losses) for losses in self.losses.values())
+
+    def table(self) -> pd.DataFrame:
+        """Return step, valid_{branch} of each, and their mean, valid_prediction; one row per epoch."""
+        steps = self.epoch_steps * np.arange(1, self.epochs + 1)
+        table = pd.DataFrame({"step": steps} | {f"valid_{branch}": losses for branch, losses in self.losses.items()})
+        return table.assign(valid_prediction=table.iloc[:, 1:].mean(axis=1))
 
 
 @dataclass(frozen=True)
@@ -306,10 +346,15 @@ class Learning:
     """
 
     network: nn.Module
-    fitted: Fitted
+    fitted: Branched
     data: StrandedData[Any]
     losses: Losses
     class_weights: torch.Tensor | None = None
+
+    @property
+    def valid_weights(self) -> NDArray[np.float64] | None:
+        """The class weights, as the loss of validation rows takes them."""
+        return None if self.class_weights is None else self.class_weights.double().numpy()
 
 
 def learn(
@@ -320,7 +365,7 @@ def learn(
     description: str,
     precision: Precision = "fp32",
 ) -> pd.DataFrame:
-    """Train a network, and leave it in eval mode with the weights of the epoch that is best on the validation rows.
+    """Train a network, and leave it in eval mode, each branch with the weights of its best epoch on validation rows.
 
     Args:
         settings: how to train.
@@ -337,8 +382,7 @@ def learn(
         UserError: training diverged, or the memory of a GPU is too small.
     """
     network, data = learning.network, learning.data
-    weights = None if learning.class_weights is None else learning.class_weights.double().numpy()
-    keep = KeepBest(learning.fitted, target, valid, data.steps_per_epoch, settings.patience, weights)
+    keep = KeepBest(learning.fitted, target, valid, data.steps_per_epoch, settings.patience, learning.valid_weights)
     steps = settings.epochs * data.steps_per_epoch
     schedule = Schedule(steps, settings.learning_rate, weight_decay=settings.weight_decay, seed=data.seed)
     with enough_memory("Lower the batch size."):
@@ -353,7 +397,7 @@ def learn(
         )
     keep.restore(network, settings.learning_rate)
     network.to(pick_device(settings.device)).eval()  # Lightning has put it on the CPU
-    return curves.merge(pd.DataFrame(keep.rows), on="step", how="outer")
+    return curves.merge(keep.table(), on="step", how="outer")
 
 
 def network_truth(target: Target, examples: Examples) -> NDArray[Any]:

@@ -345,12 +345,15 @@ class GeneBertForPreTraining(GeneBertPreTrainedModel):
 
 
 class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
-    """Classes, labels or a number from windows: branches, whose logits are averaged.
+    """Classes, labels or a number from windows: branches, whose logits are added up with weights.
 
     One branch reads the states of the encoders, another the summary of the window (`model.summary`), as in wide and
     deep learning (Cheng et al. 2016), and, of windows in a cell type, a third what that makes of them
-    (`model.cell_type`). Each is trained by itself too, so that none leaves the work to the others.
+    (`model.cell_type`). They share no parameter, so that each can be trained, and stopped, by itself. How much each is
+    worth is chosen on validation rows (see `genebert.stacking`), for small tables suffice for some of them only.
     """
+
+    branch_weights: torch.Tensor
 
     def __init__(self, config: GeneBertConfig) -> None:
         super().__init__(config)
@@ -369,12 +372,24 @@ class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
         )
         self.cell_type = CellTypeFeatures(config) if config.cell_type else None
         self.cell_type_classifier = self._cell_type_head(labels)
+        count = len(self.branch_names)
+        self.register_buffer("branch_weights", torch.full((count,), 1 / count))
         self.post_init()
         self._freeze_unused()
 
     SUMMARY_HIDDEN = 256
     CELL_TYPE_HIDDEN = 64
     SUMMARY_DROPOUT = (0.6, 0.5)
+
+    @property
+    def branch_names(self) -> list[str]:
+        """Of the branches, in the order of their logits."""
+        parts = {"summary": self.summary, "cell_type": self.cell_type, "encoders": self.classifier}
+        return [name for name, part in parts.items() if part is not None]
+
+    def branch_of(self, parameter: str) -> str:
+        """Return the branch that a parameter or buffer belongs to, by its name."""
+        return next((name for name in ("summary", "cell_type") if parameter.startswith(name)), "encoders")
 
     def _cell_type_head(self, labels: int) -> SummaryHead | None:
         if self.cell_type is None:
@@ -416,7 +431,11 @@ class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
             matrix: region matrices; None if motifs are not read.
             codes: base codes, uint8, shape (b, length); None if there is no summary.
         """
-        return self.branches(input_ids, segment_ids, matrix, codes).mean(dim=1)
+        return self.joined(self.branches(input_ids, segment_ids, matrix, codes))
+
+    def joined(self, branches: torch.Tensor) -> torch.Tensor:
+        """Return logits, shape (b, labels), of those of each branch, shape (b, branches, labels)."""
+        return (branches * self.branch_weights[:, None]).sum(dim=1)
 
     def branches(
         self,

@@ -272,8 +272,8 @@ def _finetuning_curves(manifest: Manifest, target: Target, methods: Sequence[str
         panels,
         caption=(
             "Light lines, training loss (means over 10 steps); dots, loss on all validation rows at the end"
-            " of each epoch, of which the lowest is kept; one line per seed. Dashed: the loss of who knows"
-            " nothing."
+            " of each epoch, the mean over the network's branches, each of which keeps the epoch with its"
+            " lowest; one line per seed. Dashed: the loss of who knows nothing."
         ),
         columns=2,
     )
