@@ -10,15 +10,17 @@
 An atlas has 24 cell types, of which six are held out for testing and three for choosing, and 8 chromosomes, of which
 two and one are. What is pre-trained on sees neither. Binding of each TF is then learned from 1%, 10% and all of the
 labels in the other cell types on the other chromosomes, and predicted in the held-out cell types on the held-out
-chromosomes (`genebert cross-validate`). `compare --only NAME` computes some methods, so that several processes can
-share the work; `--no-pretrained` leaves out all that needs pre-training, and takes minutes on two cores. `summary`
-prints JSON: means over the atlases, with the least and the largest.
+chromosomes (`genebert cross-validate`); the fewer labels, the more passes over them, by the square root. `compare
+--only NAME` computes some methods, so that several processes can share the work; `--no-pretrained` leaves out all that
+needs pre-training, and takes minutes on two cores. `summary` prints JSON: means over the atlases, with the least and
+the largest.
 
 Pre-training with one modality has the tasks that need no other one: MGM and NGSP, or masked region modelling.
 """
 
 import json
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,7 @@ PRETRAINING: dict[str, dict[str, Any]] = {
     "sequence": {**NOTHING, "mgm_weight": 1.0, "ngsp_weight": 1.0},
     "regions": {**NOTHING, "mrm_weight": 1.0},
 }
+FRACTIONS = (0.01, 0.1, 1.0)
 OUT = click.option("--out", required=True, type=click.Path(path_type=Path))
 
 
@@ -118,19 +121,33 @@ def pretrain(out: Path, what: str, epochs: float, device: Any, seed: int) -> Non
 @main.command()
 @OUT
 @click.option("--tf", "tfs", multiple=True, default=TFS, type=click.Choice(TFS))
+@click.option("--fraction", "fractions", multiple=True, default=FRACTIONS)
 @click.option("--only", multiple=True)
 @click.option("--seed", default=0)
-@click.option("--epochs", default=4)
+@click.option("--epochs", default=4, help="passes over all labels")
 @click.option("--device", default="auto")
 @click.option("--pretrained/--no-pretrained", "with_models", default=True)
 def compare(
-    out: Path, tfs: Sequence[str], only: Sequence[str], seed: int, epochs: int, device: str, with_models: bool
+    out: Path,
+    tfs: Sequence[str],
+    fractions: Sequence[float],
+    only: Sequence[str],
+    seed: int,
+    epochs: int,
+    device: str,
+    with_models: bool,
 ) -> None:
     """Learn binding of TFs, and predict it in held-out cell types on held-out chromosomes."""
-    for tf in tfs:
-        path, options = out / f"{tf}.yaml", {"epochs": epochs, "device": device}
-        path.write_text(yaml.safe_dump(protocol(out, tf, seed, options, with_models), sort_keys=False))
-        cross_validate(CrossValidateSettings(protocol=path, out=out / "across" / tf, only=list(only)))
+    for tf, fraction in product(tfs, fractions):
+        path = out / f"{tf}-{fraction:g}.yaml"
+        options = {"epochs": round(epochs / fraction**0.5), "device": device}
+        document = protocol(out, tf, seed, options, with_models) | {"label_fractions": [fraction]}
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        cross_validate(CrossValidateSettings(protocol=path, out=results_of(out, tf, fraction), only=list(only)))
+
+
+def results_of(out: Path, tf: str, fraction: float) -> Path:
+    return out / "across" / tf / f"{fraction:g}"
 
 
 def protocol(out: Path, tf: str, seed: int, options: dict[str, Any], with_models: bool) -> dict[str, Any]:
@@ -167,7 +184,6 @@ def protocol(out: Path, tf: str, seed: int, options: dict[str, Any], with_models
         "genome": "inputs/genome.fa",
         "corpus": "corpus",
         "folds": [fold],
-        "label_fractions": [0.01, 0.1, 1.0],
         "seed": seed,
         "methods": [{"name": name, "method": key, "options": given} for name, (key, given) in methods.items()],
         "compare": [[first, other] for other in [*others, "mean of known cell types", "nearest known cell type"]],
@@ -180,8 +196,8 @@ def summary(atlases: Sequence[Path]) -> None:
     """Print means over atlases, and differences from the first method."""
     found: dict[tuple[Any, ...], list[float]] = {}
     for atlas in atlases:
-        for tf in TFS:
-            path = atlas / "across" / tf / "results.json"
+        for tf, fraction in product(TFS, FRACTIONS):
+            path = results_of(atlas, tf, fraction) / "results.json"
             document = json.loads(path.read_text()) if path.exists() else {"results": [], "comparisons": []}
             for row in document["results"]:
                 if row["cell_type"] == "mean":

@@ -1,4 +1,4 @@
-"""What the benchmarks of pre-training share: a corpus, turns, and how results are printed."""
+"""What benchmarks share: a corpus, turns, TF usage, and how results are printed."""
 
 import json
 import os
@@ -11,10 +11,14 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 import transformers
 
 from genebert.corpus.build import prepare
+from genebert.corpus.store import Corpus
+from genebert.corpus.usage import PARTS
 from genebert.settings import PrepareSettings, SimulateSettings
 from genebert.simulate import simulate
 
@@ -84,3 +88,18 @@ def machine() -> str:
     cores = len(os.sched_getaffinity(0))
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     return f"{cores} cores of {processor}, {gpu}, {memory:.0f} GB; {versions}"
+
+
+def usage_table(corpus: Corpus) -> pd.DataFrame:
+    """Return as a further measure what needs no predictor: the enrichment of motifs in a cell type's regions."""
+    usage, evidence = corpus.usage, np.asarray(corpus.evidence[corpus.split == 0], dtype=np.float64)
+    effect = (usage.mean[PARTS] - usage.everywhere[PARTS]) / np.maximum(evidence.std(axis=0), 1)
+    names = [motif.name for motif in corpus.motifs]
+    rows = {
+        "cell_type": np.repeat(corpus.cell_types, len(names)),
+        "name": names * len(corpus.cell_types),
+        "measure": "TF usage",
+        "effect": effect.ravel(),
+        "specific": (effect - effect.mean(axis=0)).ravel(),
+    }
+    return pd.DataFrame(rows)

@@ -21,10 +21,9 @@ from pathlib import Path
 import click
 import numpy as np
 import pandas as pd
-from common import finish
+from common import finish, usage_table
 
 from genebert.corpus.store import Corpus
-from genebert.corpus.usage import PARTS
 from genebert.explanation.run import explain
 from genebert.labelled import LabelledFiles, read_labelled
 from genebert.methods.genebert import GeneBert
@@ -78,21 +77,6 @@ def fit(atlas: Path, corpus: Path, labels: Path, out: Path, options: dict[str, o
             Ensemble(labelled.target, [("genebert", fitted)]).save(run.folder, opened.scanner)
             run.finish({"window_width": opened.width, "per_cell_type": True, "oriented": False})
     return out, {name: str(value) for name, value in measures.items()}
-
-
-def usage_table(corpus: Corpus) -> pd.DataFrame:
-    """Return as a further measure what needs no predictor: the enrichment of motifs in a cell type's regions."""
-    usage, evidence = corpus.usage, np.asarray(corpus.evidence[corpus.split == 0], dtype=np.float64)
-    effect = (usage.mean[PARTS] - usage.everywhere[PARTS]) / np.maximum(evidence.std(axis=0), 1)
-    names = [motif.name for motif in corpus.motifs]
-    rows = {
-        "cell_type": np.repeat(corpus.cell_types, len(names)),
-        "name": names * len(corpus.cell_types),
-        "measure": "TF usage",
-        "effect": effect.ravel(),
-        "specific": (effect - effect.mean(axis=0)).ravel(),
-    }
-    return pd.DataFrame(rows)
 
 
 def scores(table: pd.DataFrame, atlas: Path) -> Iterator[tuple[str, dict[str, dict[str, float]]]]:

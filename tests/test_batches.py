@@ -511,8 +511,8 @@ def test_windows_in_order(length: int) -> None:
     assert [len(batch.truth) for batch in batches] == [4, 4, 2]
     assert torch.cat([batch.truth for batch in batches]).tolist() == list(range(10)) == list(range(len(data)))
     ids, segments = sequence_tokens(data.codes, 3)
-    assert (torch.cat([batch.input_ids for batch in batches]).numpy() == ids).all()
-    assert (torch.cat([batch.segment_ids for batch in batches]).numpy() == segments).all()
+    assert (torch.cat([batch.input_ids[batch.sequence] for batch in batches]).numpy() == ids).all()
+    assert (torch.cat([batch.segment_ids[batch.sequence] for batch in batches]).numpy() == segments).all()
     assert (torch.cat([batch.codes for batch in batches]).numpy() == data.codes).all()
     assert (torch.cat([batch.matrix.evidence for batch in batches]).numpy() == data.evidence).all()
 
@@ -557,6 +557,31 @@ def test_each_window_of_a_training_batch_is_read_on_a_random_strand() -> None:
             turned.append(reverse)
     assert 0.4 < np.mean(turned) < 0.6
     assert equal(either.batch(3), windows(rows=400, either_strand=True).batch(3))
+
+
+def test_windows_that_share_a_sequence_have_it_once_in_a_batch() -> None:
+    data = windows(rows=6, batch_size=6)
+    data.codes[[1, 4]] = data.codes[2]
+    batch = next(data.in_order())
+    assert len(batch.input_ids) == 4
+    assert (batch.input_ids[batch.sequence].numpy() == sequence_tokens(data.codes, 3)[0]).all()
+
+
+def test_rows_of_a_window_come_together_and_on_the_same_strand() -> None:
+    """40 windows of ten rows each; the strand of a window is another one from pass to pass."""
+    window = np.random.default_rng(3).permutation(np.repeat(np.arange(40), 10))
+    data = windows(rows=400, evidence=None, batch_size=20, either_strand=True, window=window, together=5)
+    data.codes = np.random.default_rng(4).integers(0, 4, size=(40, 40), dtype=np.uint8)[window]
+    forward = data.codes.copy()
+    turned = np.empty((2, 400), dtype=bool)
+    for step in range(40):
+        batch = data.batch(step)
+        rows = batch.truth.numpy()
+        assert len(batch.input_ids) <= 4
+        turned[step // 20, rows] = (batch.codes.numpy() != forward[rows]).any(axis=1)
+    assert all(len(set(turned[0, window == one])) == 1 for one in range(40))
+    assert 0.25 < turned[0].mean() < 0.75
+    assert 0.25 < (turned[0] != turned[1]).mean() < 0.75
 
 
 def test_what_is_not_given_is_not_in_a_batch() -> None:

@@ -1,3 +1,4 @@
+from itertools import groupby
 from math import factorial
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genebert.sampling import BalancedShuffle, Shuffle, Stream, below, bits, keys, permuted, uniform
+from genebert.sampling import BalancedShuffle, RunShuffle, Shuffle, Stream, below, bits, keys, permuted, uniform
 
 WORD = (1 << 64) - 1
 GAMMA = 0x9E3779B97F4A7C15
@@ -190,3 +191,46 @@ def test_balanced_passes_and_seeds_differ() -> None:
     first, second = (shown[shown // 500 == group][:500] % 500 for group in (0, 1))
     assert (first != second).mean() > 0.9  # groups of equal size are shuffled differently
     assert 800 < (shown[::2] < 500).sum() < 1200  # the order of the groups is random too
+
+
+# Runs -------------------------------------------------------------------------------------------------------
+
+GROUP = np.random.default_rng(0).integers(-3, 9, size=100)
+
+
+@pytest.mark.parametrize("most", [1, 3, 8, 200])
+def test_a_pass_over_runs_has_everything_once(most: int) -> None:
+    shuffle = RunShuffle(GROUP, most, 5)
+    for turn in range(3):
+        assert sorted(shuffle(turn * 100 + np.arange(100)).tolist()) == list(range(100))
+
+
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_alike_things_come_together_so_many_at_a_time(most: int) -> None:
+    """There are as few runs as there can be: all of a group are full but for one."""
+    shown = GROUP[RunShuffle(GROUP, most, 5)(np.arange(100, 200))]
+    stretches = [len(list(members)) for _, members in groupby(shown.tolist())]
+    fewest = sum(-(-count // most) for count in np.unique(GROUP, return_counts=True)[1])
+    assert sum(-(-length // most) for length in stretches) <= fewest
+    assert most == 1 or len(stretches) < 60
+
+
+def test_runs_come_in_another_order_in_each_pass_and_for_each_seed() -> None:
+    first, second = (RunShuffle(GROUP, 3, 0)(turn * 100 + np.arange(100)) for turn in (0, 1))
+    assert (first != second).mean() > 0.8
+    assert (first != RunShuffle(GROUP, 3, 1)(np.arange(100))).mean() > 0.8
+
+
+def test_what_comes_does_not_depend_on_what_came_before() -> None:
+    positions = np.array([250, 3, 199, 200, 101, 3])
+    shuffle = RunShuffle(GROUP, 4, 2)
+    shown = shuffle(positions)
+    assert [RunShuffle(GROUP, 4, 2)(np.array([position])).item() for position in positions] == shown.tolist()
+    assert shuffle(positions[::-1]).tolist() == shown[::-1].tolist()
+
+
+def test_each_run_is_as_often_first() -> None:
+    group = np.repeat(np.arange(5), 3)
+    shuffle = RunShuffle(group, 3, 0)
+    first = np.bincount([group[shuffle(np.array([15 * turn]))].item() for turn in range(2000)], minlength=5)
+    assert first / 2000 == pytest.approx([0.2] * 5, abs=0.04)

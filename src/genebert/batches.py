@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from genebert.corpus.store import Corpus
 from genebert.corpus.surroundings import surroundings
-from genebert.sampling import BalancedShuffle, Shuffle, Stream, below, keys, uniform
+from genebert.sampling import BalancedShuffle, RunShuffle, Shuffle, Stream, below, keys, uniform
 from genebert.schema import SPLITS, C, G, Split, reverse_complement
 from genebert.settings import Masking
 from genebert.tokens import hide_bases, mask_kmers, reverse_tokens, segments, sequence_tokens
@@ -442,17 +442,19 @@ def _contains(ascending: NDArray[np.int32], values: NDArray[np.int64]) -> NDArra
 
 @dataclass
 class WindowBatch(Tensors):
-    """A batch of windows for a classifier.
+    """A batch of windows for a classifier; windows that are looked at in several cell types share a sequence.
 
     Attributes:
-        input_ids, segment_ids: int64, shape (b, tokens).
-        codes: base codes, uint8, shape (b, length).
+        input_ids, segment_ids: of the different sequences, int64, shape (s, tokens).
+        sequence: which of these each window has, int64, shape (b,).
+        codes: base codes of the windows, uint8, shape (b, length).
         matrix: region matrices; None if motifs are not read.
         truth: what is to be predicted, as a network learns it; None if it is not known.
     """
 
     input_ids: torch.Tensor
     segment_ids: torch.Tensor
+    sequence: torch.Tensor
     codes: torch.Tensor
     matrix: RegionMatrix | None = None
     truth: torch.Tensor | None = None
@@ -489,6 +491,9 @@ class StrandedData(ABC, Generic[Batch]):
         batch_size: rows per batch.
         seed: of order and strands.
         either_strand: read each window of a training batch on a random strand.
+        window: which rows are the same window, int64, shape (n,), if some are: they come together in training, on the
+            same strand.
+        together: so many of them at a time, at most.
     """
 
     def __init__(
@@ -499,13 +504,16 @@ class StrandedData(ABC, Generic[Batch]):
         batch_size: int = 64,
         seed: int = 0,
         either_strand: bool = False,
+        window: NDArray[np.int64] | None = None,
+        together: int = 1,
     ) -> None:
         self.codes = codes
         self.truth = truth
         self.batch_size = min(batch_size, len(codes))
         self.seed = seed
         self.either_strand = either_strand
-        self._order = Shuffle(len(codes), seed)
+        self.window = np.arange(len(codes)) if window is None else window
+        self._order = Shuffle(len(codes), seed) if window is None else RunShuffle(window, together, seed)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -518,8 +526,9 @@ class StrandedData(ABC, Generic[Batch]):
     def batch(self, step: int) -> Batch:
         """Return the training batch of one step, counted over all passes."""
         positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        reverse = (keys(self.seed, _STRAND, positions) & np.uint64(1)).astype(bool) & self.either_strand
-        return self.collate(self._order(positions), reverse)
+        rows, turn = self._order(positions), positions // len(self.codes)
+        reverse = (keys(self.seed, _STRAND, turn, self.window[rows]) & np.uint64(1)).astype(bool) & self.either_strand
+        return self.collate(rows, reverse)
 
     def in_order(self, *, reverse: bool = False) -> Iterator[Batch]:
         """Yield all windows in order, the last batch being what is left; `reverse`: the other strand of each."""
@@ -583,9 +592,10 @@ class WindowData(StrandedData[WindowBatch]):
     def collate(self, rows: NDArray[np.int64], reverse: NDArray[np.bool_]) -> WindowBatch:
         """See `StrandedData`."""
         codes = self.codes_of(rows, reverse)
-        ids, segments = map(torch.from_numpy, sequence_tokens(codes, self.k))
-        matrix = self._matrix(rows, reverse)
-        return WindowBatch(ids, segments, torch.from_numpy(codes), matrix, rows_of(self.truth, rows))
+        different, sequence = np.unique(codes, axis=0, return_inverse=True)
+        ids, segments = map(torch.from_numpy, sequence_tokens(different, self.k))
+        own = torch.from_numpy(sequence.reshape(-1)), torch.from_numpy(codes)
+        return WindowBatch(ids, segments, *own, self._matrix(rows, reverse), rows_of(self.truth, rows))
 
     def _matrix(self, rows: NDArray[np.int64], reverse: NDArray[np.bool_]) -> RegionMatrix | None:
         """Return region matrices: tiles in the order in which a window is read; a neighbourhood has no direction."""

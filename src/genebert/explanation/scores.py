@@ -10,7 +10,7 @@ from genebert.batches import RegionMatrix, WindowData
 from genebert.console import say
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
-from genebert.methods.genebert import FittedGeneBert
+from genebert.methods.genebert import FittedGeneBert, sequence_states_of
 from genebert.model.genebert import GeneBertForSequenceClassification
 from genebert.predictor import Predictor
 
@@ -78,7 +78,7 @@ class LogOdds:
         found: list[torch.Tensor] = []
         for reverse in (False,) if network.config.oriented else (False, True):
             batches = (batch.to(self.device) for batch in data.in_order(reverse=reverse))
-            states = [network.sequence_states(batch.input_ids, batch.segment_ids) for batch in batches]
+            states = [sequence_states_of(network, batch) for batch in batches]
             read = [one for one in states if one is not None]
             found += [torch.cat(read)] if read else []
         return found

@@ -29,6 +29,8 @@ from genebert.training import pick_device
 
 PREDICT_BATCH = 256
 LORA_RANK = 8
+TOGETHER = 8
+"""Cell types in which a window is looked at together: its sequence, which takes most of the time, is encoded once."""
 
 
 @dataclass(frozen=True)
@@ -103,16 +105,10 @@ class FittedGeneBert(Fitted):
                 batches = [batch.to(device) for batch in strands]
                 summary = self.model.summary_logits(batches[0].codes, batches[0].matrix)  # that of either strand
                 cell_type = self.model.cell_type_logits(batches[0].matrix)
-                sequences = [self._sequence_states(batch) for batch in batches]
+                sequences = [sequence_states_of(self.model, batch) for batch in batches]
                 differ = examples.context is None  # tiles are read in the strand's order; a neighbourhood has none
                 regions = [self.model.region_states(one.matrix) for one in (batches if differ else batches[:1])]
             yield _Encoded(sequences, regions, summary, cell_type)
-
-    def _sequence_states(self, batch: WindowBatch) -> torch.Tensor | None:
-        """Encode each sequence once: tables of cell types have a window in many of them, one after the other."""
-        _, first, place = np.unique(batch.codes.cpu().numpy(), axis=0, return_index=True, return_inverse=True)
-        states = self.model.sequence_states(batch.input_ids[first], batch.segment_ids[first])
-        return None if states is None else states[place.ravel()]
 
     def _branches(self, encoded: _Encoded) -> list[torch.Tensor]:
         """Return the logits of the branches on each strand, each of shape (n, branches, outputs)."""
@@ -137,7 +133,7 @@ class FittedGeneBert(Fitted):
         data = WindowData(codes, k=model.config.k, batch_size=len(codes))
         with evaluating(model):
             batches = [next(data.in_order(reverse=reverse)).to(device) for reverse in self._strands]
-            sequences = [model.sequence_states(batch.input_ids, batch.segment_ids) for batch in batches]
+            sequences = [sequence_states_of(model, batch) for batch in batches]
         summary: torch.Tensor | None = None
         for cell_type in cell_types:
             with evaluating(model):  # not around the yield: the caller's code, too, would then run without gradients
@@ -192,6 +188,8 @@ class GeneBert(TuningSettings, Method):
             batch_size=self.batch_size,
             seed=seed,
             either_strand=not self.oriented,
+            window=self._window(model, train),
+            together=TOGETHER,
         )
         fitted = FittedGeneBert(model, target)
         weights = class_weights(target, train) if self.class_weights else None
@@ -201,6 +199,12 @@ class GeneBert(TuningSettings, Method):
         if adapters is not None:
             adapters.merge_and_unload()  # into the layers of the model
         return replace(fitted, curves=curves)
+
+    @staticmethod
+    def _window(model: GeneBertForSequenceClassification, train: Examples) -> NDArray[np.int64] | None:
+        """Return which rows are the same window, if their sequences are encoded, and they lie in cell types."""
+        encoded = model.config.encoders and model.config.reads_sequence
+        return train.context.position if encoded and train.context is not None else None
 
     def _network(self, train: Examples, target: Target) -> GeneBertForSequenceClassification:
         """Return the network to train: weights of the encoders as pre-trained, or random; the summary is fitted."""
@@ -363,4 +367,11 @@ def tiles_of(config: GeneBertConfig, examples: Examples) -> int:
 
 def branches_of(model: GeneBertForSequenceClassification, batch: WindowBatch) -> torch.Tensor:
     """Return the logits of each branch, shape (b, branches, outputs)."""
-    return model.branches(batch.input_ids, batch.segment_ids, batch.matrix, batch.codes)
+    summary, cell_type = model.summary_logits(batch.codes, batch.matrix), model.cell_type_logits(batch.matrix)
+    return model.combine(sequence_states_of(model, batch), model.region_states(batch.matrix), summary, cell_type)
+
+
+def sequence_states_of(model: GeneBertForSequenceClassification, batch: WindowBatch) -> torch.Tensor | None:
+    """Return the states of the sequence encoder, shape (b, width), or None; each sequence is encoded once."""
+    states = model.sequence_states(batch.input_ids, batch.segment_ids)
+    return None if states is None else states[batch.sequence]
