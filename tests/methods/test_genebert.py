@@ -261,11 +261,25 @@ def test_each_branch_keeps_its_best_epoch_and_training_stops_after_the_last_of_t
     assert np.isfinite(curve["prediction"].iloc[-1])  # losses of the last steps, fewer than ten, were once lost
     best = []
     for branch, predicted in fitted.predict_branches(valid).items():
-        losses = curve[f"valid_{branch}"].to_list()
+        losses = curve[f"valid_{branch}"].dropna().to_list()
         assert toy.target.loss(valid.truth, predicted) == pytest.approx(min(losses), rel=1e-4)
         best.append(int(np.argmin(losses)))
+        assert len(losses) == best[-1] + 1 + 2  # what comes later is not computed
     assert len(curve) == max(best) + 1 + 2 < 12  # nothing can be learned of shuffled labels
     assert set(fitted.predict_branches(valid)) == ({"encoders"} if mode == "linear-probe" else {"encoders", "summary"})
+
+
+def test_a_branch_that_is_left_out_is_not_computed(fit: Fit, task: Callable[..., Any], monkeypatch: Any) -> None:
+    fitted, examples = fit(), task("classes").test
+    whole = fitted.predict_branches(examples)
+    monkeypatch.setattr(fitted.model, "sequence_states", None)
+    monkeypatch.setattr(fitted.model, "region_states", None)
+    rest = fitted.predict_branches(examples, without={"encoders"})
+    assert rest.keys() == whole.keys() - {"encoders"}
+    np.testing.assert_array_equal(rest["summary"], whole["summary"])
+    monkeypatch.undo()
+    monkeypatch.setattr(fitted.model, "summary_logits", None)
+    np.testing.assert_array_equal(fitted.predict_branches(examples, {"summary"})["encoders"], whole["encoders"])
 
 
 def test_branches_are_weighed_by_what_they_tell_of_the_validation_rows(task: Callable[..., Any], fit: Fit) -> None:

@@ -1,6 +1,6 @@
 """GeneBERT, fine-tuned: both modalities, the whole network or part of it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 from pathlib import Path
@@ -77,10 +77,10 @@ class FittedGeneBert(Fitted):
         """Return predictions, and the states that they come from."""
         return Reading.joined([self._reading(encoded) for encoded in self._encoded(examples)])
 
-    def predict_branches(self, examples: Examples) -> dict[str, NDArray[np.float64]]:
+    def predict_branches(self, examples: Examples, without: Collection[str] = ()) -> dict[str, NDArray[np.float64]]:
         """See `networks.Branched`."""
-        strands = self.target.from_logits(self._logits(examples))
-        return dict(zip(self.model.branch_names, strands.mean(axis=1), strict=True))
+        strands = self.target.from_logits(self._logits(examples, without))
+        return dict(zip(_others(self.model, without), strands.mean(axis=1), strict=True))
 
     def branch_of(self, parameter: str) -> str:
         """See `networks.Branched`."""
@@ -91,23 +91,22 @@ class FittedGeneBert(Fitted):
         weights = stacking_weights(self.target, valid.known_truth, self._logits(valid), class_weights)
         self.model.branch_weights.copy_(torch.from_numpy(weights))
 
-    def _logits(self, examples: Examples) -> NDArray[np.float64]:
+    def _logits(self, examples: Examples, without: Collection[str] = ()) -> NDArray[np.float64]:
         """Return the logits of each branch on each strand, float64, shape (branches, strands, n, outputs)."""
-        blocks = [torch.stack(self._branches(encoded)) for encoded in self._encoded(examples)]
+        blocks = [torch.stack(self._branches(encoded)) for encoded in self._encoded(examples, without)]
         return torch.cat(blocks, dim=1).permute(2, 0, 1, 3).double().cpu().numpy()
 
-    def _encoded(self, examples: Examples) -> Iterator[_Encoded]:
-        """Encode windows, batch by batch."""
+    def _encoded(self, examples: Examples, without: Collection[str] = ()) -> Iterator[_Encoded]:
+        """Encode windows, batch by batch; without: branches that are not asked for."""
         data = WindowData(**window_inputs(self.model.config, examples), batch_size=PREDICT_BATCH)
         device = next(self.model.parameters()).device
         for strands in zip(*(data.in_order(reverse=reverse) for reverse in self._strands), strict=True):
             with evaluating(self.model):
                 batches = [batch.to(device) for batch in strands]
-                summary = self.model.summary_logits(batches[0].codes, batches[0].matrix)  # that of either strand
-                cell_type = self.model.cell_type_logits(batches[0].matrix)
-                sequences = [sequence_states_of(self.model, batch) for batch in batches]
                 differ = examples.context is None  # tiles are read in the strand's order; a neighbourhood has none
-                regions = [self.model.region_states(one.matrix) for one in (batches if differ else batches[:1])]
+                regions = [region_states_of(self.model, one, without) for one in (batches if differ else batches[:1])]
+                sequences = [sequence_states_of(self.model, one, without) for one in batches]
+                summary, cell_type = summaries_of(self.model, batches[0], without)  # those of either strand
             yield _Encoded(sequences, regions, summary, cell_type)
 
     def _branches(self, encoded: _Encoded) -> list[torch.Tensor]:
@@ -193,7 +192,9 @@ class GeneBert(TuningSettings, Method):
         )
         fitted = FittedGeneBert(model, target)
         weights = class_weights(target, train) if self.class_weights else None
-        learning = Learning(model, fitted, data, self._losses(target, weights), weights)
+        stopped: set[str] = set()
+        losses = self._losses(target, weights, stopped)
+        learning = Learning(model, fitted, data, losses, stopped, weights)
         curves = learn(self, learning, target, valid, description or self.title, self.precision)
         fitted.weigh_branches(valid, learning.valid_weights)
         if adapters is not None:
@@ -314,11 +315,13 @@ class GeneBert(TuningSettings, Method):
             parameter.requires_grad_(True)
         return adapters
 
-    def _losses(self, target: Target, weights: torch.Tensor | None) -> Callable[..., dict[str, torch.Tensor]]:
+    def _losses(
+        self, target: Target, weights: torch.Tensor | None, stopped: Collection[str]
+    ) -> Callable[..., dict[str, torch.Tensor]]:
         def losses(model: GeneBertForSequenceClassification, batch: WindowBatch) -> dict[str, torch.Tensor]:
-            """The mean of the branches' losses."""
+            """The mean of the branches' losses; of those that have stopped, nothing is left to learn."""
             assert batch.truth is not None
-            branches = branches_of(model, batch).unbind(dim=1)
+            branches = branches_of(model, batch, stopped).unbind(dim=1)
             parts = [prediction_loss(target.kind, logits, batch.truth, weights) for logits in branches]
             return {"prediction": torch.stack(parts).mean()}
 
@@ -365,13 +368,36 @@ def tiles_of(config: GeneBertConfig, examples: Examples) -> int:
     return config.region_columns if tiled else 1
 
 
-def branches_of(model: GeneBertForSequenceClassification, batch: WindowBatch) -> torch.Tensor:
-    """Return the logits of each branch, shape (b, branches, outputs)."""
-    summary, cell_type = model.summary_logits(batch.codes, batch.matrix), model.cell_type_logits(batch.matrix)
-    return model.combine(sequence_states_of(model, batch), model.region_states(batch.matrix), summary, cell_type)
+def branches_of(
+    model: GeneBertForSequenceClassification, batch: WindowBatch, without: Collection[str] = ()
+) -> torch.Tensor:
+    """Return the logits of each branch, shape (b, branches, outputs); without: branches to leave out."""
+    sequence, region = sequence_states_of(model, batch, without), region_states_of(model, batch, without)
+    return model.combine(sequence, region, *summaries_of(model, batch, without))
 
 
-def sequence_states_of(model: GeneBertForSequenceClassification, batch: WindowBatch) -> torch.Tensor | None:
+def sequence_states_of(
+    model: GeneBertForSequenceClassification, batch: WindowBatch, without: Collection[str] = ()
+) -> torch.Tensor | None:
     """Return the states of the sequence encoder, shape (b, width), or None; each sequence is encoded once."""
-    states = model.sequence_states(batch.input_ids, batch.segment_ids)
+    states = None if "encoders" in without else model.sequence_states(batch.input_ids, batch.segment_ids)
     return None if states is None else states[batch.sequence]
+
+
+def region_states_of(
+    model: GeneBertForSequenceClassification, batch: WindowBatch, without: Collection[str] = ()
+) -> torch.Tensor | None:
+    """Return the states of the region encoder, shape (b, width), or None."""
+    return None if "encoders" in without else model.region_states(batch.matrix)
+
+
+def summaries_of(
+    model: GeneBertForSequenceClassification, batch: WindowBatch, without: Collection[str] = ()
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return the logits of the summary and of the cell type, shape (b, outputs) each, or None."""
+    summary = None if "summary" in without else model.summary_logits(batch.codes, batch.matrix)
+    return summary, None if "cell_type" in without else model.cell_type_logits(batch.matrix)
+
+
+def _others(model: GeneBertForSequenceClassification, without: Collection[str]) -> list[str]:
+    return [name for name in model.branch_names if name not in without]

@@ -4,7 +4,7 @@ They are trained by the one loop, `genebert.training.train`.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -171,7 +171,7 @@ class FittedNetwork(Fitted):
     target: Target
     curves: pd.DataFrame | None = None
 
-    def predict_branches(self, examples: Examples) -> dict[str, NDArray[np.float64]]:
+    def predict_branches(self, examples: Examples, without: Collection[str] = ()) -> dict[str, NDArray[np.float64]]:
         """See `Branched`; it is of one piece."""
         return {_WHOLE: self.predict(examples)}
 
@@ -242,7 +242,7 @@ class NetworkMethod(LearningSettings, Method):
         )
         fitted = self.fitted(network, size, self.oriented, target)
         weights = class_weights(target, train) if self.class_weights else None
-        learning = Learning(network, fitted, data, self._losses(target, weights), weights)
+        learning = Learning(network, fitted, data, self._losses(target, weights), class_weights=weights)
         curves = learn(self, learning, target, valid, description or self.title)
         return replace(fitted, curves=curves)
 
@@ -258,8 +258,8 @@ class NetworkMethod(LearningSettings, Method):
 class Branched(Protocol):
     """A network of branches that share no parameter, and predict by themselves."""
 
-    def predict_branches(self, examples: Examples) -> dict[str, NDArray[np.float64]]:
-        """Return branch -> predictions, float64, shape (n, len(target.names))."""
+    def predict_branches(self, examples: Examples, without: Collection[str] = ()) -> dict[str, NDArray[np.float64]]:
+        """Return branch -> predictions, float64, shape (n, len(target.names)); without: branches to leave out."""
         ...
 
     def branch_of(self, parameter: str) -> str:
@@ -271,14 +271,15 @@ class Branched(Protocol):
 class KeepBest(Callback):
     """Keeps the weights of each branch of the epoch with its lowest validation loss.
 
-    Training stops when no branch's loss has fallen for a while.
+    A branch stops when its loss has not fallen for a while, and training when all have.
 
     Attributes:
         fitted: predicts with the network that is trained.
         target: what is predicted.
         valid: the validation rows.
         epoch_steps: steps per epoch.
-        patience: epochs without a lower loss after which training stops.
+        patience: epochs without a lower loss after which a branch stops.
+        stopped: the branches that have; whoever computes losses is to leave them out.
         class_weights: of the validation rows, as of the training rows, shape (classes,), or None.
         losses: validation losses of each branch, by epoch.
         weights: the best ones.
@@ -289,6 +290,7 @@ class KeepBest(Callback):
     valid: Examples
     epoch_steps: int
     patience: int
+    stopped: set[str]
     class_weights: NDArray[np.float64] | None = None
     losses: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -309,28 +311,27 @@ class KeepBest(Callback):
         if trainer.global_step % self.epoch_steps:
             return
         lower = set()
-        for branch, predicted in self.fitted.predict_branches(self.valid).items():
+        for branch, predicted in self.fitted.predict_branches(self.valid, self.stopped).items():
             losses = self.losses[branch]
             loss = self.target.loss(self.valid.known_truth, predicted, self.class_weights)
             if loss < min(losses, default=float("inf")):
                 lower.add(branch)
             losses.append(loss)
+            if len(losses) - 1 - int(np.argmin(losses)) >= self.patience:
+                self.stopped.add(branch)
         for name, value in module.model.state_dict().items():
             if self.fitted.branch_of(name) in lower or name not in self.weights:
                 self.weights[name] = value.detach().clone()
-        best = max(int(np.argmin(losses)) for losses in self.losses.values())
-        trainer.should_stop = trainer.should_stop or self.epochs - 1 - best >= self.patience
-
-    @property
-    def epochs(self) -> int:
-        """How many have been measured."""
-        return max(len(losses) for losses in self.losses.values())
+        trainer.should_stop = trainer.should_stop or self.stopped == set(self.losses)
 
     def table(self) -> pd.DataFrame:
-        """Return step, valid_{branch} of each, and their mean, valid_prediction; one row per epoch."""
-        steps = self.epoch_steps * np.arange(1, self.epochs + 1)
-        table = pd.DataFrame({"step": steps} | {f"valid_{branch}": losses for branch, losses in self.losses.items()})
-        return table.assign(valid_prediction=table.iloc[:, 1:].mean(axis=1))
+        """Return step, valid_{branch} of each until it stops, and their mean, valid_prediction; one row per epoch.
+
+        In the mean, a branch that has stopped has its last loss.
+        """
+        table = pd.DataFrame({f"valid_{branch}": pd.Series(losses) for branch, losses in self.losses.items()})
+        steps = self.epoch_steps * np.arange(1, len(table) + 1)
+        return table.assign(step=steps, valid_prediction=table.ffill().mean(axis=1))
 
 
 @dataclass(frozen=True)
@@ -342,6 +343,7 @@ class Learning:
         fitted: predicts with it.
         data: the training rows.
         losses: see `training.Learner`; the one loss is called prediction.
+        stopped: branches that `losses` leaves out, as `learn` finds that they have learned enough.
         class_weights: that it weighs rows by, float32, shape (classes,), or None.
     """
 
@@ -349,6 +351,7 @@ class Learning:
     fitted: Branched
     data: StrandedData[Any]
     losses: Losses
+    stopped: set[str] = field(default_factory=set)
     class_weights: torch.Tensor | None = None
 
     @property
@@ -382,7 +385,15 @@ def learn(
         UserError: training diverged, or the memory of a GPU is too small.
     """
     network, data = learning.network, learning.data
-    keep = KeepBest(learning.fitted, target, valid, data.steps_per_epoch, settings.patience, learning.valid_weights)
+    keep = KeepBest(
+        learning.fitted,
+        target,
+        valid,
+        data.steps_per_epoch,
+        settings.patience,
+        learning.stopped,
+        learning.valid_weights,
+    )
     steps = settings.epochs * data.steps_per_epoch
     schedule = Schedule(steps, settings.learning_rate, weight_decay=settings.weight_decay, seed=data.seed)
     with enough_memory("Lower the batch size."):
