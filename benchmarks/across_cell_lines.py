@@ -93,7 +93,7 @@ def common_chromosomes(peaks: Path) -> list[str]:
 
 
 def protocol(tf: str, genome: Path, seeds: int) -> dict[str, Any]:
-    network: dict[str, Any] = {"epochs": 6, "dropout": 0}
+    network: dict[str, Any] = {"epochs": 30, "dropout": 0}  # at most; each branch stops when it gets no better
     own = {**network, "own_accessibility": True}
     methods = {
         "GeneBERT": ("genebert", own),
