@@ -22,6 +22,8 @@ BASELINES = [key for key in method_keys() if key not in {"genebert", "accessibil
 """Those that need no cell types."""
 KINDS: list[Kind] = ["classes", "labels", "value"]
 SMALL_NETWORK = {"epochs": 15, "learning_rate": 0.01, "batch_size": 32, "device": "cpu"}
+QUICK_LEARNERS = {key: {"epochs": 8, "learning_rate": 0.02} for key in ("basset", "deepromoter", "splice-finder")}
+"""The others need what `SMALL_NETWORK` gives them."""
 WIDTHS = {"deepbind": 1.0, "deepsea": 0.1, "deepromoter": 0.3, "splice-finder": 0.3}
 SMALL_TREES = {"trees": 60, "learning_rate": 0.1, "least_rows": 10}
 NOTHING_TO_CHOOSE = {
@@ -38,7 +40,7 @@ def small(key: str, **options: Any) -> Method:
     """The method, small enough for a test."""
     kind = method_class(key)
     if issubclass(kind, NetworkMethod):
-        options = SMALL_NETWORK | {"width": WIDTHS.get(key, 0.1)} | options
+        options = SMALL_NETWORK | QUICK_LEARNERS.get(key, {}) | {"width": WIDTHS.get(key, 0.1)} | options
     if issubclass(kind, BoostedTrees):
         options = SMALL_TREES | options
     return kind(**options)
