@@ -2,14 +2,21 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
+
+from pytest import raises
 
 from genebert import launch
 from genebert.batches import PretrainingBatch
 from genebert.errors import UserError
 from genebert.pretrain import Share, pretrain
 from genebert.settings import PretrainSettings
+
+
+def pretrain_all(given: tuple[Sequence[PretrainSettings], PretrainSettings]) -> list[Path | str]:
+    """Pre-train each of several, and one that is interrupted; starting processes takes longer than either."""
+    each, stopped = given
+    return [*pretrain_each(each), pretrain_interrupted(stopped)]
 
 
 def pretrain_each(given: Sequence[PretrainSettings]) -> list[Path | str]:
@@ -21,6 +28,7 @@ def pretrain_each(given: Sequence[PretrainSettings]) -> list[Path | str]:
             found.append(pretrain(settings))
         except UserError as error:
             found.append(str(error))
+            launch.leave()
     return found
 
 
@@ -30,15 +38,16 @@ class InterruptionError(Exception):
 
 def pretrain_interrupted(settings: PretrainSettings) -> Path:
     """Pre-train, end amid it in all processes, and resume."""
+    os.environ[launch._STORE] += "."
     make = Share.__call__
 
     def stopping(share: Share, index: int) -> PretrainingBatch:
-        if index == 8:
+        if index == 3:
             raise InterruptionError
         return make(share, index)
 
     Share.__call__ = stopping  # type: ignore[method-assign]
-    with suppress(InterruptionError):
+    with raises(InterruptionError):
         pretrain(settings)
     Share.__call__ = make  # type: ignore[method-assign]
     launch.leave()
