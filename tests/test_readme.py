@@ -19,7 +19,7 @@ SMALLER = {
     "--region-width 256": "--region-width 128",
     "--per-cell-type 40": "--per-cell-type 20",
     "--out scored": "--null 100 --out scored",
-    "--out embedding": "--no-umap --out embedding",  # it compiles for half a minute; its stage's tests draw it
+    "--out embedding": "--no-umap --out embedding",  # it compiles for half a minute; test_coordinates.py draws it
 }
 """What is left out makes no other code run, and would take minutes."""
 
