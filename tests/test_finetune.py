@@ -208,6 +208,8 @@ def test_numbers(toy_model: Path, tmp_path: Path) -> None:
     target = Target.from_json(facts["target"])
     assert (target.centre, target.scale) == pytest.approx((train.mean(), train.std()))
     assert facts["calibration"] is None
+    (weights,) = facts["branch_weights"]
+    assert set(weights) == {"summary", "encoders"} and sum(weights.values()) == pytest.approx(1)
     table = pd.read_csv(out / "test_predictions.tsv", sep="\t")
     assert np.allclose(table["calibrated: value"], table["pre-trained: value"])
     results = results_of(out)

@@ -68,6 +68,19 @@ def test_rows_whose_truth_is_not_known_do_not_count() -> None:
     np.testing.assert_allclose(found, [1.0, 0.0], atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e2, 1e4])
+def test_weights_are_never_worse_than_one_predictor_alone_or_their_mean(scale: float) -> None:
+    """At large scales the search once ended where it began."""
+    generator = np.random.default_rng(2)
+    truth = generator.integers(0, 2, 80)
+    logits = np.stack([two_classes(size * generator.normal(size=80)) for size in (scale, 1.0, 0.01)])
+    losses = [
+        CLASSES.loss(truth, CLASSES.from_logits(np.tensordot(weights, logits[:, 0], axes=1)))
+        for weights in (stacking_weights(CLASSES, truth, logits), np.full(3, 1 / 3), *np.eye(3))
+    ]
+    assert losses[0] <= min(losses[1:]) + 1e-12
+
+
 def test_the_same_rows_give_the_same_weights() -> None:
     generator = np.random.default_rng(1)
     truth, logits = generator.integers(0, 2, 50), generator.normal(size=(3, 2, 50, 2))

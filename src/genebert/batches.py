@@ -493,7 +493,7 @@ class StrandedData(ABC, Generic[Batch]):
         either_strand: read each window of a training batch on a random strand.
         window: which rows are the same window, int64, shape (n,), if some are: they come together in training, on the
             same strand.
-        together: so many of them at a time, at most.
+        together: how many rows of a window come together, at most.
     """
 
     def __init__(

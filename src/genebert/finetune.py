@@ -188,6 +188,7 @@ def _finetune(settings: FinetuneSettings, labelled: Labelled, pretrained: Manife
         "test_rows_sharing_32_bases_with_pretraining": _shared_with_pretraining(labelled, pretrained, settings.corpus),
         "cell_type_distances": distances,
         "members": [key for key, _ in members],
+        "branch_weights": [fitted.branch_weights for _, fitted in members if isinstance(fitted, FittedGeneBert)],
         "oriented": settings.oriented,
         "calibration": _facts_of(calibration, labelled, joined.test[0], calibrated),
         "threshold": threshold,

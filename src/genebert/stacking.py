@@ -40,4 +40,6 @@ def stacking_weights(
     found = minimize(loss, equal, method="SLSQP", bounds=[(0.0, 1.0)] * count, constraints=sum_is_one)
     weights = np.round(np.clip(found.x, 0, None), _DIGITS)  # more digits are noise, and differ between machines
     weights[weights.argmax()] += 1 - weights.sum()
-    return weights if loss(weights) < loss(equal) else equal
+    candidates = [equal, *np.eye(count), weights]  # the search may end where it began
+    losses = np.array([loss(one) for one in candidates])
+    return candidates[int(np.where(np.isfinite(losses), losses, np.inf).argmin())]

@@ -29,7 +29,7 @@ from genebert.methods.genebert import (
     evidence_of,
     window_inputs,
 )
-from genebert.methods.networks import class_weights
+from genebert.methods.networks import class_weights, network_truth
 from genebert.model.genebert import GeneBertForPreTraining, GeneBertForSequenceClassification, save_model
 from genebert.model.summary import Summary
 from genebert.pretrained import write_scanner
@@ -282,6 +282,23 @@ def test_a_branch_that_is_left_out_is_not_computed(fit: Fit, task: Callable[...,
     np.testing.assert_array_equal(fitted.predict_branches(examples, {"summary"})["encoders"], whole["encoders"])
 
 
+def test_a_branch_that_has_stopped_takes_no_part_in_training(
+    fit: Fit, task: Callable[..., Any], monkeypatch: Any
+) -> None:
+    toy = task("classes")
+    fitted, stopped = fit(), {"encoders"}
+    batch = WindowData(
+        **window_inputs(fitted.model.config, toy.train), truth=network_truth(toy.target, toy.train), batch_size=8
+    ).batch(0)
+    fitted.model.zero_grad()
+    monkeypatch.setattr(fitted.model, "sequence_states", None)
+    loss = GeneBert()._losses(toy.target, None, stopped)(fitted.model, batch)["prediction"]
+    loss.backward()
+    moved = {name for name, one in fitted.model.named_parameters() if one.grad is not None}
+    assert moved and {fitted.branch_of(name) for name in moved} == {"summary"}
+    fitted.model.zero_grad()
+
+
 def test_branches_are_weighed_by_what_they_tell_of_the_validation_rows(task: Callable[..., Any], fit: Fit) -> None:
     """A branch that has learned nothing gets no weight, and one that has gets all, however many there are."""
     toy = task("classes")
@@ -291,7 +308,7 @@ def test_branches_are_weighed_by_what_they_tell_of_the_validation_rows(task: Cal
             if fitted.branch_of(name) == "encoders" and name.startswith("classifier"):
                 parameter.copy_(torch.randn(parameter.shape, generator=torch.manual_seed(0)))
     fitted.weigh_branches(toy.valid, None)
-    weights = dict(zip(fitted.model.branch_names, fitted.model.branch_weights.tolist(), strict=True))
+    weights = fitted.branch_weights
     assert weights["summary"] > 0.9
     assert sum(weights.values()) == pytest.approx(1)
     summary = fitted.predict_branches(toy.test)["summary"]

@@ -313,6 +313,15 @@ def test_a_classifier_adds_up_its_branches_with_their_weights(name: str) -> None
     assert torch.allclose(one, joined[1:2], atol=1e-5)
 
 
+def test_branches_have_equal_weights_where_a_file_does_not_tell(tmp_path: Path) -> None:
+    """Encoders alone, or an older file: what it lacks is made on no device first, and was once left as memory was."""
+    model = classifier_of()
+    model.genebert.save_pretrained(tmp_path)
+    for _ in range(3):
+        found = GeneBertForSequenceClassification.from_pretrained(tmp_path)
+        assert found.branch_weights.tolist() == [0.5, 0.5]
+
+
 @options
 def test_branches_share_no_parameter(name: str) -> None:
     """Each keeps the weights of its own best epoch."""

@@ -34,7 +34,7 @@ _CONNECTING = 20.0
 _RESTART = 120.0
 """Seconds in which a worker must come where all were lost: a busy machine takes its time to start one."""
 _NOTICING = 1.0
-"""Seconds in which it is noticed that the other end of a connection is gone."""
+"""Seconds to wait where a connection was closed, until it is known which end is gone."""
 _PATIENCE = 5.0
 """Seconds without a result after which it is looked whether the scheduler is still there."""
 
@@ -261,7 +261,7 @@ class Cluster(_Elsewhere):
         if self._sent is None or self._sent[0] is not payload:
             try:
                 self._sent = payload, self._client.scatter(payload, broadcast=True, hash=False, timeout=_RESTART)
-            except self._closed:  # also where a worker has died while it was sent this
+            except self._closed:  # a kind of OSError: most likely a worker has died while it was sent this; see `map`
                 raise
             except OSError as error:  # TimeoutError is one: no worker came
                 raise self._gone(f"its workers cannot be reached ({error})") from None

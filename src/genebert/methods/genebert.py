@@ -80,7 +80,12 @@ class FittedGeneBert(Fitted):
     def predict_branches(self, examples: Examples, without: Collection[str] = ()) -> dict[str, NDArray[np.float64]]:
         """See `networks.Branched`."""
         strands = self.target.from_logits(self._logits(examples, without))
-        return dict(zip(_others(self.model, without), strands.mean(axis=1), strict=True))
+        return dict(zip(remaining_branches(self.model, without), strands.mean(axis=1), strict=True))
+
+    @property
+    def branch_weights(self) -> dict[str, float]:
+        """Branch -> how much it is worth; together 1."""
+        return dict(zip(self.model.branch_names, self.model.branch_weights.tolist(), strict=True))
 
     def branch_of(self, parameter: str) -> str:
         """See `networks.Branched`."""
@@ -399,5 +404,6 @@ def summaries_of(
     return summary, None if "cell_type" in without else model.cell_type_logits(batch.matrix)
 
 
-def _others(model: GeneBertForSequenceClassification, without: Collection[str]) -> list[str]:
+def remaining_branches(model: GeneBertForSequenceClassification, without: Collection[str]) -> list[str]:
+    """Return the names of the branches that are not left out, in their order."""
     return [name for name in model.branch_names if name not in without]

@@ -144,6 +144,8 @@ class GeneBertPreTrainedModel(PreTrainedModel):
             init.zeros_(module.centre)
             init.ones_(module.scale)
             init.zeros_(module.knots)
+        elif isinstance(module, GeneBertForSequenceClassification):  # read from a file of the encoders, or an older one
+            init.constant_(module.branch_weights, 1 / len(module.branch_weights))
         elif isinstance(module, HiddenBaseHead):
             init.zeros_(module.bias)
         elif isinstance(module, MatchingHead):
@@ -349,8 +351,8 @@ class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
 
     One branch reads the states of the encoders, another the summary of the window (`model.summary`), as in wide and
     deep learning (Cheng et al. 2016), and, of windows in a cell type, a third what that makes of them
-    (`model.cell_type`). They share no parameter, so that each can be trained, and stopped, by itself. How much each is
-    worth is chosen on validation rows (see `genebert.stacking`), for small tables suffice for some of them only.
+    (`model.cell_type`). They share no parameter, so that each can have a loss of its own, and be stopped by itself. How
+    much each is worth is chosen on validation rows (see `genebert.stacking`), for small tables suffice for some only.
     """
 
     branch_weights: torch.Tensor

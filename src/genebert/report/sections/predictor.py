@@ -272,8 +272,9 @@ def _finetuning_curves(manifest: Manifest, target: Target, methods: Sequence[str
         panels,
         caption=(
             "Light lines, training loss (means over 10 steps); dots, loss on all validation rows at the end"
-            " of each epoch, the mean over the network's branches, each of which keeps the epoch with its"
-            " lowest; one line per seed. Dashed: the loss of who knows nothing."
+            " of each epoch; both are means over the network's branches, each of which keeps the epoch with its"
+            " lowest loss, and of which those that have stopped are in the dots with their last one. One line per"
+            " seed. Dashed: the loss of who knows nothing."
         ),
         columns=2,
     )
