@@ -59,7 +59,13 @@ def refuse(shared: None, task: int) -> int:
 def local_cluster(workers: int, threads: int = 1) -> Iterator[Any]:
     """A cluster on this machine whose workers are processes, as on a real one; in one process they would share more."""
     distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=threads, processes=True, dashboard_address=":0", protocol="tcp"
-    ) as made:
+    import dask
+
+    # A local cluster gives a worker up that has died and is not back after 15 s, or has died again just then.
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "10 minutes"}),
+        distributed.LocalCluster(
+            n_workers=workers, threads_per_worker=threads, processes=True, dashboard_address=":0", protocol="tcp"
+        ) as made,
+    ):
         yield made
