@@ -67,6 +67,14 @@ def test_explanation() -> None:
     assert "1 [0, 2]" in cells
 
 
+def test_a_long_list_of_motifs_opens_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explanation, "SHOWN", 1)
+    page = explanation_page({"importance": importance()}, ["B", HOSTILE], "occlusion, all", "1", 3)
+    before, after = page.split("<summary>The first 3 of each cell type</summary>")
+    assert re.findall(r"<td[^>]*>(m\d)</td>", before) == ["m2"] * 2
+    assert re.findall(r"<td[^>]*>(m\d)</td>", after) == ["m2", "m1", "m0"] * 2
+
+
 def test_without_pairs_and_locus_there_are_no_such_sections() -> None:
     page = explanation_page({"importance": importance()}, ["B", HOSTILE], "occlusion, all", "1", 3)
     assert page.count("<section") == 1

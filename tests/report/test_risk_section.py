@@ -10,8 +10,8 @@ import pytest
 
 from genebert.report import cohort_figures
 from genebert.report.build import render
-from genebert.report.content import Figure, Table, Verdicts
-from genebert.report.sections.risk import TOP_REGIONS, risk_section
+from genebert.report.content import Figure, Folded, Table, Verdicts
+from genebert.report.sections.risk import TOP_INDIVIDUALS, TOP_REGIONS, risk_section
 
 REGION = "chr1:<script>{}"
 PHENOTYPE = "<b>disease"
@@ -77,7 +77,13 @@ def write_tables(folder: Path, *, binary: bool = True) -> dict[str, Any]:
         [("GATA1", "lost", REGION.format(0), "chr1:100:A>G", ".", -2.5, 4, 1)],
         columns=["tf", "direction", "region", "variant", "id", "tf_change", "carriers_cases", "carriers_controls"],
     )
+    individuals = pd.DataFrame(
+        [("P1", 1, REGION.format(2), -0.5, 0.8), ("P1", 2, REGION.format(0), 0.1, -0.25)],
+        columns=["sample", "rank", "region", "change", "contribution"],
+    )
     tables = {
+        "attention": pd.DataFrame({"region": regions["region"][::-1], "attention": np.linspace(2, 0, 30)}),
+        "individuals": individuals.iloc[::-1],
         "convergence_tfs": hits,
         "predictions": people,
         "metrics": pd.DataFrame(measured, columns=["method", "measure", "value", "low", "high", "n"]),
@@ -100,6 +106,7 @@ def test_the_section_shows_what_the_tables_hold(tmp_path: Path, binary: bool) ->
     regions = shown["Regions that rank first."]
     assert len(regions.rows) == TOP_REGIONS
     assert [regions.rows[i][2] for i in (0, 1)] == ["GATA1 (+1.5)", "–"]
+    assert [regions.rows[i][regions.header.index("Attention")] for i in (0, 1)] == ["0", "0.069"]
     assert regions.header[-1] == ("Carriers, controls" if binary else "Carriers, below it")
     assert [row[0] for row in shown["TFs whose hits variants gain or lose."].rows] == ["GATA1", "SPI1"]  # by p
     figures = {block.title: block for block in section.blocks if isinstance(block, Figure)}
@@ -109,6 +116,22 @@ def test_the_section_shows_what_the_tables_hold(tmp_path: Path, binary: bool) ->
     assert "1.00% of the calls are missing. Those with the higher and the lower phenotype differ" in page
     assert "<script>" not in page and "<b>disease" not in page
     assert "&lt;script&gt;0" in page
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_individuals_stand_with_the_regions_that_their_prediction_comes_from(tmp_path: Path, binary: bool) -> None:
+    metrics = write_tables(tmp_path, binary=binary)
+    people = pd.read_csv(tmp_path / "predictions.tsv", sep="\t")
+    people.loc[people["sample"] == "P1", "GeneBERT"] = 0.9951
+    people.to_csv(tmp_path / "predictions.tsv", sep="\t", index=False)
+    folded = [block.table for block in risk_section(tmp_path, metrics).blocks if isinstance(block, Folded)]
+    (table,) = (table for table in folded if table.title == "Individuals predicted highest.")
+    assert len(table.rows) == TOP_INDIVIDUALS
+    sample, regions, observed, predicted = table.rows[0]
+    assert (sample, predicted) == ("P1", "0.995")
+    assert regions == f"{REGION.format(2)} (+0.80), {REGION.format(0)} (−0.25)"
+    assert observed == ("case" if binary else f"{people['phenotype'][1]:.3g}")
+    assert table.rows[1][1] == "–"
 
 
 def test_no_region_with_several_variants_is_no_error(tmp_path: Path) -> None:

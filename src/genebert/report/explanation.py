@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 
 from genebert.report.build import render
 from genebert.report.canvas import WIDE, diverging, heat_map, minus, panel, shorten, symmetric
-from genebert.report.content import Figure, Panel, Prose, Section, Table, Tile
+from genebert.report.content import Block, Figure, Folded, Panel, Prose, Section, Table, Tile
 from genebert.report.mutagenesis import draw_logo, draw_substitutions, letter_heights, substitutions
 
 PAGE = "explanation.html"
 MOST_MOTIFS = 40
 """Rows of the heat map."""
 MOST_PAIRS = 20
+SHOWN = 3
+"""Motifs per cell type that are listed before a reader asks for more."""
 BASES_PER_ROW = 80
 """More letters side by side cannot be read."""
 
@@ -58,7 +60,11 @@ def _motif_section(main: pd.DataFrame, cell_types: Sequence[str], measure: str, 
     figure = Figure(
         "TFs by cell type.", [specific_map(names[shown].tolist(), cell_types, grid.to_numpy())], caption=caption
     )
-    return Section("TFs", [figure, _top_table(best, cell_types)])
+    first = best.groupby("cell_type", sort=False).head(SHOWN)
+    blocks: list[Block] = [figure, _top_table(first, cell_types)]
+    if len(first) < len(best):
+        blocks.append(Folded(f"The first {top} of each cell type", _top_table(best, cell_types)))
+    return Section("TFs", blocks)
 
 
 def _top_table(best: pd.DataFrame, cell_types: Sequence[str]) -> Table:
@@ -73,7 +79,8 @@ def _top_table(best: pd.DataFrame, cell_types: Sequence[str]) -> Table:
     note = (
         "Effect: log-odds as they are, less those with the motif's evidence at its mean (nats), averaged over regions."
         " Absolute: the mean of absolute values, by which motifs are ranked. In brackets: 95% percentile intervals of"
-        " 1,000 resamples of the regions; that of a rank says how far the order can be trusted."
+        " 1,000 resamples of the regions; that of a rank says how far the order can be trusted. All are in"
+        " importance.tsv."
     )
     return Table("The most important motifs.", header, rows, text=3, note=note)
 

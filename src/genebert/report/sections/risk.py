@@ -19,6 +19,7 @@ STACKED = "GeneBERT + polygenic score"
 TOP_REGIONS = 12
 TOP_DRAWN = 6
 TOP_TFS = 15
+TOP_INDIVIDUALS = 20
 DIFFERENT = 0.001
 """From this p down, a difference in missing calls is told, as the stage does."""
 _WORDS = dict.fromkeys(
@@ -45,9 +46,10 @@ def risk_section(folder: Path, metrics: Mapping[str, Any]) -> Section:
         Folded("Differences between all methods", _comparisons(comparisons)),
         _ranking(predictions, measured) if binary else _agreement(predictions, measured),
         _regions_figure(regions),
-        _regions_table(regions, binary),
+        _regions_table(regions, _table(folder, "attention"), binary),
         *_convergence(regions, variants, binary),
         *_tfs(tfs, _table(folder, "convergence_tfs"), binary),
+        Folded("Individuals predicted highest", _individuals_table(predictions, _table(folder, "individuals"), binary)),
     ]
     return Section(f"Risk: {metrics['phenotype']}", blocks)
 
@@ -170,8 +172,9 @@ def _number(value: float, form: str) -> str:
     return minus(f"{value:{form}}") if np.isfinite(value) else "–"
 
 
-def _regions_table(regions: pd.DataFrame, binary: bool) -> Table:
+def _regions_table(regions: pd.DataFrame, attention: pd.DataFrame, binary: bool) -> Table:
     above, below = _groups(binary)
+    attended = attention.set_index("region")["attention"]
     rows = [
         [
             str(row.rank),
@@ -180,17 +183,20 @@ def _regions_table(regions: pd.DataFrame, binary: bool) -> Table:
             _number(row.weight, "+.3g"),
             _number(row.p, ".2g"),
             _number(row.q, ".2g"),
+            _number(attended[row.region], ".2g"),
             f"{row.variants:,}",
             f"{row.carriers_cases:,}",
             f"{row.carriers_controls:,}",
         ]
         for row in regions.head(TOP_REGIONS).itertuples()
     ]
-    header = ["Rank", "Region", "TF", "Weight", "p", "q", "Variants", f"Carriers, {above}", f"Carriers, {below}"]
+    header = ["Rank", "Region", "TF", "Weight", "p", "q", "Attention", "Variants"]
+    header += [f"Carriers, {above}", f"Carriers, {below}"]
     note = (
         f"The first of {len(regions):,}; all are in regions.tsv. p: score test of the region's (signed) effects. q:"
-        " expected share of false ones among regions up to this one (Benjamini and Hochberg). TF: the one whose best"
-        " hit the carriers' variants change most, with the change of its −log₁₀ p."
+        " expected share of false ones among regions up to this one (Benjamini and Hochberg). Attention: what the"
+        " attention model gives the region, where 1 is the mean. TF: the one whose best hit the carriers' variants"
+        " change most, with the change of its −log₁₀ p."
     )
     return Table("Regions that rank first.", header, rows, text=3, note=note)
 
@@ -293,3 +299,30 @@ def _hits_table(hits: pd.DataFrame, groups: Sequence[str]) -> Table:
     ]
     header = ["TF", "Hit", "Region", "Variant", "ID", "Change", f"Carriers, {groups[0]}", f"Carriers, {groups[1]}"]
     return Table("Variants by TF.", header, rows, text=5, note="Change: of −log₁₀ p of the TF's best hit nearby.")
+
+
+def _individuals_table(predictions: pd.DataFrame, contributions: pd.DataFrame, binary: bool) -> Table:
+    """List the individuals of the highest prediction, and the regions that it comes from."""
+    sources = contributions.sort_values("rank", kind="stable").groupby("sample")
+    regions = {
+        sample: ", ".join(f"{row.region} ({_number(row.contribution, '+.2f')})" for row in rows.itertuples())
+        for sample, rows in sources
+    }
+    highest = predictions.sort_values(MODEL, ascending=False, kind="stable").head(TOP_INDIVIDUALS)
+    rows = [
+        [sample, regions.get(sample, "–"), _observed(phenotype, binary), _number(predicted, ".3g")]
+        for sample, phenotype, predicted in highest[["sample", "phenotype", MODEL]].itertuples(index=False)
+    ]
+    unit = "log-odds" if binary else "prediction"
+    note = (
+        f"The first of {len(predictions):,}; all are in predictions.tsv and individuals.tsv. Predicted by {MODEL},"
+        f" out of fold. Regions: those that contribute most, with what they add to the {unit}."
+    )
+    header = ["Individual", "Regions", "Observed", "Predicted"]
+    return Table("Individuals predicted highest.", header, rows, text=2, note=note)
+
+
+def _observed(phenotype: float, binary: bool) -> str:
+    if binary:
+        return "case" if phenotype else "control"
+    return _number(phenotype, ".3g")
