@@ -95,17 +95,17 @@ def common_chromosomes(peaks: Path) -> list[str]:
 def protocol(tf: str, genome: Path, seeds: int) -> dict[str, Any]:
     network: dict[str, Any] = {"epochs": 30, "dropout": 0}  # at most; each branch stops when it gets no better
     own = {**network, "own_accessibility": True}
+    trees, baselines = "motif trees with accessibility", ["mean of known cell types", "nearest known cell type"]
     methods = {
         "GeneBERT": ("genebert", own),
         "GeneBERT without encoders": ("genebert", {**own, "encoders": False}),
         "GeneBERT (sequence)": ("genebert", {**network, "modalities": "sequence"}),
-        "motif trees with accessibility": ("motif-trees", {"accessibility": "own", "kmers": [4]}),
+        trees: ("motif-trees", {"accessibility": "own", "kmers": [4]}),
         "motif trees": ("motif-trees", {"accessibility": "none", "kmers": [4]}),
         "gkm-SVM": ("gkm-svm", {}),
         "accessibility trees": ("accessibility-trees", {"accessibility": "own"}),
     }
-    ensemble = "GeneBERT + motif trees"
-    baselines = ["mean of known cell types", "nearest known cell type"]
+    ensemble, quick, known = "GeneBERT + motif trees", "motif trees + known", "GeneBERT + motif trees + known"
     return {
         "title": f"{tf} in cell lines that were left out",
         "labels": "labels",
@@ -115,10 +115,16 @@ def protocol(tf: str, genome: Path, seeds: int) -> dict[str, Any]:
         "chromosomes": 3,
         "seeds": seeds,
         "methods": [{"name": name, "method": key, "options": given} for name, (key, given) in methods.items()],
-        "ensembles": [{"name": ensemble, "of": ["GeneBERT", "motif trees with accessibility"]}],
+        "ensembles": [
+            {"name": ensemble, "of": ["GeneBERT", trees]},
+            {"name": quick, "of": [trees, *baselines], "stacked": True},
+            {"name": known, "of": ["GeneBERT", trees, *baselines], "stacked": True},
+        ],
         "compare": [
             *[["GeneBERT", name] for name in methods if name != "GeneBERT"],
-            *[[ensemble, name] for name in ("motif trees with accessibility", "accessibility trees", *baselines)],
+            *[[ensemble, name] for name in (trees, "accessibility trees", *baselines)],
+            *[[quick, name] for name in (trees, *baselines)],
+            *[[known, name] for name in (quick, ensemble, *baselines)],
         ],
     }
 

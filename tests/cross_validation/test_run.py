@@ -123,6 +123,21 @@ def test_only_some_methods(toy: ModuleType, atlas: Path, tmp_path: Path) -> None
         cross_validate(settings_of(atlas, protocol_of(), tmp_path / "out", only=["H"]))
 
 
+def test_methods_are_stacked_with_what_is_known_of_other_cell_types(
+    toy: ModuleType, atlas: Path, tmp_path: Path
+) -> None:
+    ensembles = [{"name": "stack", "of": ["G", MEAN], "stacked": True}, {"name": "plain", "of": ["G", NEAREST]}]
+    out = cross_validate(settings_of(atlas, protocol_of(ensembles=ensembles), tmp_path / "out"))
+    found = facts(out)
+    assert {"stack", "plain"} < {row["method"] for row in found["results"]}
+    weights = [row["weights"] for row in found["weights"]]
+    assert len(weights) == FOLDS and {row["ensemble"] for row in found["weights"]} == {"stack"}
+    assert all(list(own) == ["G", MEAN] and sum(own.values()) == pytest.approx(1) for own in weights)
+    # G tells nothing; where B is tested, D and E are chosen on, and of those, C and the other one say most
+    assert min(row["weights"][MEAN] for row in found["weights"] if row["fold"].startswith("B")) > 0.99
+    assert "stacked: G" in (out / "cross_validation.html").read_text()
+
+
 def test_what_fails_is_reported_and_the_others_go_on(toy: ModuleType, atlas: Path, tmp_path: Path) -> None:
     protocol = protocol_of(title=HOSTILE)
     protocol["methods"].insert(0, {"name": HOSTILE, "method": "composition", "options": {"noise": -1}})

@@ -101,7 +101,7 @@ class Comparison(Settings):
     """Methods that are compared. Fields that name others follow those that are named."""
 
     reference: ClassVar[tuple[str, ...]] = ()
-    """Names of what methods are compared with beside each other."""
+    """Names of what methods are compared with, and put together with, beside each other."""
     taken: ClassVar[tuple[str, ...]] = ()
     """Further names that no method may have."""
 
@@ -123,7 +123,8 @@ class Comparison(Settings):
     def _check_ensembles(cls, entries: list[EnsembleEntry], info: ValidationInfo) -> list[EnsembleEntry]:
         methods = names_in(info, "methods")
         if methods is not None:
-            found = [*unknown(((i, "of"), entry.of, methods) for i, entry in enumerate(entries))]
+            members = [*methods, *cls.reference]
+            found = [*unknown(((i, "of"), entry.of, members) for i, entry in enumerate(entries))]
             taken = [*methods, *cls.reference, *cls.taken]
             complain([*found, *repeated([entry.name for entry in entries], taken)])
         return entries

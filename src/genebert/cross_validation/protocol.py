@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from genebert.benchmark.entries import Comparison, DataPath, Name, read_yaml
+from genebert.benchmark.entries import Comparison, DataPath, EnsembleEntry, Name, read_yaml
 from genebert.settings import Settings
 
 KEYS = "See docs/cross_validation.md for the keys."
@@ -39,6 +39,14 @@ Division = Annotated[str | int | Groups, BeforeValidator(_division)]
 Names = Annotated[list[Name], Field(min_length=1)]
 
 
+class WeighedEnsembleEntry(EnsembleEntry):
+    """An ensemble, of methods and baselines."""
+
+    stacked: bool = Field(
+        False, description="how much each member counts is chosen on the validation rows of each fold (else all alike)"
+    )
+
+
 class FoldEntry(Settings):
     """A fold as it is given: all other cell types on all other chromosomes are for training."""
 
@@ -61,6 +69,7 @@ class Protocol(Comparison):
     )
     genome: DataPath = Field(description="genome of the corpus: FASTA or 2bit")
     corpus: DataPath = Field(description="folder made by prepare or add-cell-type, with all of these cell types")
+    ensembles: list[WeighedEnsembleEntry] = Field([])  # type: ignore[assignment]
     cell_types: Division = Field(
         EACH, description="what is left out together: each cell type by itself, so many groups, or these groups"
     )
