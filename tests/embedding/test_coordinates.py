@@ -1,8 +1,10 @@
 import sys
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
@@ -43,6 +45,23 @@ def test_without_umap_learn_the_error_says_how_to_get_it(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(UserError, match=r"pip install 'genebert\[umap\]'; or do without: --no-umap"):
         umap_of(np.zeros((9, 2), dtype=np.float32), 0)
+
+
+def test_torch_has_as_many_threads_afterwards_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numba, which UMAP compiles with, sets the number of threads of OpenMP, which torch uses too."""
+
+    class Umap:
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def fit_transform(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+            torch.set_num_threads(before + 1)
+            return rows[:, :2]
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr("genebert.embedding.coordinates.umap_module", lambda: SimpleNamespace(UMAP=Umap))
+    umap_of(np.ones((9, 3), dtype=np.float32), 0)
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.slow

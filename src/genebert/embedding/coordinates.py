@@ -1,10 +1,12 @@
 """Few coordinates of many states: principal components of rows that come in blocks, and UMAP of these."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from genebert.errors import UserError, problem
@@ -59,10 +61,20 @@ def umap_of(components: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     if len(components) < LEAST_ROWS:
         return start.astype(np.float32)
     neighbours = min(NEIGHBOURS, len(components) - 1)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _threads_of_torch_kept():
         warnings.simplefilter("ignore")  # of numba's, about its threads and its cache
         model = umap.UMAP(n_neighbors=neighbours, min_dist=0.3, init=start, random_state=seed, n_jobs=1)
         return np.asarray(model.fit_transform(components), dtype=np.float32)
+
+
+@contextmanager
+def _threads_of_torch_kept() -> Iterator[None]:
+    """Give torch its number of threads back: UMAP's numba sets it for all that uses OpenMP in this process."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def umap_module() -> Any:
