@@ -117,8 +117,8 @@ def protocol(tf: str, genome: Path, seeds: int) -> dict[str, Any]:
         "methods": [{"name": name, "method": key, "options": given} for name, (key, given) in methods.items()],
         "ensembles": [
             {"name": ensemble, "of": ["GeneBERT", trees]},
-            {"name": quick, "of": [trees, *baselines], "stacked": True},
-            {"name": known, "of": ["GeneBERT", trees, *baselines], "stacked": True},
+            {"name": quick, "of": [trees, baselines[0]], "log_odds": True},
+            {"name": known, "of": ["GeneBERT", trees, baselines[0]], "log_odds": True},
         ],
         "compare": [
             *[["GeneBERT", name] for name in methods if name != "GeneBERT"],

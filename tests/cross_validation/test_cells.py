@@ -80,7 +80,7 @@ def test_what_a_cell_keeps(atlas: Path) -> None:
     cell = next(one for one in found if one.settings.label_fraction == 0.5 and one.settings.seed == 1)
     cell.compute(grid)
     assert cell.is_done()
-    assert sorted(path.name for path in cell.folder.iterdir()) == ["manifest.json", "test.npy", "valid.npy"]
+    assert sorted(path.name for path in cell.folder.iterdir()) == ["manifest.json", "test.npy"]
     kept = cell.predictions()
     windows = np.flatnonzero(cell.fold.test_windows)
     assert kept.shape == (len(windows), len(CELL_TYPES))
@@ -89,7 +89,6 @@ def test_what_a_cell_keeps(atlas: Path) -> None:
     for i in range(len(CELL_TYPES)):
         examples = replace(grid.examples(windows, np.full(len(windows), i)), truth=None)
         np.testing.assert_array_equal(kept[:, i], fitted.predict(examples)[:, 1])
-    np.testing.assert_array_equal(cell.valid_predictions(), fitted.predict(replace(valid, truth=None))[:, 1])
     assert cell.cost().keys() == {"seconds_to_fit", "seconds_to_predict", "machine"}
 
 

@@ -171,12 +171,10 @@ def test_tables_are_about_the_largest_fraction_and_curves_about_all(found: dict[
 def test_the_other_tables(found: dict[str, Any]) -> None:
     found["cell_types"] = [cell_type("A", unlike=True, p=0.05), cell_type("B", p=None), cell_type("C")]
     found["methods"][0] |= {"changed": {"kmers": 4}, "seen": ["pre-trained on A", "pre-trained on chr1"]}
-    found["ensembles"] = {"both": ["trees", "flat"], "stack": ["trees", BASELINES[0]]}
-    fraction = found["results"][0]["label_fraction"]
-    found["weights"] = [
-        {"ensemble": "stack", "label_fraction": fraction, "fold": f"{i}", "weights": {"trees": w, BASELINES[0]: 1 - w}}
-        for i, w in enumerate([0.25, 0.5])
-    ]
+    found["ensembles"] = {
+        "both": {"of": ["trees", "flat"], "log_odds": False},
+        "with known": {"of": ["trees", BASELINES[0]], "log_odds": True},
+    }
     page = Page(cross_validation_page(found))
     rows = page.table("Cell type", "Nearest")
     assert [row[2] for row in rows] == ["unlike", "unknown", "alike"]
@@ -187,7 +185,7 @@ def test_the_other_tables(found: dict[str, Any]) -> None:
         ["trees", "boosted trees", "kmers = 4", "2", "12.3"],
         ["flat", "boosted trees", "–", "2", "12.3"],
         ["both", "mean of trees, flat", "–", "–", "–"],
-        ["stack", f"stacked: trees (0.38), {BASELINES[0]} (0.62)", "–", "–", "–"],
+        ["with known", f"mean log-odds of trees, {BASELINES[0]}", "–", "–", "–"],
     ]
     assert ["A", "trees", "AUROC", "0.900 [0.800, 1.000]", "1", "50"] in page.table("Cell type", "Method")
 

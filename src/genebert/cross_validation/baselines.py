@@ -13,23 +13,16 @@ from genebert.cross_validation.folds import Fold
 from genebert.cross_validation.grid import Grid
 
 Numbers = NDArray[np.float64]
-Windows = NDArray[np.bool_]
 
 
-def mean_of_known(grid: Grid, fold: Fold, windows: Windows | None = None, without: int | None = None) -> Numbers:
-    """Return the mean label of each window over the cell types that are not tested on.
-
-    Args:
-        grid, fold: what is known.
-        windows: bool, shape (n,); by default those to test on.
-        without: a known cell type that is not looked at.
+def mean_of_known(grid: Grid, fold: Fold) -> Numbers:
+    """Return the mean label of each test window over the cell types that are not tested on.
 
     Returns:
-        float64, shape (windows, c), alike in all cell types; where nothing is known of a window, the mean of the
+        float64, shape (test windows, c), alike in all cell types; where nothing is known of a window, the mean of the
         training rows.
     """
-    chosen = fold.test_windows if windows is None else windows
-    truth = grid.truth[chosen][:, fold.known[fold.known != without]]
+    truth = grid.truth[fold.test_windows][:, fold.known]
     known = np.isfinite(truth)
     count = known.sum(axis=1)
     total = np.where(known, truth, 0).sum(axis=1)
@@ -37,22 +30,18 @@ def mean_of_known(grid: Grid, fold: Fold, windows: Windows | None = None, withou
     return np.repeat(mean[:, None], len(grid.cell_types), axis=1)
 
 
-def nearest_known(grid: Grid, fold: Fold, windows: Windows | None = None) -> Numbers:
-    """Return the label of each window in the known cell type whose accessibility is most alike.
+def nearest_known(grid: Grid, fold: Fold) -> Numbers:
+    """Return the label of each test window in the known cell type whose accessibility is most alike.
 
     Alike is the correlation (phi) of being accessible or not over the regions of the corpus that are not on test
     chromosomes. Where the label is not known, the next nearest cell type is taken; a known cell type is not compared
     with itself.
 
-    Args:
-        grid, fold: what is known.
-        windows: bool, shape (n,); by default those to test on.
-
     Returns:
-        float64, shape (windows, c); where nothing is known of a window, the mean of the training rows.
+        float64, shape (test windows, c); where nothing is known of a window, the mean of the training rows.
     """
     alike = _likeness(grid, fold)
-    truth = grid.truth[fold.test_windows if windows is None else windows]
+    truth = grid.truth[fold.test_windows]
     predicted = np.full(truth.shape, np.nan)
     for cell_type in range(truth.shape[1]):
         others = fold.known[fold.known != cell_type]

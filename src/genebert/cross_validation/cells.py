@@ -19,7 +19,7 @@ from genebert.target import Target
 STAGE = "cross-validate"
 ROWS = "genebert.cross_validation.folds"
 """How rows are read, divided, and given to methods."""
-VALID, TEST = "valid", "test"
+TEST = "test"
 _WINDOWS = 256
 """Windows that are predicted at a time, each in all cell types."""
 
@@ -31,13 +31,11 @@ class CellSettings(FitSettings):
         fold: the names of the cell types and chromosomes that are left out.
         label_fraction: of the training windows.
         draw_seed: of the choice of these windows, if not all are used.
-        kept: what predictions are kept.
     """
 
     fold: dict[str, list[str]]
     label_fraction: float
     draw_seed: int | None
-    kept: tuple[str, ...] = (VALID, TEST)
 
 
 @dataclass(frozen=True)
@@ -59,12 +57,8 @@ class Cell(Fit):
         """Return the predictions of a finished cell: float64, shape (test windows, c); see `Grid.predicted`."""
         return self.kept(TEST)
 
-    def valid_predictions(self) -> NDArray[np.float64]:
-        """Return those of the validation rows, of which `Fold.rows` tells: float64, shape (rows,)."""
-        return self.kept(VALID)
-
     def compute(self, grid: Grid) -> None:
-        """Fit on the training rows, choose on the validation rows, predict these, and the test windows everywhere.
+        """Fit on the training rows, choose on the validation rows, predict the test windows in all cell types.
 
         The results are put into the folder, in the place of those of other settings.
 
@@ -73,15 +67,12 @@ class Cell(Fit):
         """
         part = self.settings.label_fraction, self.settings.draw_seed or 0
         target = grid.target(grid.truth[self.fold.rows(grid, *part)["train"]])
-        asked = {
-            VALID: lambda fitted: self._chosen_on(fitted, grid, target),
-            TEST: lambda fitted: self._everywhere(fitted, grid, target),
-        }
-        self.keep(lambda: self.fold.examples(grid, *part), target, asked, keep_model=False)
-
-    def _chosen_on(self, fitted: Fitted, grid: Grid, target: Target) -> NDArray[np.float64]:
-        rows = grid.examples(*self.fold.rows(grid)["valid"], truth=False)
-        return grid.predicted(self.predict(fitted, rows, target))
+        self.keep(
+            lambda: self.fold.examples(grid, *part),
+            target,
+            {TEST: lambda fitted: self._everywhere(fitted, grid, target)},
+            keep_model=False,
+        )
 
     def _everywhere(self, fitted: Fitted, grid: Grid, target: Target) -> NDArray[np.float64]:
         windows, count = np.flatnonzero(self.fold.test_windows), len(grid.cell_types)

@@ -125,13 +125,12 @@ class Grid:
         )
         return replace(
             self._sequences.rows(windows),
-            truth=self.as_target(self.truth[windows, cell_types]) if truth else None,
+            truth=self._as_target(self.truth[windows, cell_types]) if truth else None,
             context=context,
             cell_types=len(self.corpus.cell_types),
         )
 
-    def as_target(self, truth: Numbers) -> NDArray[Any]:
-        """Return the truth of rows, shape (rows,), as `Target.truth` gives it."""
+    def _as_target(self, truth: Numbers) -> NDArray[Any]:
         return truth.astype(np.int64) if self.kind == "classes" else truth[:, None]
 
     def target(self, truth: Numbers) -> Target:
@@ -141,8 +140,8 @@ class Grid:
         return Target("value", self.names, float(truth.mean()), float(truth.std()) or 1.0)
 
     def predicted(self, output: Numbers) -> Numbers:
-        """Return of a method's predictions what is compared with the truth: float64, without the last axis."""
-        return output[..., -1]  # of two classes the second, of a number itself
+        """Return of a method's predictions what is compared with the truth: float64, shape (rows,)."""
+        return output[:, -1]  # of two classes the second, of a number itself
 
 
 def _check_shape(windows: Windows) -> None:

@@ -39,12 +39,10 @@ Division = Annotated[str | int | Groups, BeforeValidator(_division)]
 Names = Annotated[list[Name], Field(min_length=1)]
 
 
-class WeighedEnsembleEntry(EnsembleEntry):
-    """An ensemble, of methods and baselines."""
+class CellTypeEnsembleEntry(EnsembleEntry):
+    """The average of what some methods and baselines predict, or of its log-odds."""
 
-    stacked: bool = Field(
-        False, description="how much each member counts is chosen on the validation rows of each fold (else all alike)"
-    )
+    log_odds: bool = Field(False, description="average log-odds, which weigh what is nearly certain more")
 
 
 class FoldEntry(Settings):
@@ -69,7 +67,7 @@ class Protocol(Comparison):
     )
     genome: DataPath = Field(description="genome of the corpus: FASTA or 2bit")
     corpus: DataPath = Field(description="folder made by prepare or add-cell-type, with all of these cell types")
-    ensembles: list[WeighedEnsembleEntry] = Field([])  # type: ignore[assignment]
+    ensembles: list[CellTypeEnsembleEntry] = Field([])  # type: ignore[assignment]
     cell_types: Division = Field(
         EACH, description="what is left out together: each cell type by itself, so many groups, or these groups"
     )

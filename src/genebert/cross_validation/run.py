@@ -25,7 +25,7 @@ from genebert.cell_type_distance import Distance, KnownCellTypes
 from genebert.console import say, table
 from genebert.cross_validation.baselines import mean_of_known, nearest_known
 from genebert.cross_validation.cells import Cell, cells_of
-from genebert.cross_validation.ensembles import Member, baselines_as_members, together, weights_of
+from genebert.cross_validation.ensembles import baselines_as_members, together
 from genebert.cross_validation.folds import Fold, folds_of, given_folds
 from genebert.cross_validation.grid import Grid
 from genebert.cross_validation.measures import Asked, measure
@@ -113,7 +113,6 @@ class _Work:
         results: measures of methods, ensembles and baselines.
         comparisons: paired differences.
         costs: what methods took.
-        weights: of the members of stacked ensembles, fold by fold.
         missing: (method, fold) without results, why, and whether that is a failure.
         predictions: of the test cell types, as they are kept, from all labels or the largest fraction.
         flaws: (fraction, fold) -> why nothing can be learned or tested there.
@@ -125,7 +124,6 @@ class _Work:
     results: list[Row] = field(default_factory=list)
     comparisons: list[Row] = field(default_factory=list)
     costs: list[Row] = field(default_factory=list)
-    weights: list[Row] = field(default_factory=list)
     missing: list[Row] = field(default_factory=list)
     predictions: list[pd.DataFrame] = field(default_factory=list)
     flaws: dict[tuple[float, str], str] = field(init=False)
@@ -168,7 +166,7 @@ class _Work:
                 self.costs.append({"method": entry.name, "label_fraction": fraction, "seconds_to_fit": seconds})
         say(f"measuring with {fraction:g} of the labels")
         folds = [fold for fold in self.folds if (fraction, fold.name) not in self.flaws]
-        parts = [(self._asked(fold), self._predicted(fold, runs, fraction)) for fold in folds]
+        parts = [(self._asked(fold), self._predicted(fold, runs)) for fold in folds]
         if not parts:
             return
         pairs = [pair for pair in self.protocol.compare if set(pair) <= parts[0][1].keys()]
@@ -190,21 +188,16 @@ class _Work:
         rows = fold.test_windows
         return Asked(self.grid.truth[rows], self.grid.region[rows], fold.test, fold.known)
 
-    def _predicted(self, fold: Fold, runs: Mapping[str, Sequence[Cell]], fraction: float) -> Predicted:
-        own = {name: [cell for cell in cells if cell.fold is fold] for name, cells in runs.items()}
-        found = {name: np.stack([cell.predictions() for cell in cells]) for name, cells in own.items()}
-        valid = {name: np.mean([cell.valid_predictions() for cell in cells], axis=0) for name, cells in own.items()}
-        members = {name: Member(valid[name], test.mean(axis=0)) for name, test in found.items()}
-        members |= baselines_as_members(self.grid, fold)
+    def _predicted(self, fold: Fold, runs: Mapping[str, Sequence[Cell]]) -> Predicted:
+        found = {
+            name: np.stack([cell.predictions() for cell in cells if cell.fold is fold]) for name, cells in runs.items()
+        }
+        members = {name: own.mean(axis=0) for name, own in found.items()} | baselines_as_members(self.grid, fold)
         for one in self.protocol.ensembles:
             if set(one.of) <= members.keys():
-                weights = weights_of(one, members, self.grid, fold)
-                found[one.name] = together(one, members, weights, self.grid, fold)[None]
-                if one.stacked:
-                    row = {"ensemble": one.name, "label_fraction": fraction, "fold": fold.name}
-                    self.weights.append(row | {"weights": dict(zip(one.of, weights.tolist(), strict=True))})
+                found[one.name] = together(one, members, self.grid.kind)[None]
         baselines = {MEAN: mean_of_known(self.grid, fold), NEAREST: nearest_known(self.grid, fold)}
-        return found | {name: predicted[None] for name, predicted in baselines.items()}
+        return found | {name: own[None] for name, own in baselines.items()}
 
 
 def _table(grid: Grid, fold: Fold, predicted: Predicted) -> pd.DataFrame:
@@ -272,11 +265,10 @@ def _write(settings: CrossValidateSettings, work: _Work) -> None:
         "cell_types": _facts_of_cell_types(work),
         "folds": [_facts_of_fold(work, fold) for fold in work.folds],
         "methods": methods,
-        "ensembles": {one.name: one.of for one in protocol.ensembles},
+        "ensembles": {one.name: one.model_dump(exclude={"name"}) for one in protocol.ensembles},
         "results": work.results,
         "comparisons": work.comparisons,
         "costs": work.costs,
-        "weights": work.weights,
         "missing": work.missing,
     }
     settings.out.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,6 @@
 """The page of a cross-validation over cell types and chromosomes, as one self-contained HTML page."""
 
 from collections.abc import Mapping, Sequence
-from statistics import mean
 from typing import Any
 
 from genebert.report.build import render
@@ -99,8 +98,8 @@ def cross_validation_page(results: Mapping[str, Any]) -> str:
 
     Args:
         results: title, target ("classes" or "value"), cell_types, folds, methods, results, comparisons, costs and
-            missing: rows; optionally protocol (path, sha256), software (name -> version), ensembles (name -> members),
-            and weights (of the members of those that are stacked): rows.
+            missing: rows; optionally protocol (path, sha256), software (name -> version), ensembles (name -> of
+            (members) and log_odds (whether these are averaged)).
     """
     shown = Shown(results)
     sections = [_overview(shown), _cell_types(shown)]
@@ -128,14 +127,14 @@ class Shown:
         self.fractions = sorted({row["label_fraction"] for row in results})
         self.headlines = HEADLINES[found["target"]]
         self.measures = list(dict.fromkeys(row["measure"] for row in results))
-        self.ensembles: Mapping[str, Sequence[str]] = found.get("ensembles", {})
+        self.ensembles: Mapping[str, Row] = found.get("ensembles", {})
         fitted = {one["name"] for one in found["methods"]} | self.ensembles.keys()
         self.baselines = [name for name in dict.fromkeys(row["method"] for row in results) if name not in fitted]
 
     def rows(self, part: str = "results", **wanted: Any) -> list[Row]:
         """Return the rows of the largest label fraction that have the wanted values."""
         wanted = {"label_fraction": self.fractions[-1] if self.fractions else None, **wanted}
-        return [row for row in self.found.get(part, []) if all(row[name] == value for name, value in wanted.items())]
+        return [row for row in self.found[part] if all(row[name] == value for name, value in wanted.items())]
 
     def by_method(self, cell_type: str) -> dict[tuple[str, str], Row]:
         """Return (method, measure) -> result in a cell type, or the mean over all."""
@@ -396,23 +395,15 @@ def _methods(shown: Shown) -> Section:
         ]
         for one in methods
     ]
-    rows += [[name, _composition(shown, name), NOTHING, NOTHING, NOTHING] for name in shown.ensembles]
+    rows += [[name, _composition(one), NOTHING, NOTHING, NOTHING] for name, one in shown.ensembles.items()]
     header = ["Method", "What it is", "Options other than the defaults", "Seeds", "Seconds to fit"]
-    note = (
-        "Seconds: wall-clock time to fit one seed in one fold; mean over all of them. Stacked: weights are chosen on"
-        " the validation rows; mean over the folds."
-    )
+    note = "Seconds: wall-clock time to fit one seed in one fold; mean over all of them."
     table = Table("How methods were trained.", header, rows, text=3, note=note)
     return Section("Methods", [table, all_options(methods)])
 
 
-def _composition(shown: Shown, ensemble: str) -> str:
-    """Say what an ensemble is made of."""
-    weights = [row["weights"] for row in shown.rows("weights", ensemble=ensemble)]
-    if not weights:
-        return f"mean of {', '.join(shown.ensembles[ensemble])}"
-    means = {name: mean(one[name] for one in weights) for name in shown.ensembles[ensemble]}
-    return "stacked: " + ", ".join(f"{name} ({value:.2f})" for name, value in means.items())
+def _composition(ensemble: Row) -> str:
+    return f"mean {'log-odds ' if ensemble['log_odds'] else ''}of {', '.join(ensemble['of'])}"
 
 
 def _names(methods: Sequence[Row]) -> list[str]:
