@@ -33,10 +33,10 @@ import pyarrow.csv
 import torch
 from numpy.typing import NDArray
 
-from genebert.batches import neighbourhood
 from genebert.corpus.consensus import best_windows
 from genebert.corpus.store import Corpus
 from genebert.inputs.motifs import read_motifs
+from genebert.region_matrix import neighbourhood
 from genebert.schema import Motif
 
 GENOME = 3_100_000_000

@@ -19,9 +19,9 @@ import torch
 from common import finish
 from torch.utils.flop_counter import FlopCounterMode
 
-from genebert.batches import RegionMatrix
 from genebert.model.config import GeneBertConfig
 from genebert.model.genebert import GeneBertModel
+from genebert.region_matrix import RegionMatrix
 from genebert.settings import load_preset
 from genebert.tokens import sequence_tokens
 

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from genebert.batches import Context
 from genebert.corpus.store import Corpus
 from genebert.inputs.genome import Genome
 from genebert.methods.base import Examples, Place
@@ -27,6 +26,7 @@ from genebert.methods.genebert import FittedGeneBert, shown_of
 from genebert.model.config import GeneBertConfig
 from genebert.model.genebert import GeneBertForSequenceClassification
 from genebert.predictor import Ensemble, Predictor
+from genebert.region_matrix import Context
 from genebert.schema import Variant, decode
 from genebert.settings import Device, load_preset
 from genebert.target import Target

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import distributed, multiprocessing
 
-from genebert.batches import PretrainingBatch
 from genebert.distributed import gather, rank, total, world_size
 from genebert.model.config import GeneBertConfig
 from genebert.model.genebert import GeneBertForPreTraining
 from genebert.objectives import pretraining_losses
+from genebert.pretraining_data import PretrainingBatch
 
 PROCESSES = 2
 

@@ -8,10 +8,10 @@ import torch
 import toys
 from processes import PROCESSES, losses_and_tensors, new_model, run_in_processes, train_together
 
-from genebert.batches import Extras, PretrainingBatch, PretrainingData
 from genebert.distributed import gather, rank, total, world_size
 from genebert.model.config import GeneBertConfig
 from genebert.model.genebert import TASKS
+from genebert.pretraining_data import Extras, PretrainingBatch, PretrainingData
 
 CONFIG = GeneBertConfig(
     k=3,

@@ -8,7 +8,6 @@ import torch
 import toys
 from torch.nn import functional as F
 
-from genebert.batches import PretrainingBatch, PretrainingData
 from genebert.model.genebert import PretrainingOutput
 from genebert.objectives import (
     accessibility_loss,
@@ -22,6 +21,7 @@ from genebert.objectives import (
     rc_loss,
     srm_loss,
 )
+from genebert.pretraining_data import PretrainingBatch, PretrainingData
 
 ONE = torch.tensor(1.0)
 IDS = torch.tensor([5, 6, 5])

@@ -13,8 +13,7 @@ import torch
 import toys
 from transformers import BertConfig, BertForMaskedLM
 
-from genebert import batches
-from genebert.batches import PretrainingData, training_rows
+from genebert import pretraining_data
 from genebert.checkpoints import Checkpoint
 from genebert.corpus.store import Corpus
 from genebert.errors import ResumableError, UserError
@@ -32,6 +31,7 @@ from genebert.pretrain import (
     task_weights,
     validated_parts,
 )
+from genebert.pretraining_data import PretrainingData, training_rows
 from genebert.pretraining_evaluation import majority_base, markov_table
 from genebert.schema import SPLITS, Split
 from genebert.settings import CONFIGS, InspectSettings, PretrainSettings, load_preset
@@ -84,7 +84,7 @@ def test_the_size_of_blocks_changes_no_number(monkeypatch: pytest.MonkeyPatch) -
                 counts[tuple(digit[letter] for letter in letters[i : i + 6])] += 1
     bases = [np.isin(sequence, code).sum() for code in ((0, 4), 3, 1, 2)]  # an unknown base counts as A
     for rows in (1, 7, 1000):
-        monkeypatch.setattr(batches, "_ROWS", rows)
+        monkeypatch.setattr(pretraining_data, "_ROWS", rows)
         assert np.array_equal(np.concatenate(list(training_rows(corpus, corpus.sequence))), sequence)
         assert np.array_equal(markov_table(training_rows(corpus, corpus.sequence)), counts.argmax(-1).ravel())
         assert majority_base(training_rows(corpus, corpus.sequence)) == np.argmax(bases)

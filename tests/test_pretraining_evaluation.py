@@ -12,12 +12,12 @@ from processes import PROCESSES, run_in_processes
 from validating import validate_together
 
 from genebert import pretraining_evaluation
-from genebert.batches import Extras, PretrainingBatch, PretrainingData
 from genebert.context_models import UNSEEN
 from genebert.corpus.store import Corpus
 from genebert.model.config import GeneBertConfig
 from genebert.model.genebert import GeneBertForPreTraining, PretrainingOutput
 from genebert.objectives import pretraining_losses
+from genebert.pretraining_data import Extras, PretrainingBatch, PretrainingData
 from genebert.pretraining_evaluation import (
     Fitted,
     evaluate_pretraining,

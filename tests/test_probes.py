@@ -6,10 +6,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from genebert import probes
-from genebert.batches import PretrainingData
 from genebert.corpus.store import Corpus
 from genebert.model.config import GeneBertConfig
 from genebert.model.genebert import GeneBertModel
+from genebert.pretraining_data import PretrainingData
 from genebert.probes import Frozen, Probes, draw_pairs, fit_classifier, matrix_summary, region_matrix, untrained_twin
 from genebert.schema import SPLITS, Split
 

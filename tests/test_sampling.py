@@ -1,3 +1,4 @@
+import pickle
 from itertools import groupby
 from math import factorial
 
@@ -234,3 +235,22 @@ def test_each_run_is_as_often_first() -> None:
     shuffle = RunShuffle(group, 3, 0)
     first = np.bincount([group[shuffle(np.array([15 * turn]))].item() for turn in range(2000)], minlength=5)
     assert first / 2000 == pytest.approx([0.2] * 5, abs=0.04)
+
+
+def test_runs_and_their_orders_are_drawn_from_hashes_of_their_own() -> None:
+    """Once a thing's rank in its group and the order of the pass of the same number were drawn from one hash."""
+    ranked = sorted(range(100), key=lambda thing: (GROUP[thing], key_of(5, 0, thing)))
+    members = [list(found) for _, found in groupby(ranked, key=GROUP.__getitem__)]
+    runs = [found[i : i + 3] for found in members for i in range(0, len(found), 3)]
+    shuffle = RunShuffle(GROUP, 3, 5)
+    for turn in range(3):
+        order = permuted(np.arange(len(runs)), len(runs), keys(5, 1, turn))
+        assert shuffle(turn * 100 + np.arange(100)).tolist() == [thing for run in order for thing in runs[run]]
+
+
+def test_a_copy_in_another_process_shows_the_same() -> None:
+    """Once it held a wrapped method, which could not be pickled."""
+    positions = np.arange(150, 250)
+    shuffle = RunShuffle(GROUP, 4, 2)
+    for copy in (pickle.loads(pickle.dumps(shuffle)), shuffle, pickle.loads(pickle.dumps(shuffle))):
+        assert copy(positions).tolist() == RunShuffle(GROUP, 4, 2)(positions).tolist()

@@ -7,9 +7,9 @@ from pathlib import Path
 from pytest import raises
 
 from genebert import launch
-from genebert.batches import PretrainingBatch
 from genebert.errors import UserError
 from genebert.pretrain import Share, pretrain
+from genebert.pretraining_data import PretrainingBatch
 from genebert.settings import PretrainSettings
 
 

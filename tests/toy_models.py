@@ -1,11 +1,12 @@
-"""Small networks and their inputs, for tests of models."""
+"""Small networks and their inputs, and how inputs are compared, for tests of models."""
 
 import numpy as np
 import torch
 
-from genebert.batches import Extras, PretrainingBatch, PretrainingData, RegionMatrix
 from genebert.corpus.store import Corpus
 from genebert.model.config import GeneBertConfig
+from genebert.pretraining_data import Extras, PretrainingBatch, PretrainingData
+from genebert.region_matrix import RegionMatrix
 from genebert.tokens import sequence_tokens
 
 SMALL = {
@@ -65,3 +66,25 @@ def batch_of(corpus: Corpus, config: GeneBertConfig, size: int = 8, *, extras: b
         seed=0,
         extras=wanted if extras else Extras(),
     ).batch(0)
+
+
+def tensors(value: object) -> dict[str, torch.Tensor]:
+    """The tensors of a batch by the names of their fields; matrix.evidence is one in a matrix."""
+    found = {}
+    for name, part in vars(value).items():
+        if isinstance(part, torch.Tensor):
+            found[name] = part
+        elif isinstance(part, RegionMatrix):
+            found |= {f"{name}.{inner}": tensor for inner, tensor in tensors(part).items()}
+    return found
+
+
+def differing(a: object, b: object) -> set[str]:
+    """The fields in which two batches differ."""
+    first, second = tensors(a), tensors(b)
+    assert first.keys() == second.keys()
+    return {name for name, tensor in first.items() if not torch.equal(tensor, second[name])}
+
+
+def equal(a: object, b: object) -> bool:
+    return not differing(a, b)

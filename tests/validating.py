@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from genebert.batches import PretrainingBatch
 from genebert.distributed import rank
 from genebert.model.genebert import GeneBertForPreTraining
+from genebert.pretraining_data import PretrainingBatch
 from genebert.pretraining_evaluation import validation_metrics
 
 

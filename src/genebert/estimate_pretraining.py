@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
-from genebert.batches import PretrainingBatch, PretrainingData
 from genebert.errors import UserError, problem
 from genebert.model.config import GeneBertConfig
 from genebert.model.genebert import REGION_TASKS, SEQUENCE_TASKS, GeneBertForPreTraining
+from genebert.pretraining_data import PretrainingBatch, PretrainingData
 from genebert.settings import Precision, Strategy
 from genebert.tokens import vocabulary_size
 from genebert.training import Learner

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genebert.batches import training_rows
 from genebert.calibration import CALIBRATED, Calibration, calibration_error
 from genebert.cell_type_distance import KnownCellTypes, new_cell_types
 from genebert.console import say
@@ -24,6 +23,7 @@ from genebert.methods.genebert import FittedGeneBert, GeneBert
 from genebert.metrics import Estimate
 from genebert.predictor import Ensemble
 from genebert.pretrained import read_scanner
+from genebert.pretraining_data import training_rows
 from genebert.schema import Split
 from genebert.settings import FinetuneSettings, TuningSettings
 from genebert.shared_words import sharing, sharing_with_any

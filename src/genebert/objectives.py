@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from genebert.batches import PretrainingBatch
 from genebert.distributed import gather, rank, total
 from genebert.model.genebert import PretrainingOutput
+from genebert.pretraining_data import PretrainingBatch
 from genebert.target import Kind
 
 

@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from genebert.batches import Extras, PretrainingBatch, PretrainingData, training_rows
 from genebert.checkpoints import Checkpoint, Checkpoints, newest_checkpoint
 from genebert.console import say, table
 from genebert.corpus.store import Corpus
@@ -28,6 +27,7 @@ from genebert.model.config import GeneBertConfig
 from genebert.model.dnabert import load_dnabert
 from genebert.model.genebert import TASKS, GeneBertForPreTraining, save_model
 from genebert.objectives import pretraining_losses
+from genebert.pretraining_data import Extras, PretrainingBatch, PretrainingData, training_rows
 from genebert.pretraining_evaluation import Fitted, Row, evaluate_pretraining, validation_metrics
 from genebert.schema import SPLITS, Split
 from genebert.settings import Attention, Preset, PretrainSettings, TrainingSettings, load_preset

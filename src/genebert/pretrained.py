@@ -8,10 +8,10 @@ import numpy as np
 import transformers
 from numpy.typing import NDArray
 
-from genebert.batches import Context
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.inputs.scan import Scanner
+from genebert.region_matrix import Context
 from genebert.schema import Motif
 from genebert.stage import write_json
 from genebert.tasks.windows import Windows

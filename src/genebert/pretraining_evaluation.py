@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from genebert.batches import NO_EXTRAS, PretrainingBatch, PretrainingData, training_rows
 from genebert.console import say
 from genebert.context_models import (
     MARKOV_ORDER,
@@ -24,6 +23,7 @@ from genebert.distributed import gather, total
 from genebert.metrics import auroc as plain_auroc
 from genebert.model.genebert import GeneBertForPreTraining, PretrainingOutput
 from genebert.objectives import pretraining_losses
+from genebert.pretraining_data import NO_EXTRAS, PretrainingBatch, PretrainingData, training_rows
 from genebert.probes import Frozen, Probes, row_of
 from genebert.probes import Row as Row  # for those who call `evaluate_pretraining`
 from genebert.resampling import Numbers, auroc, estimate, mean, ratio, region_weights

@@ -15,11 +15,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from genebert.batches import PretrainingData, RegionMatrix, neighbourhood
 from genebert.console import say
 from genebert.corpus.store import Corpus
 from genebert.metrics import Estimate
 from genebert.model.genebert import GeneBertModel
+from genebert.pretraining_data import PretrainingData
+from genebert.region_matrix import RegionMatrix, neighbourhood
 from genebert.resampling import auroc, estimate, macro_f1, mean, region_weights
 from genebert.schema import gc_fraction
 from genebert.tokens import sequence_tokens

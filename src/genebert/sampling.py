@@ -7,7 +7,6 @@ finaliser of splitmix64 (Steele, Lea and Flood 2014, OOPSLA); the idea is that o
 
 from collections.abc import Sequence
 from enum import IntEnum, auto
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,25 +154,26 @@ class RunShuffle:
 
     def __init__(self, group: NDArray[np.int64], most: int, seed: int) -> None:
         self.seed = seed
-        self._things = np.lexsort((keys(seed, np.arange(len(group))), group))
+        self._things = np.lexsort((keys(seed, 0, np.arange(len(group))), group))
         begins = np.diff(group[self._things], prepend=group.min() - 1) != 0
         rank = np.arange(len(group)) - np.maximum.accumulate(np.where(begins, np.arange(len(group)), 0))
         self._first = np.flatnonzero(rank % most == 0)
         self._size = np.diff(self._first, append=len(group))
-        self._pass = lru_cache(maxsize=2)(self._order)  # of one, and where a batch reaches into the next
+        self._orders: dict[int, NDArray[np.int64]] = {}  # of the passes last asked for: one, or also the next
 
     def __call__(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return which thing is at each position of the stream: int64, in [0, n), shape (b,)."""
         turn, place = np.divmod(positions, len(self._things))
         found = np.empty(len(positions), dtype=np.int64)
-        for number in np.unique(turn).tolist():
-            found[turn == number] = self._pass(number)[place[turn == number]]
+        self._orders = {i: self._orders[i] if i in self._orders else self._order(i) for i in np.unique(turn).tolist()}
+        for number, order in self._orders.items():
+            found[turn == number] = order[place[turn == number]]
         return found
 
     def _order(self, turn: int) -> NDArray[np.int64]:
         """Return all things in the order of one pass."""
         runs = len(self._first)
-        chosen = permuted(np.arange(runs), runs, keys(self.seed, np.full(runs, turn)))
+        chosen = permuted(np.arange(runs), runs, keys(self.seed, 1, turn))
         size = self._size[chosen]
         within = np.arange(len(self._things)) - np.repeat(np.cumsum(size) - size, size)
         return self._things[np.repeat(self._first[chosen], size) + within]

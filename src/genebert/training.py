@@ -1,6 +1,6 @@
 """The one training loop: a Lightning module for any of our models, on one device or many, with exact resume.
 
-Everything random in a step depends on the seed and the step alone: the batch (see `batches`), and dropout, whose
+Everything random in a step depends on the seed and the step alone: the batch (see `sampling`), and dropout, whose
 generator is seeded for each batch. So a run that was killed and resumed equals one that never was.
 """
 

@@ -12,7 +12,7 @@ OF_ALL = (*OF_ROWS, "methods.base", "metrics", "inputs.scan", "corpus.store", "p
 OWN = {
     "kmer-regression": ("methods.kmer_regression", "methods.features", "methods.linear", "tokens"),
     "motif-trees": ("methods.motif_trees", "methods.boosting", "methods.features", "tokens"),
-    "deepbind": ("methods.networks", "training", "objectives", "sampling", "batches"),
+    "deepbind": ("methods.networks", "training", "objectives", "sampling", "window_data"),
     "genebert": ("methods.genebert", "model.genebert", "model.region_encoder", "model.summary", "model.config"),
 }
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from toy_models import random_matrix
 
-from genebert.batches import RegionMatrix
 from genebert.explanation import importance
 from genebert.explanation.importance import gradient_x_input, occlusion
+from genebert.region_matrix import RegionMatrix
 
 MOTIFS = 5
 WEIGHT = torch.tensor([0.5, 0.0, -1.0, 2.0, 0.0])  # of evidence in all columns

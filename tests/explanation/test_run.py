@@ -6,7 +6,6 @@ import pytest
 import torch
 from toys import WIDTH, World
 
-from genebert.batches import Context, RegionMatrix, in_cell_type
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.explanation import run as running
@@ -19,6 +18,7 @@ from genebert.methods.base import Examples
 from genebert.methods.genebert import shown_of
 from genebert.predictor import Predictor
 from genebert.probes import region_matrix
+from genebert.region_matrix import Context, RegionMatrix, in_cell_type
 from genebert.schema import reverse_complement
 from genebert.settings import ExplainSettings
 from genebert.stage import read_manifest

@@ -9,9 +9,9 @@ import pytest
 import toys
 from numpy.typing import NDArray
 
-from genebert.batches import Context
 from genebert.inputs.scan import Scanner
 from genebert.methods.base import Examples
+from genebert.region_matrix import Context
 from genebert.schema import encode
 from genebert.target import Kind, Target
 

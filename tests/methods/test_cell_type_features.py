@@ -6,13 +6,13 @@ import pytest
 import toys
 from sklearn.metrics import roc_auc_score
 
-from genebert.batches import Context
 from genebert.corpus.surroundings import COLUMNS, surroundings
 from genebert.corpus.usage import PARTS
 from genebert.errors import UserError
 from genebert.methods import method_class
 from genebert.methods.base import Examples, Method, Place
 from genebert.methods.cell_type_features import accessibility_columns, usage_products
+from genebert.region_matrix import Context
 from genebert.target import Target
 
 TWO = Target("classes", ("no", "yes"))

@@ -14,7 +14,6 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 from toy_models import small
 
-from genebert.batches import Context, WindowData
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.inputs.scan import Scanner
@@ -33,9 +32,11 @@ from genebert.methods.networks import class_weights, network_truth
 from genebert.model.genebert import GeneBertForPreTraining, GeneBertForSequenceClassification, save_model
 from genebert.model.summary import Summary
 from genebert.pretrained import write_scanner
+from genebert.region_matrix import Context
 from genebert.schema import decode, encode, reverse_complement
 from genebert.settings import Mode
 from genebert.target import Kind, Target
+from genebert.window_data import WindowData
 
 MODES = list(get_args(Mode))
 TWO = Target("classes", ("no", "yes"))

@@ -5,11 +5,11 @@ import numpy as np
 import torch
 from toy_models import random_matrix, small
 
-from genebert.batches import RegionMatrix
 from genebert.corpus.surroundings import COLUMNS
 from genebert.model.cell_type import CellTypeFeatures
 from genebert.model.genebert import GeneBertForSequenceClassification
 from genebert.model.summary import MOST
+from genebert.region_matrix import RegionMatrix
 
 
 def matrix_in(rows: int = 40, seed: int = 0) -> RegionMatrix:

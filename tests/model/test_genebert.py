@@ -21,7 +21,6 @@ from transformers import (
 from transformers.models.bert.modeling_bert import BertLayer
 from transformers.models.swin.modeling_swin import SwinStage
 
-from genebert.batches import RegionMatrix
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.model.config import GeneBertConfig
@@ -38,6 +37,7 @@ from genebert.model.genebert import (
 )
 from genebert.model.heads import PositionReadout
 from genebert.objectives import pretraining_losses
+from genebert.region_matrix import RegionMatrix
 from genebert.settings import CONFIGS, load_preset
 
 COMPARED = ("base_log_probs", "adjacent_logits", "sequence", "region", "scale")

@@ -4,9 +4,9 @@ import pytest
 import torch
 from toy_models import random_matrix, small, with_extras
 
-from genebert.batches import RegionMatrix
 from genebert.model.genebert import GeneBertModel
 from genebert.model.region_encoder import RegionEncoder
+from genebert.region_matrix import RegionMatrix
 
 
 def encoder_of(motifs: int = 6, **changes: object) -> RegionEncoder:

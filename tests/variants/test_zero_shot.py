@@ -9,12 +9,12 @@ import pytest
 import torch
 from toys import WIDTH, World
 
-from genebert.batches import neighbourhood
 from genebert.corpus.build import prepare
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.inputs.genome import Genome
 from genebert.pretrain import pretrain
+from genebert.region_matrix import neighbourhood
 from genebert.schema import Variant, decode, encode, reverse_complement
 from genebert.settings import PretrainSettings, VariantsSettings
 from genebert.tokens import CLS, MASK, SEP, VOCABULARY_BASES, segments, sequence_tokens, vocabulary

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genebert.batches import Context
 from genebert.corpus.store import Corpus
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import Genome
 from genebert.methods.base import Examples
 from genebert.pretrained import context_of
+from genebert.region_matrix import Context
 from genebert.report.cross_validation import MEAN
 from genebert.target import CLASS, LABEL_PREFIX, VALUE, Target, class_names, label_names
 from genebert.tasks.labels import check_genome

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from genebert.batches import Tensors, neighbourhood
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.methods.genebert import FittedGeneBert
@@ -19,8 +18,10 @@ from genebert.methods.networks import evaluating
 from genebert.model.genebert import GeneBertForPreTraining, GeneBertForSequenceClassification, GeneBertModel
 from genebert.predictor import Predictor
 from genebert.pretrained import check_motifs, load_weights, read_scanner
+from genebert.region_matrix import neighbourhood
 from genebert.settings import Device, Precision
 from genebert.stage import read_manifest
+from genebert.tensors import Tensors
 from genebert.tokens import sequence_tokens
 from genebert.training import pick_device
 

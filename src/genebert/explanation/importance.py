@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 
 import torch
 
-from genebert.batches import RegionMatrix
+from genebert.region_matrix import RegionMatrix
 
 Score = Callable[[RegionMatrix, torch.Tensor], torch.Tensor]
 """(region matrices, the window that each is of, int64, shape (b,)) -> scores, float32, shape (b,)."""

@@ -22,7 +22,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from genebert.batches import Context, in_cell_type, training_rows
 from genebert.console import say
 from genebert.corpus.overlaps import regions_in
 from genebert.corpus.parallel import ThisProcess
@@ -40,7 +39,9 @@ from genebert.model.config import GeneBertConfig
 from genebert.model.summary import moments
 from genebert.predictor import Predictor
 from genebert.pretrained import check_motifs
+from genebert.pretraining_data import training_rows
 from genebert.probes import region_matrix
+from genebert.region_matrix import Context, in_cell_type
 from genebert.report.explanation import PAGE, explanation_page
 from genebert.resampling import Numbers, region_weights
 from genebert.settings import ExplainSettings

@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from genebert.batches import RegionMatrix, WindowData
 from genebert.console import say
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.methods.genebert import FittedGeneBert, sequence_states_of
 from genebert.model.genebert import GeneBertForSequenceClassification
 from genebert.predictor import Predictor
+from genebert.region_matrix import RegionMatrix
+from genebert.window_data import WindowData
 
 BATCH = 32
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from genebert.batches import Context, RegionMatrix, Shown, in_cell_type, neighbourhood
 from genebert.corpus.store import Corpus
 from genebert.inputs.scan import Scanner
+from genebert.region_matrix import Context, RegionMatrix, Shown, in_cell_type, neighbourhood
 from genebert.settings import Device
 from genebert.target import Kind, Target
 

@@ -6,11 +6,11 @@ So what was learned from them holds in a cell type that was never seen.
 import numpy as np
 from numpy.typing import NDArray
 
-from genebert.batches import Context
 from genebert.corpus.surroundings import surroundings
 from genebert.corpus.usage import PARTS
 from genebert.errors import Problems
 from genebert.methods.base import Examples, blocks_of
+from genebert.region_matrix import Context
 
 AGREEMENT = 0.999
 """From this fraction of the rows on, labels are taken for accessibility itself."""

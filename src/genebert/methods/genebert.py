@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from genebert.batches import RegionMatrix, Shown, WindowBatch, WindowData, in_cell_type, tiles
 from genebert.errors import Problems, UserError, problem
 from genebert.methods.base import Examples, Fitted, Method, Place, Reading, blocks_of
 from genebert.methods.cell_type_features import note_own_accessibility
@@ -22,10 +21,12 @@ from genebert.model.genebert import GeneBertForSequenceClassification, GeneBertM
 from genebert.model.summary import moments
 from genebert.objectives import prediction_loss
 from genebert.pretrained import load_weights, read_scanner, same_scan
+from genebert.region_matrix import RegionMatrix, Shown, in_cell_type, tiles
 from genebert.settings import Device, TuningSettings, load_preset
 from genebert.stacking import stacking_weights
 from genebert.target import Target
 from genebert.training import pick_device
+from genebert.window_data import WindowBatch, WindowData
 
 PREDICT_BATCH = 256
 LORA_RANK = 8

@@ -20,7 +20,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from genebert.batches import StrandedData, Tensors, rows_of
 from genebert.errors import UserError, problem
 from genebert.methods.base import Examples, Fitted, Method
 from genebert.methods.saving import read_facts, reading, write_facts
@@ -28,7 +27,9 @@ from genebert.objectives import prediction_loss
 from genebert.schema import N
 from genebert.settings import Device, Epochs, LearningSettings, Patience, Precision, WeightDecay
 from genebert.target import Target
+from genebert.tensors import Tensors
 from genebert.training import Learner, Losses, Schedule, enough_memory, no_tf32, pick_device, train
+from genebert.window_data import StrandedData, rows_of
 
 PREDICT_BATCH = 512
 _FILE = "network.safetensors"

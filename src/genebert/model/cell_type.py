@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
-from genebert.batches import RegionMatrix
 from genebert.corpus.surroundings import COLUMNS
 from genebert.model.config import GeneBertConfig
 from genebert.model.summary import MOST, moments
+from genebert.region_matrix import RegionMatrix
 
 
 class CellTypeFeatures(nn.Module):

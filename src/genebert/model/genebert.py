@@ -18,7 +18,6 @@ from transformers import (
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from genebert.batches import PretrainingBatch, RegionMatrix
 from genebert.errors import UserError, problem
 from genebert.model.cell_type import CellTypeFeatures
 from genebert.model.config import GeneBertConfig
@@ -33,6 +32,8 @@ from genebert.model.heads import (
 from genebert.model.region_encoder import RegionEncoder
 from genebert.model.sequence_encoder import SequenceEncoder, SequenceOutput
 from genebert.model.summary import Summary, SummaryHead
+from genebert.pretraining_data import PretrainingBatch
+from genebert.region_matrix import RegionMatrix
 
 TASKS = ("mgm", "ngsp", "srm", "mrm", "rc", "accessibility")
 """The three tasks of the paper, then masked region modelling, reverse-complement consistency and accessibility."""

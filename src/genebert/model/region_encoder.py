@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from transformers import SwinConfig, SwinModel
 
-from genebert.batches import RegionMatrix
 from genebert.model.config import GeneBertConfig
+from genebert.region_matrix import RegionMatrix
 
 ACCESSIBILITY_SCALE = 10.0
 """log1p signal per million lies between 0 and about 14; divided by 10 it is near 1."""

@@ -5,7 +5,7 @@ training hold neither held-out regions nor held-out cell types, and rows for tes
 are new in both respects.
 
 The network sees the region's sequence, its motif evidence, and which other regions are accessible nearby in the cell
-type, but never the region's own accessibility (see `batches.neighbourhood`).
+type, but never the region's own accessibility (see `region_matrix.neighbourhood`).
 
 With `every`, there is a row per region and a column per cell type, held-out ones included: what is trained on is then
 for cross-validation to say. A cell type is a label there, and not what a network is told, so that such a table makes no

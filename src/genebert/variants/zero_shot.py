@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from genebert.batches import neighbourhood
 from genebert.corpus.store import Corpus
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import Genome
 from genebert.inputs.scan import Scanner
 from genebert.model.genebert import GeneBertForPreTraining
 from genebert.pretrained import check_motifs, load_weights, read_scanner
+from genebert.region_matrix import neighbourhood
 from genebert.schema import N, Variant, reverse_complement
 from genebert.settings import Device
 from genebert.stage import Manifest, read_manifest

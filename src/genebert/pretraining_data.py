@@ -1,21 +1,21 @@
-"""Corpus to batches: tokens, masks, segment pairs, region matrices (bulk numpy; tensors at the end)."""
+"""Corpus to pre-training batches: tokens, masks, segment pairs, region matrices (bulk numpy; tensors at the end)."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from genebert.corpus.store import Corpus
-from genebert.corpus.surroundings import surroundings
-from genebert.sampling import BalancedShuffle, RunShuffle, Shuffle, Stream, below, keys, uniform
-from genebert.schema import SPLITS, C, G, Split, reverse_complement
+from genebert.region_matrix import RegionMatrix, neighbourhood
+from genebert.sampling import BalancedShuffle, Shuffle, Stream, below, keys, uniform
+from genebert.schema import SPLITS, C, G, Split
 from genebert.settings import Masking
-from genebert.tokens import hide_bases, mask_kmers, reverse_tokens, segments, sequence_tokens
+from genebert.tensors import Tensors
+from genebert.tokens import hide_bases, mask_kmers, reverse_tokens, segments
 
 CANDIDATES = 128
 """A negative next segment is, of 128 random ones of the cell type, the nearest in GC content.
@@ -26,70 +26,6 @@ bases (measured on peaks of blood cell types and on a simulated atlas); one in a
 HIDDEN_PATCHES = 0.15
 """Fraction of the columns of Swin patches, and of their rows, that masked region modelling hides."""
 _ROWS = 1 << 12  # looked at together
-_STRAND = 2
-"""What the strand of a training row is drawn for; see `sampling.keys`."""
-
-
-class Tensors:
-    """Base of dataclasses of tensors, which move between memories as one; what is no tensor stays as it is."""
-
-    def to(self, device: torch.device, non_blocking: bool = False) -> Self:
-        """Return a copy on a device."""
-        return self._each(lambda value: value.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Self:
-        """Return a copy in page-locked memory, from which a GPU reads without waiting."""
-        return self._each(lambda value: value.pin_memory())
-
-    def _each(self, change: Callable[[Any], Any]) -> Self:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
-        moved = {name: change(v) if isinstance(v, torch.Tensor | Tensors) else v for name, v in values.items()}
-        return type(self)(**moved)
-
-
-@dataclass
-class RegionMatrix(Tensors):
-    """The second modality: TFs x regions, before normalisation.
-
-    Attributes:
-        evidence: uint8, shape (b, R, motifs): motif evidence of each column's region.
-        accessibility: float32, shape (b, R): log1p signal per million; 0 for the column of the window itself,
-            whose accessibility is not shown here.
-        own: bool, shape (b, R): True for the column of the window itself; all columns of a tiled sequence.
-        present: bool, shape (b, R): False for padding, where a chromosome has too few regions.
-        usage: float32, shape (b, motifs): TF usage of the cell type, see `corpus.usage`; None if it is not read.
-        surroundings: float32, shape (b, columns), see `corpus.surroundings`; None if they are not read.
-        signal: float32, shape (b,): accessibility of the window itself, log1p signal per million; None if it is not
-            to be shown, as it is not where accessibility is to be predicted.
-    """
-
-    evidence: torch.Tensor
-    accessibility: torch.Tensor
-    own: torch.Tensor
-    present: torch.Tensor
-    usage: torch.Tensor | None = None
-    surroundings: torch.Tensor | None = None
-    signal: torch.Tensor | None = None
-
-    @property
-    def own_evidence(self) -> torch.Tensor:
-        """Best evidence of each motif in the columns of the windows themselves, shape (b, motifs)."""
-        return (self.evidence * self.own[..., None]).amax(dim=1)
-
-
-class Shown(NamedTuple):
-    """What is shown of a window's cell type, beside its neighbourhood.
-
-    Attributes:
-        cell_type: its TF usage, and how accessible the window's surroundings are.
-        signal: accessibility of the window itself.
-    """
-
-    cell_type: bool = False
-    signal: bool = False
-
-
-NOTHING_SHOWN = Shown()
 
 
 @dataclass(frozen=True)
@@ -167,73 +103,6 @@ def training_rows(corpus: Corpus, array: NDArray[np.uint8]) -> Iterator[NDArray[
     for start in range(0, len(array), _ROWS):
         rows = slice(start, start + _ROWS)
         yield array[rows][training[rows]]
-
-
-def neighbourhood(
-    corpus: Corpus,
-    cell_type: NDArray[np.int64],
-    position: NDArray[np.int64],
-    own: NDArray[np.uint8],
-    columns: int,
-    window: int,
-) -> RegionMatrix:
-    """Return the region matrices of windows on the genome in given cell types.
-
-    The columns are the window itself and the R - 1 nearest accessible regions of the cell type on its
-    chromosome that do not overlap it, in genomic order, then padding.
-
-    Args:
-        corpus: the corpus.
-        cell_type: cell type index of each window, int64, shape (b,).
-        position: place of each window's centre, as `Corpus.line_positions` gives it, int64, shape (b,).
-        own: motif evidence of the windows themselves, uint8, shape (b, motifs).
-        columns: R.
-        window: width of the windows in bp.
-    """
-    examples, distance = corpus.nearest_examples(cell_type, position, columns - 1, window)
-    rows = len(examples)
-    examples = np.concatenate([np.full((rows, 1), -2), examples], axis=1)  # -2 stands for the window itself
-    distance = np.concatenate([np.zeros((rows, 1), dtype=np.int64), distance], axis=1)
-    order = np.argsort(np.where(examples == -1, np.iinfo(np.int64).max, distance), axis=1, kind="stable")
-    examples = np.take_along_axis(examples, order, axis=1)
-    known = examples >= 0
-    slots = np.where(known, examples, 0)
-    regions = corpus.accessible_regions[slots]
-    evidence = corpus.evidence[regions]
-    evidence[~known] = 0
-    evidence[examples == -2] = own
-    accessibility = np.where(known, corpus.accessible_values[slots], 0).astype(np.float32)
-    return RegionMatrix(*map(torch.from_numpy, (evidence, accessibility, examples == -2, examples != -1)))
-
-
-def in_cell_type(matrix: RegionMatrix, context: "Context", window: int, shown: Shown) -> RegionMatrix:
-    """Return region matrices with what is to be shown of the cell types.
-
-    Args:
-        matrix: of the windows.
-        context: of these windows.
-        window: width of the windows in bp.
-        shown: what to show.
-    """
-    corpus, where = context.corpus, (context.cell_type, context.position)
-    found: dict[str, NDArray[np.float32]] = {}
-    if shown.cell_type:
-        found["usage"] = corpus.usage.at(corpus, *where)
-        found["surroundings"] = surroundings(corpus, *where, window)
-    if shown.signal:
-        found["signal"] = corpus.signal_at(*where, window)
-    return replace(matrix, **{name: torch.from_numpy(values) for name, values in found.items()})
-
-
-def tiles(evidence: NDArray[np.uint8]) -> RegionMatrix:
-    """Return the region matrices of sequences without genomic context: the columns are tiles of the sequence.
-
-    Args:
-        evidence: motif evidence of the tiles, as `Scanner.scan_tiles` returns it, uint8, shape (b, R, motifs).
-    """
-    rows, columns, _ = evidence.shape
-    every = torch.ones(rows, columns, dtype=torch.bool)
-    return RegionMatrix(torch.from_numpy(evidence), torch.zeros(rows, columns), every, every)
 
 
 class PretrainingData:
@@ -438,173 +307,3 @@ def _contains(ascending: NDArray[np.int32], values: NDArray[np.int64]) -> NDArra
     inside = place < len(ascending)
     found[inside] = ascending[place[inside]] == wanted[inside]
     return found
-
-
-@dataclass
-class WindowBatch(Tensors):
-    """A batch of windows for a classifier; windows that are looked at in several cell types share a sequence.
-
-    Attributes:
-        input_ids, segment_ids: of the different sequences, int64, shape (s, tokens).
-        sequence: which of these each window has, int64, shape (b,).
-        codes: base codes of the windows, uint8, shape (b, length).
-        matrix: region matrices; None if motifs are not read.
-        truth: what is to be predicted, as a network learns it; None if it is not known.
-    """
-
-    input_ids: torch.Tensor
-    segment_ids: torch.Tensor
-    sequence: torch.Tensor
-    codes: torch.Tensor
-    matrix: RegionMatrix | None = None
-    truth: torch.Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Context:
-    """Where windows lie and in which cell type they are looked at.
-
-    Attributes:
-        corpus: whose accessible regions surround them.
-        cell_type: cell type indices, int64, shape (n,).
-        position: places of the windows' centres, as `Corpus.line_positions` gives them, int64, shape (n,).
-    """
-
-    corpus: Corpus
-    cell_type: NDArray[np.int64]
-    position: NDArray[np.int64]
-
-    def rows(self, chosen: NDArray[Any] | slice) -> Self:
-        """Return the context of some of the windows."""
-        return replace(self, cell_type=self.cell_type[chosen], position=self.position[chosen])
-
-
-Batch = TypeVar("Batch")
-
-
-class StrandedData(ABC, Generic[Batch]):
-    """Makes batches of windows; a training batch depends on the seed and the step alone.
-
-    Args:
-        codes: base codes, uint8, shape (n, length).
-        truth: what is to be predicted, as a network learns it, shape (n,) or (n, outputs), or None.
-        batch_size: rows per batch.
-        seed: of order and strands.
-        either_strand: read each window of a training batch on a random strand.
-        window: which rows are the same window, int64, shape (n,), if some are: they come together in training, on the
-            same strand.
-        together: how many rows of a window come together, at most.
-    """
-
-    def __init__(
-        self,
-        codes: NDArray[np.uint8],
-        truth: NDArray[Any] | None = None,
-        *,
-        batch_size: int = 64,
-        seed: int = 0,
-        either_strand: bool = False,
-        window: NDArray[np.int64] | None = None,
-        together: int = 1,
-    ) -> None:
-        self.codes = codes
-        self.truth = truth
-        self.batch_size = min(batch_size, len(codes))
-        self.seed = seed
-        self.either_strand = either_strand
-        self.window = np.arange(len(codes)) if window is None else window
-        self._order = Shuffle(len(codes), seed) if window is None else RunShuffle(window, together, seed)
-
-    def __len__(self) -> int:
-        return len(self.codes)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Number of full batches in one pass."""
-        return len(self.codes) // self.batch_size
-
-    def batch(self, step: int) -> Batch:
-        """Return the training batch of one step, counted over all passes."""
-        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
-        rows, turn = self._order(positions), positions // len(self.codes)
-        reverse = (keys(self.seed, _STRAND, turn, self.window[rows]) & np.uint64(1)).astype(bool) & self.either_strand
-        return self.collate(rows, reverse)
-
-    def in_order(self, *, reverse: bool = False) -> Iterator[Batch]:
-        """Yield all windows in order, the last batch being what is left; `reverse`: the other strand of each."""
-        for start in range(0, len(self.codes), self.batch_size):
-            rows = np.arange(start, min(start + self.batch_size, len(self.codes)))
-            yield self.collate(rows, np.full(len(rows), reverse))
-
-    @abstractmethod
-    def collate(self, rows: NDArray[np.int64], reverse: NDArray[np.bool_]) -> Batch:
-        """Make a batch.
-
-        Args:
-            rows: of the windows, int64, shape (b,).
-            reverse: which of them to read on the other strand, bool, shape (b,).
-        """
-
-    def codes_of(self, rows: NDArray[np.int64], reverse: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """Return the bases of some windows as they are read, uint8, shape (b, length); for the arguments see above."""
-        codes = self.codes[rows]
-        codes[reverse] = reverse_complement(codes[reverse])
-        return codes
-
-
-def rows_of(array: NDArray[Any] | None, rows: NDArray[np.int64]) -> torch.Tensor | None:
-    """Return some rows of an array, if there is one, as a tensor."""
-    return None if array is None else torch.from_numpy(array[rows])
-
-
-class WindowData(StrandedData[WindowBatch]):
-    """Makes batches of both modalities of windows.
-
-    Args:
-        codes: base codes, uint8, shape (n, length).
-        k: length of a k-mer.
-        evidence: motif evidence of tiles of the windows, uint8, shape (n, tiles, motifs); one tile if there is a
-            context; None if motifs are not read.
-        context: for region matrices of a cell type's neighbourhood; without it, tiles of the window are its columns.
-        columns: R, the columns of a neighbourhood.
-        shown: what is shown of the cell type, if there is a context.
-        options: see `StrandedData`.
-    """
-
-    def __init__(
-        self,
-        codes: NDArray[np.uint8],
-        *,
-        k: int,
-        evidence: NDArray[np.uint8] | None = None,
-        context: Context | None = None,
-        columns: int = 1,
-        shown: Shown = NOTHING_SHOWN,
-        **options: Any,
-    ) -> None:
-        super().__init__(codes, **options)
-        self.k = k
-        self.evidence = evidence
-        self.context = context
-        self.columns = columns
-        self.shown = shown
-
-    def collate(self, rows: NDArray[np.int64], reverse: NDArray[np.bool_]) -> WindowBatch:
-        """See `StrandedData`."""
-        codes = self.codes_of(rows, reverse)
-        different, sequence = np.unique(codes, axis=0, return_inverse=True)
-        ids, segments = map(torch.from_numpy, sequence_tokens(different, self.k))
-        own = torch.from_numpy(sequence.reshape(-1)), torch.from_numpy(codes)
-        return WindowBatch(ids, segments, *own, self._matrix(rows, reverse), rows_of(self.truth, rows))
-
-    def _matrix(self, rows: NDArray[np.int64], reverse: NDArray[np.bool_]) -> RegionMatrix | None:
-        """Return region matrices: tiles in the order in which a window is read; a neighbourhood has no direction."""
-        if self.evidence is None:
-            return None
-        own = self.evidence[rows]
-        if self.context is None:
-            own[reverse] = own[reverse, ::-1]
-            return tiles(own)
-        where, width = self.context.rows(rows), self.codes.shape[1]
-        matrix = neighbourhood(where.corpus, where.cell_type, where.position, own[:, 0], self.columns, width)
-        return in_cell_type(matrix, where, width, self.shown)
