@@ -2,9 +2,11 @@
 
     python benchmarks/risk.py --out risk --plan quick
     python benchmarks/risk.py --out risk --plan bar
+    python benchmarks/risk.py --out risk-encoders --plan large --encoders
 
 One genome is simulated, one corpus prepared from its peaks, and one predictor fine-tuned on the accessibility of its
-regions in the cell type that the disease acts in; it never sees a variant. Then cohorts are drawn on this genome, with
+regions in the cell type that the disease acts in; it never sees a variant, and is the network without its encoders
+and motif trees, or, with `--encoders`, a whole network after two passes. Then cohorts are drawn on this genome, with
 effects that converge on regions or are scattered, and with shuffled status; `genebert risk` is run on each, in a
 process of its own, whose time and memory are measured. What is done is not done again. All goes to risk.json in the
 output folder: the predictor against the true changes of variants, and per cohort the measures of all methods, their
@@ -116,6 +118,7 @@ PLANS = {
         Cohort(individuals=10_000, regions=5000, heritability=0.3),
         Cohort(individuals=10_000, regions=5000, heritability=0.3, effects="scatter"),
     ],
+    "large": [Cohort(individuals=2000, regions=2000)],
 }
 """What tells most comes first."""
 
@@ -123,9 +126,10 @@ PLANS = {
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="folder for data, models and results")
 @click.option("--plan", type=click.Choice(list(PLANS)), default="quick", help="which cohorts")
-def main(out: Path, plan: str) -> None:
+@click.option("--encoders", is_flag=True, help="predict with the encoders too")
+def main(out: Path, plan: str, encoders: bool) -> None:
     """Measure risk on all cohorts of a plan."""
-    predictor, facts = make_predictor(out)
+    predictor, facts = make_predictor(out, encoders)
     rows: list[dict[str, Any]] = []
     for cohort in PLANS[plan]:
         folder = simulate(cohort.settings(out / "cohorts" / cohort.name))
@@ -138,7 +142,7 @@ def main(out: Path, plan: str) -> None:
     print(out / "risk.json")
 
 
-def make_predictor(out: Path) -> tuple[Path, dict[str, Any]]:
+def make_predictor(out: Path, encoders: bool) -> tuple[Path, dict[str, Any]]:
     """Return a predictor of accessibility in the disease's cell type, and how well it tells accessible regions."""
     world = simulate(SimulateSettings(**WORLD, out=out / "world", variants=400, individuals=20))
     corpus = prepare(
@@ -161,11 +165,11 @@ def make_predictor(out: Path) -> tuple[Path, dict[str, Any]]:
             labels=labels_of(Corpus.open(corpus), cell_type, out / "labels.tsv"),
             model=model,
             genome=world / "genome.fa",
-            encoders=False,
+            encoders=encoders,
             scratch=False,
             baselines=[],
-            ensemble=["motif-trees"],
-            epochs=30,
+            ensemble=[] if encoders else ["motif-trees"],
+            epochs=2 if encoders else 30,
             patience=5,
             device="cpu",
         )

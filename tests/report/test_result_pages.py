@@ -5,9 +5,12 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import style
+from matplotlib.figure import Figure as Canvas
 
 from genebert.report import embedding, explanation
-from genebert.report.embedding import embedding_page
+from genebert.report.canvas import HALF, STYLE
+from genebert.report.embedding import draw_regions, embedding_page
 from genebert.report.explanation import explanation_page
 
 HOSTILE = "<script>alert('&\"')</script>"
@@ -30,6 +33,18 @@ def test_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "40 of 100 regions" in page and "UMAP of principal components" in page
     plain = embedding_page(cell_types, places.assign(strongest_tf=tfs), "hidden layer", umap=False)
     assert "UMAP" not in plain and "The first two principal components" in plain
+
+
+def test_the_legend_of_long_names_lies_within_the_figure_and_leaves_the_map_its_width() -> None:
+    places = pd.DataFrame({"x": np.arange(90.0), "y": np.arange(90.0)})
+    names = [f"C{i:03d}:NR1H_THR_{'LONG' * 5}_receptor{i}" for i in range(9)]
+    with style.context(STYLE, after_reset=True):
+        figure = Canvas(figsize=(HALF, 3.7), layout="constrained")
+        draw_regions(figure, places.assign(strongest_tf=names * 10), "UMAP")
+        figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    assert legend.x0 >= 0 and legend.x1 <= figure.bbox.x1 and legend.y0 >= 0
+    assert figure.axes[0].get_position().width > 0.85
 
 
 def importance() -> pd.DataFrame:

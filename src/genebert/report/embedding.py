@@ -61,20 +61,21 @@ def cell_type_map(table: pd.DataFrame, axis: str) -> Panel:
 
 def region_map(table: pd.DataFrame, axis: str) -> Panel:
     """Draw regions in the colours of the most frequent strongest TFs; `table` has x, y, strongest_tf."""
+    alt = "Map of regions, coloured by the TF of their strongest motif."
+    return panel(alt, (HALF, 3.7), lambda figure: draw_regions(figure, table, axis))
+
+
+def draw_regions(figure: Canvas, table: pd.DataFrame, axis: str) -> None:
+    """Draw what `region_map` shows on an empty figure."""
     frequent = table["strongest_tf"].value_counts().head(NAMED_TFS).index.tolist()
     group = table["strongest_tf"].where(table["strongest_tf"].isin(frequent), OTHERS)
-    colours = {OTHERS: _PALE, **dict(zip(frequent, _COLOURS, strict=False))}
-
-    def draw(figure: Canvas) -> None:
-        axes = figure.subplots()
-        for name, colour in colours.items():
-            rows = table[group == name]
-            label = shorten(name, 18)
-            axes.scatter(rows["x"], rows["y"], s=3, color=colour, label=label, linewidths=0, rasterized=True)
-        _frame(axes, axis)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, markerscale=2.5, handletextpad=0.1)
-
-    return panel("Map of regions, coloured by the TF of their strongest motif.", (HALF, 3.4), draw)
+    axes = figure.subplots()
+    for name, colour in {OTHERS: _PALE, **dict(zip(frequent, _COLOURS, strict=False))}.items():
+        rows = table[group == name]
+        label = shorten(name, 18)
+        axes.scatter(rows["x"], rows["y"], s=3, color=colour, label=label, linewidths=0, rasterized=True)
+    _frame(axes, axis)
+    figure.legend(loc="outside lower center", ncols=2, markerscale=2.5, handletextpad=0.1)
 
 
 def _frame(axes: Axes, axis: str) -> None:
