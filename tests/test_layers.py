@@ -51,6 +51,7 @@ ORDER = [
     "stacking",
     "methods",
     "labelled",
+    "known_labels",
     "predictor",
     "finetune",
     "prediction_files",

@@ -1,5 +1,6 @@
 """Predictions in cell types that were added to a corpus; most else about the stages is in test_finetune.py."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,7 @@ import toys
 from toys import World
 
 from genebert.add_cell_type import add_cell_type
+from genebert.errors import UserError
 from genebert.inputs.genome import Genome
 from genebert.predict import evaluate, predict
 from genebert.schema import decode
@@ -48,6 +50,40 @@ def test_a_predictor_predicts_in_a_cell_type_that_it_never_saw(
     (found,) = read_manifest(out).metrics["cell_type_distances"]
     assert (found["cell_type"], found["known"], found["distance"] > 0) == ("X", 3, True)
     assert after["cell_type_p"][after["cell_type"] == "X"].tolist() == pytest.approx([found["p"]] * 2)
+
+
+def test_predictions_are_put_together_with_labels_of_known_cell_types(
+    toy_world: World, toy_predictor: Path, with_x: Path, tmp_path: Path
+) -> None:
+    bed = tmp_path / "windows.bed"
+    bed.write_text("chr3\t1000\t1060\nchr3\t5000\t5060\n")
+    labelled = tmp_path / "known.csv"
+    labelled.write_text("chrom,start,end,cell_type,label\nchr3,1000,1060,B,1\nchr3,1000,1060,T,1\nchr1,1000,1060,B,0\n")
+    chosen = {"windows": bed, "model": toy_predictor, "genome": toy_world.genome, "corpus": with_x}
+    tables = []
+    for name, known in (("alone", None), ("together", labelled)):
+        out = predict(PredictSettings(out=tmp_path / name, device="cpu", cell_types=["X", "B"], known=known, **chosen))
+        tables.append(pd.read_csv(out / "predictions.tsv", sep="\t"))
+    alone, together = tables
+    assert "known" not in alone
+    # in X, two labels of 1 and the share of all, 2/3, as one more; in B, its own is not looked at; elsewhere, none
+    assert together["known"].tolist() == pytest.approx([8 / 9, 5 / 6, math.nan, math.nan], nan_ok=True, abs=1e-5)
+    odds = alone["p(1)"] / alone["p(0)"] * together["known"] / (1 - together["known"])
+    expected = (odds**0.5 / (1 + odds**0.5)).where(together["known"].notna(), alone["p(1)"])
+    assert together["p(1)"].tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+    assert read_manifest(out).inputs["known"]["path"] == str(labelled)
+
+
+def test_known_labels_need_a_predictor_of_two_classes_in_cell_types(
+    sequence_predictor: Path, toy_sequences: Path, tmp_path: Path
+) -> None:
+    fasta = tmp_path / "some.fa"
+    fasta.write_text(">one\n" + "ACGT" * 16 + "\n")
+    settings = PredictSettings(
+        out=tmp_path / "out", windows=fasta, model=sequence_predictor, known=toy_sequences, device="cpu"
+    )
+    with pytest.raises(UserError, match="--known: it has no use here"):
+        predict(settings)
 
 
 def test_a_predictor_is_measured_in_a_cell_type_that_it_never_saw(

@@ -14,6 +14,7 @@ from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.finetune import PRETRAINED, chromosomes_among
 from genebert.inputs.genome import Genome
+from genebert.known_labels import KnownLabels, with_known
 from genebert.metrics import Estimate
 from genebert.prediction_files import FILES, ON_GENOME, TsvFile
 from genebert.predictor import Predictor
@@ -34,18 +35,20 @@ def predict(settings: PredictSettings) -> Path:
     given strand and name, or sequence_id), the cell type where the model knows cell types and `cell_type_p`, how likely
     one as far from those trained on is (see `genebert.cell_type_distance`), one column per class or label, and
     `predicted`, the class or the number; or predictions.bed; or one bigWig per class (of two, the second)
-    and cell type.
+    and cell type. With labels of known cell types, probabilities are put together with what these say of the window in
+    other cell types (see `genebert.known_labels`), which is the column `known`.
 
     Raises:
         UserError: an input cannot be used, or inputs do not belong together.
     """
-    inputs = {name: getattr(settings, name) for name in ("windows", "model", "genome", "corpus")}
+    inputs = {name: getattr(settings, name) for name in ("windows", "model", "genome", "corpus", "known")}
     with open_stage("predict", settings, inputs) as run:
         if run.finished:
             return run.out
         predictor = Predictor.open(settings.model, settings.device)
         corpus = predictor.need_corpus(settings.corpus)
         _check_cell_types(settings, corpus)
+        _check_known(settings, corpus, predictor)
         distances = predictor.distances(corpus, _chosen(settings, corpus))
         metrics = {"target": predictor.target.to_json(), "cell_type_distances": new_cell_types(distances)}
         rows, seconds, names = _predict_all(settings, predictor, corpus, distances, run.folder)
@@ -79,6 +82,7 @@ def _predict_all(
     try:
         if corpus is not None and genome is not None:
             check_genome(genome, corpus)
+        known = _known_labels(settings, genome, predictor)
         lengths = dict(genome.lengths) if genome else {}
         size = max(1, CHUNK // max(1, len(chosen)))
         made = FILES[settings.format](folder, predictor.target, lengths, predictor.ensemble.threshold)
@@ -90,7 +94,11 @@ def _predict_all(
                 _check_place(windows, settings, corpus)
                 predictor.check_windows(windows)
                 windows = _for_cell_types(windows, corpus, chosen)
-                file.write(_with_p(windows.table, distances), predictor.predict(windows, corpus))
+                table, predicted = _with_p(windows.table, distances), predictor.predict(windows, corpus)
+                if known is not None:
+                    table = table.assign(known=known.of(table))
+                    predicted = with_known(predicted, table["known"].to_numpy())
+                file.write(table, predicted)
                 rows += len(windows)
                 progress.update(task, completed=rows, note=f"{rows / (time.monotonic() - began):,.0f} a second")
             return rows, time.monotonic() - began, [path.name for path in file.close()]
@@ -106,6 +114,20 @@ def _check_cell_types(settings: PredictSettings, corpus: Corpus | None) -> None:
         what = "it has no use here: the model knows no cell types"
         raise UserError(problem("--cell-types", what, "Leave it out."))
     corpus.cell_type_indices(settings.cell_types)
+
+
+def _check_known(settings: PredictSettings, corpus: Corpus | None, predictor: Predictor) -> None:
+    if settings.known is not None and (corpus is None or not predictor.target.is_binary):
+        what = "it has no use here: the model does not tell two classes in cell types"
+        raise UserError(problem("--known", what, "Leave it out."))
+
+
+def _known_labels(settings: PredictSettings, genome: Genome | None, predictor: Predictor) -> KnownLabels | None:
+    if settings.known is None:
+        return None
+    if genome is None:
+        raise UserError(problem("--known", "labels are found by their places", "Give --genome."))
+    return KnownLabels.read(settings.known, genome, predictor.target, predictor.width)
 
 
 def _check_place(windows: Windows, settings: PredictSettings, corpus: Corpus | None) -> None:

@@ -477,6 +477,9 @@ class PredictSettings(StageSettings):
     genome: Path | None = Field(None, description="genome FASTA, for windows with coordinates")
     corpus: Path | None = Field(None, description="folder made by prepare, to predict per cell type")
     cell_types: list[str] = Field([], description="cell types to predict for (default: all of the corpus)")
+    known: Path | None = Field(
+        None, description="labels of the same windows in other cell types, to be put together with predictions"
+    )
     format: PredictionFormat = Field("tsv", description="of the predictions; bed and bigwig need coordinates")
     device: Device = machine("auto", "where to run")
 

@@ -13,28 +13,27 @@ from genebert.cross_validation.baselines import mean_of_known, nearest_known, tr
 from genebert.cross_validation.folds import Fold
 from genebert.cross_validation.grid import Grid, Kind
 from genebert.cross_validation.protocol import MEAN, NEAREST, CellTypeEnsembleEntry
+from genebert.known_labels import pooled, softened
 
 Numbers = NDArray[np.float64]
-LEAST = 1e-4
-"""Probabilities are taken to lie so far from 0 and 1, so that their log-odds are finite."""
 
 
 def baselines_as_members(grid: Grid, fold: Fold) -> dict[str, Numbers]:
     """Return name -> what baselines predict of the test windows, float64, shape (windows, c).
 
-    It is as if the mean of the training rows were the label of one more known cell type: a single label, and labels
-    that are all alike, would else be certain.
+    It is as if the mean of the training rows were the label of one more known cell type; see `softened`.
     """
-    prior, known = training_mean(grid, fold), len(fold.known)
-    mean, nearest = mean_of_known(grid, fold), nearest_known(grid, fold)
-    return {MEAN: (known * mean + prior) / (known + 1), NEAREST: (nearest + prior) / 2}
+    prior = training_mean(grid, fold)
+    return {
+        MEAN: softened(mean_of_known(grid, fold), len(fold.known), prior),
+        NEAREST: softened(nearest_known(grid, fold), 1, prior),
+    }
 
 
 def together(entry: CellTypeEnsembleEntry, members: Mapping[str, Numbers], kind: Kind) -> Numbers:
     """Return the mean of what the members of an ensemble predict, or what the mean of their log-odds says.
 
-    The latter is a logarithmic opinion pool (Genest and Zidek 1986, Statist Sci 1:114) with equal weights. Numbers have
-    no log-odds, and are averaged.
+    Numbers have no log-odds, and are averaged.
 
     Args:
         entry: the ensemble.
@@ -42,8 +41,4 @@ def together(entry: CellTypeEnsembleEntry, members: Mapping[str, Numbers], kind:
         kind: of what is predicted.
     """
     own = np.stack([members[name] for name in entry.of])
-    if not entry.log_odds or kind == "value":
-        return own.mean(axis=0)
-    kept = np.clip(own, LEAST, 1 - LEAST)
-    log_odds = (np.log(kept) - np.log1p(-kept)).mean(axis=0)
-    return 1 / (1 + np.exp(-log_odds))
+    return pooled(own) if entry.log_odds and kind == "classes" else own.mean(axis=0)
