@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from toys import Peak, World, write_peaks
+from toys import Peak, World, corpus_of, write_peaks
 
 from genebert.errors import UserError
 from genebert.inputs.genome import Genome
@@ -79,6 +79,41 @@ def test_one_file_gives_a_label(make: Make, folder: Path) -> None:
     assert list(table.columns) == ["chrom", "start", "end", "label"]
     assert sites(table) == {("chr1", 5000): [1], ("chr2", 980): [1], ("chr3", 720): [1]}
     assert (table["label"] == 0).sum() == 3
+
+
+def test_a_row_for_each_window_and_cell_type_in_which_it_is_known(make: Make) -> None:
+    wide, long = make().table, make(by_cell_type=True).table
+    assert list(long) == ["chrom", "start", "end", "cell_type", "label"]
+    columns = wide.rename(columns=lambda name: name.removeprefix("label:"))
+    melted = columns.melt(["chrom", "start", "end"], var_name="cell_type", value_name="label").dropna()
+    key = ["chrom", "start", "end", "cell_type"]
+    expected = melted.astype({"label": np.int64}).sort_values(key, ignore_index=True)
+    pd.testing.assert_frame_equal(long.sort_values(key, ignore_index=True), expected)
+
+
+def test_held_out_cell_types_have_rows_in_their_own_split_only(genome: Genome, folder: Path) -> None:
+    corpus = corpus_of(
+        [("chr1", 1000), ("chr2", 900), ("chr3", 700)],
+        {name: {0: 1.0, 1: 1.0, 2: 1.0} for name in PEAKS},
+        valid=["chr2"],
+        test=["chr3"],
+        valid_cell_types=["B"],
+        test_cell_types=["NK"],
+    )
+    task = TfBinding(
+        out=Path("out"),
+        genome=genome.path,
+        peaks=[folder],
+        width=100,
+        by_cell_type=True,
+        chromosomes=["chr1", "chr2", "chr3"],
+    )
+    table = task.windows(Sources(genome, corpus, ["chr2"], ["chr3"])).table
+    found = {name: set(rows["chrom"]) for name, rows in table.groupby("cell_type")}
+    assert found == {"B": {"chr2"}, "NK": {"chr3"}, "T": {"chr1", "chr2", "chr3"}}
+    write_peaks(folder / "A549.narrowPeak", [Peak("chr1", 1000, 1100, 50)])
+    with pytest.raises(UserError, match=r"A549: the corpus has no such cell type\. Name the file as one of B, NK, T"):
+        task.windows(Sources(genome, corpus, ["chr2"], ["chr3"]))
 
 
 def test_negatives_have_no_peak_in_any_cell_type_and_are_alike_in_gc(make: Make, genome: Genome) -> None:

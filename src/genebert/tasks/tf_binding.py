@@ -12,10 +12,12 @@ import pandas as pd
 from pydantic import Field
 
 from genebert.corpus.consensus import best_windows
+from genebert.corpus.store import Corpus
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.accessibility import PEAK_SUFFIXES, find_files, overlapping
 from genebert.inputs.genome import Genome, match_chromosomes
 from genebert.inputs.intervals import read_annotation, read_bed
+from genebert.schema import SPLITS
 from genebert.target import LABEL_PREFIX
 from genebert.tasks.base import LabelTable, Note, Sources, Task
 from genebert.tasks.on_genome import matched_windows, sort_windows, usable
@@ -30,6 +32,8 @@ class TfBinding(Task):
     Columns: chrom, start, end, split, and label for one file of peaks, or label:CELLTYPE for each of several: 1 if the
     cell type has a summit in the window, 0 if it has no peak there, and empty if only the flank of a peak is there, or
     if it has no peak on the whole chromosome (unless --chromosomes names it). Negatives have no peak in any cell type.
+    With --by-cell-type: chrom, start, end, cell_type, label, split, a row for each window and cell type where it is
+    known.
     """
 
     genome: Path = Field(description="genome: FASTA (plain or bgzip) or 2bit")
@@ -50,6 +54,11 @@ class TfBinding(Task):
         description="chromosomes to use at all, on which all cell types were looked at (default: those with a peak, "
         "since a source may lack some)",
     )
+    by_cell_type: bool = Field(
+        False,
+        description="a row for each window and cell type, from which finetune learns to predict in new cell types; "
+        "those that the corpus holds out have rows in their own split only",
+    )
 
     def windows(self, sources: Sources) -> LabelTable:
         """Return sites labelled by the cell types that have a peak there, and windows that none has; see the class."""
@@ -66,6 +75,8 @@ class TfBinding(Task):
         wanted = int((self.ratio * sites.groupby("chrom").size()).round().sum())
         notes["negatives wanting, for lack of windows"] = wanted - len(unbound)
         windows = pd.concat([sites, unbound], ignore_index=True)
+        if self.by_cell_type:
+            return LabelTable(sort_windows(self._rows(windows, peaks, sources.corpus)), notes)
         if len(cell_types) == 1:
             windows["label"] = np.repeat([1, 0], [len(sites), len(unbound)])
         for name in cell_types if len(cell_types) > 1 else []:
@@ -121,11 +132,37 @@ class TfBinding(Task):
             label[~windows["chrom"].isin(peaks["chrom"])] = pd.NA
         return label
 
+    def _rows(self, windows: pd.DataFrame, peaks: pd.DataFrame, corpus: Corpus | None) -> pd.DataFrame:
+        """Return chrom, start, end, cell_type, label of the windows in the cell types in which they are known."""
+        groups = peaks.groupby("cell_type")
+        rows = pd.concat(
+            [windows.assign(cell_type=name, label=self._labels(windows, own)) for name, own in groups],
+            ignore_index=True,
+        )
+        rows = rows[rows["label"].notna()].astype({"label": np.int64}).reset_index(drop=True)
+        return rows if corpus is None else _in_their_splits(rows, corpus, self.peaks)
+
     def _accessible_windows(self, genome: Genome) -> pd.DataFrame:
         files = find_files(self.accessible, PEAK_SUFFIXES, "--accessible")
         tables = [read_bed(path, genome.lengths, skip_unknown=True).table for path in files.values()]
         windows = self._around(pd.concat([_with_summits(table, {}) for table in tables], ignore_index=True))
         return windows[usable(windows, genome)]
+
+
+def _in_their_splits(rows: pd.DataFrame, corpus: Corpus, files: Sequence[Path]) -> pd.DataFrame:
+    """Return rows without those of held-out cell types that lie on chromosomes of another split.
+
+    Raises:
+        UserError: the corpus lacks a cell type.
+    """
+    found = Problems(f"The peaks {', '.join(map(str, files))} are of cell types that the corpus {corpus.folder} lacks:")
+    for name in sorted(set(rows["cell_type"]) - set(corpus.cell_types)):
+        remedy = f"Name the file as one of {', '.join(corpus.cell_types)}, add its ATAC-seq, or leave it out."
+        found.add(name, "the corpus has no such cell type", remedy)
+    found.raise_any()
+    part = corpus.cell_type_part[corpus.cell_type_indices(rows["cell_type"].tolist())]
+    split = np.array([SPLITS.index(name) for name in corpus.split_of(rows["chrom"].tolist())])
+    return rows[(part == SPLITS.index("train")) | (part == split)].reset_index(drop=True)
 
 
 def _with_summits(table: pd.DataFrame, notes: dict[str, Note]) -> pd.DataFrame:
