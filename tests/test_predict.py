@@ -71,7 +71,13 @@ def test_predictions_are_put_together_with_labels_of_known_cell_types(
     odds = alone["p(1)"] / alone["p(0)"] * together["known"] / (1 - together["known"])
     expected = (odds**0.5 / (1 + odds**0.5)).where(together["known"].notna(), alone["p(1)"])
     assert together["p(1)"].tolist() == pytest.approx(expected.tolist(), abs=1e-4)
-    assert read_manifest(out).inputs["known"]["path"] == str(labelled)
+    manifest = read_manifest(out)
+    assert manifest.inputs["known"]["path"] == str(labelled) and manifest.metrics["rows_with_known_labels"] == 2
+    made = PredictSettings(
+        out=tmp_path / "parquet", device="cpu", cell_types=["X", "B"], known=labelled, format="parquet", **chosen
+    )
+    written = pd.read_parquet(predict(made) / "predictions.parquet")
+    assert written["p(1)"].tolist() == pytest.approx(together["p(1)"].tolist(), abs=1e-5)
 
 
 def test_known_labels_need_a_predictor_of_two_classes_in_cell_types(

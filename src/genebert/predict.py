@@ -36,7 +36,8 @@ def predict(settings: PredictSettings) -> Path:
     one as far from those trained on is (see `genebert.cell_type_distance`), one column per class or label, and
     `predicted`, the class or the number; or predictions.bed; or one bigWig per class (of two, the second)
     and cell type. With labels of known cell types, probabilities are put together with what these say of the window in
-    other cell types (see `genebert.known_labels`), which is the column `known`.
+    other cell types (see `genebert.known_labels`), which is the column `known`. The class is then what these together
+    make of the predictor's threshold.
 
     Raises:
         UserError: an input cannot be used, or inputs do not belong together.
@@ -51,9 +52,13 @@ def predict(settings: PredictSettings) -> Path:
         _check_known(settings, corpus, predictor)
         distances = predictor.distances(corpus, _chosen(settings, corpus))
         metrics = {"target": predictor.target.to_json(), "cell_type_distances": new_cell_types(distances)}
-        rows, seconds, names = _predict_all(settings, predictor, corpus, distances, run.folder)
-        out = run.finish(metrics | {"rows": rows, "files": names})
+        counts, seconds, names = _predict_all(settings, predictor, corpus, distances, run.folder)
+        rows = counts["rows"]
+        out = run.finish(metrics | counts | {"files": names})
         say(f"{out / names[0]}: {rows:,} rows, {rows / max(seconds, 1e-9):,.0f} a second")
+        if settings.known is not None:
+            what = "are at the place of a label of another cell type"
+            say(f"{counts['rows_with_known_labels']:,} of these {what} in {settings.known}; the others are as without")
         return out
 
 
@@ -74,11 +79,11 @@ def _predict_all(
     corpus: Corpus | None,
     distances: Sequence[Distance],
     folder: Path,
-) -> tuple[int, float, list[str]]:
-    """Predict chunk by chunk; return the number of rows, the seconds that it took, and the names of the files."""
+) -> tuple[dict[str, int], float, list[str]]:
+    """Predict chunk by chunk; return numbers of rows, the seconds that it took, and the names of the files."""
     genome = Genome(settings.genome) if settings.genome else None
     chosen = _chosen(settings, corpus)
-    rows, began = 0, time.monotonic()
+    rows, informed, began = 0, 0, time.monotonic()
     try:
         if corpus is not None and genome is not None:
             check_genome(genome, corpus)
@@ -97,11 +102,13 @@ def _predict_all(
                 table, predicted = _with_p(windows.table, distances), predictor.predict(windows, corpus)
                 if known is not None:
                     table = table.assign(known=known.of(table))
+                    informed += int(table["known"].notna().sum())
                     predicted = with_known(predicted, table["known"].to_numpy())
                 file.write(table, predicted)
                 rows += len(windows)
                 progress.update(task, completed=rows, note=f"{rows / (time.monotonic() - began):,.0f} a second")
-            return rows, time.monotonic() - began, [path.name for path in file.close()]
+            counts = {"rows": rows} | ({} if known is None else {"rows_with_known_labels": informed})
+            return counts, time.monotonic() - began, [path.name for path in file.close()]
     finally:
         if genome:
             genome.close()

@@ -81,8 +81,11 @@ def test_one_file_gives_a_label(make: Make, folder: Path) -> None:
     assert (table["label"] == 0).sum() == 3
 
 
-def test_a_row_for_each_window_and_cell_type_in_which_it_is_known(make: Make) -> None:
-    wide, long = make().table, make(by_cell_type=True).table
+@pytest.mark.parametrize("chromosomes", [[], ["chr1", "chr2", "chr3"], ["chr3"]])
+def test_a_row_for_each_window_and_cell_type_in_which_it_is_known(make: Make, chromosomes: list[str]) -> None:
+    """Of chr3 alone, too, where B has no peak, and is unbound if it is said to have been looked at there."""
+    wide, long = (make(by_cell_type=how, chromosomes=chromosomes).table for how in (False, True))
+    assert ("B" in set(long.loc[long["chrom"] == "chr3", "cell_type"])) == bool(chromosomes)
     assert list(long) == ["chrom", "start", "end", "cell_type", "label"]
     columns = wide.rename(columns=lambda name: name.removeprefix("label:"))
     melted = columns.melt(["chrom", "start", "end"], var_name="cell_type", value_name="label").dropna()

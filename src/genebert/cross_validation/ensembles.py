@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from genebert.cross_validation.baselines import mean_of_known, nearest_known, training_mean
 from genebert.cross_validation.folds import Fold
-from genebert.cross_validation.grid import Grid, Kind
+from genebert.cross_validation.grid import Grid
 from genebert.cross_validation.protocol import MEAN, NEAREST, CellTypeEnsembleEntry
-from genebert.known_labels import pooled, softened
+from genebert.known_labels import mean_of_said, pooled, softened
 
 Numbers = NDArray[np.float64]
 
@@ -21,24 +21,29 @@ Numbers = NDArray[np.float64]
 def baselines_as_members(grid: Grid, fold: Fold) -> dict[str, Numbers]:
     """Return name -> what baselines predict of the test windows, float64, shape (windows, c).
 
-    It is as if the mean of the training rows were the label of one more known cell type; see `softened`.
+    It is as if the mean of the training rows were the label of one more known cell type; see `softened`. NaN where no
+    known cell type tells anything of a window.
     """
     prior = training_mean(grid, fold)
-    return {
-        MEAN: softened(mean_of_known(grid, fold), len(fold.known), prior),
+    known = np.isfinite(grid.truth[fold.test_windows][:, fold.known]).sum(axis=1)[:, None]
+    found = {
+        MEAN: softened(mean_of_known(grid, fold), known, prior),
         NEAREST: softened(nearest_known(grid, fold), 1, prior),
     }
+    return {name: np.where(known > 0, predicted, np.nan) for name, predicted in found.items()}
 
 
-def together(entry: CellTypeEnsembleEntry, members: Mapping[str, Numbers], kind: Kind) -> Numbers:
+def together(entry: CellTypeEnsembleEntry, members: Mapping[str, Numbers], grid: Grid, fold: Fold) -> Numbers:
     """Return the mean of what the members of an ensemble predict, or what the mean of their log-odds says.
 
-    Numbers have no log-odds, and are averaged.
+    Numbers have no log-odds, and are averaged. Where a member says nothing, the others count alone; where none says
+    anything, the mean of the training rows is predicted.
 
     Args:
         entry: the ensemble.
-        members: of it and others, float64, of one shape.
-        kind: of what is predicted.
+        members: of it and others, float64, shape (windows, c) each.
+        grid, fold: what they are of.
     """
     own = np.stack([members[name] for name in entry.of])
-    return pooled(own) if entry.log_odds and kind == "classes" else own.mean(axis=0)
+    found = pooled(own) if entry.log_odds and grid.kind == "classes" else mean_of_said(own)
+    return np.where(np.isfinite(found), found, training_mean(grid, fold))

@@ -195,7 +195,7 @@ class _Work:
         members = {name: own.mean(axis=0) for name, own in found.items()} | baselines_as_members(self.grid, fold)
         for one in self.protocol.ensembles:
             if set(one.of) <= members.keys():
-                found[one.name] = together(one, members, self.grid.kind)[None]
+                found[one.name] = together(one, members, self.grid, fold)[None]
         baselines = {MEAN: mean_of_known(self.grid, fold), NEAREST: nearest_known(self.grid, fold)}
         return found | {name: own[None] for name, own in baselines.items()}
 

@@ -76,7 +76,7 @@ class TfBinding(Task):
         notes["negatives wanting, for lack of windows"] = wanted - len(unbound)
         windows = pd.concat([sites, unbound], ignore_index=True)
         if self.by_cell_type:
-            return LabelTable(sort_windows(self._rows(windows, peaks, sources.corpus)), notes)
+            return LabelTable(sort_windows(self._rows(windows, peaks, cell_types, sources.corpus)), notes)
         if len(cell_types) == 1:
             windows["label"] = np.repeat([1, 0], [len(sites), len(unbound)])
         for name in cell_types if len(cell_types) > 1 else []:
@@ -132,13 +132,13 @@ class TfBinding(Task):
             label[~windows["chrom"].isin(peaks["chrom"])] = pd.NA
         return label
 
-    def _rows(self, windows: pd.DataFrame, peaks: pd.DataFrame, corpus: Corpus | None) -> pd.DataFrame:
+    def _rows(
+        self, windows: pd.DataFrame, peaks: pd.DataFrame, cell_types: Sequence[str], corpus: Corpus | None
+    ) -> pd.DataFrame:
         """Return chrom, start, end, cell_type, label of the windows in the cell types in which they are known."""
-        groups = peaks.groupby("cell_type")
-        rows = pd.concat(
-            [windows.assign(cell_type=name, label=self._labels(windows, own)) for name, own in groups],
-            ignore_index=True,
-        )
+        own = {name: peaks[peaks["cell_type"] == name] for name in cell_types}
+        parts = [windows.assign(cell_type=name, label=self._labels(windows, rows)) for name, rows in own.items()]
+        rows = pd.concat(parts, ignore_index=True)
         rows = rows[rows["label"].notna()].astype({"label": np.int64}).reset_index(drop=True)
         return rows if corpus is None else _in_their_splits(rows, corpus, self.peaks)
 

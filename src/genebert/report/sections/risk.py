@@ -183,7 +183,7 @@ def _regions_table(regions: pd.DataFrame, attention: pd.DataFrame, binary: bool)
             _number(row.weight, "+.3g"),
             _number(row.p, ".2g"),
             _number(row.q, ".2g"),
-            _number(attended[row.region], ".2g"),
+            _number(attended.get(row.region, np.nan), ".2g"),
             f"{row.variants:,}",
             f"{row.carriers_cases:,}",
             f"{row.carriers_controls:,}",
@@ -315,8 +315,9 @@ def _individuals_table(predictions: pd.DataFrame, contributions: pd.DataFrame, b
     ]
     unit = "log-odds" if binary else "prediction"
     note = (
-        f"The first of {len(predictions):,}; all are in predictions.tsv and individuals.tsv. Predicted by {MODEL},"
-        f" out of fold. Regions: those that contribute most, with what they add to the {unit}."
+        f"The first of {len(predictions):,}; all are in predictions.tsv and individuals.tsv. Predicted by {MODEL}, out"
+        " of fold; the level of predictions differs a little between folds. Regions: those that contribute most, with"
+        f" what they add to the {unit}."
     )
     header = ["Individual", "Regions", "Observed", "Predicted"]
     return Table("Individuals predicted highest.", header, rows, text=2, note=note)
