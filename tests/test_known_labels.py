@@ -51,6 +51,14 @@ def test_other_cell_types_are_counted_and_the_share_of_all_labels_as_one_more(
     np.testing.assert_allclose(found, [(2 + PRIOR) / 4, (2 + PRIOR) / 3, (1 + PRIOR) / 2, np.nan])
 
 
+def test_asking_about_the_very_windows_changes_nothing_that_is_known(genome: Genome, tmp_path: Path) -> None:
+    known = read(tmp_path, LONG, genome)
+    windows = known.truth.index.to_frame(index=False).assign(cell_type="A")
+    first = known.of(windows)
+    np.testing.assert_allclose(first, [(1 + PRIOR) / 3, (1 + PRIOR) / 2])
+    np.testing.assert_array_equal(known.of(windows), first)
+
+
 def test_windows_are_widened_as_those_to_predict_are(genome: Genome, tmp_path: Path) -> None:
     known = read(tmp_path, LONG, genome, width=80)
     windows = pd.DataFrame({"chrom": ["chr1"], "start": [990], "end": [1070], "cell_type": ["D"]})

@@ -100,7 +100,7 @@ class KnownLabels:
             float64, shape (n,), as if the share among all labels were that of one more cell type; NaN for windows that
             are not known in any other cell type.
         """
-        truth = self.truth.reindex(pd.MultiIndex.from_frame(windows[list(COORDINATES)])).to_numpy(np.float64)
+        truth = self.truth.reindex(pd.MultiIndex.from_frame(windows[list(COORDINATES)])).to_numpy(np.float64, copy=True)
         truth[windows[CELL_TYPE].to_numpy()[:, None] == self.truth.columns.to_numpy()] = np.nan
         count = np.isfinite(truth).sum(axis=1)
         return softened(mean_of_said(truth.T), count, float(np.nanmean(self.truth.to_numpy())))
