@@ -128,6 +128,7 @@ def test_every_distinct_haplotype_is_there_once(genome: Genome, tmp_path: Path) 
         "ref": [first[3], second[3]],
         "alt": [first[4], second[4]],
         "copies": [3, 4],
+        "alleles": [6, 8],
         "missing": [1, 0],
     }
     assert cohort.dosage.toarray().tolist() == [[1, 1], [2, 1], [0, 1], [0, 1]]
@@ -140,6 +141,15 @@ def test_every_distinct_haplotype_is_there_once(genome: Genome, tmp_path: Path) 
     assert {name: cohort.counts[name] for name in expected} == expected
     types = (cohort.codes.dtype, cohort.copies.dtype, cohort.dosage.dtype, cohort.missing.dtype)
     assert types == (np.uint8, np.float32, np.float32, np.bool_)
+
+
+def test_frequencies_are_among_the_alleles_that_are_known(genome: Genome, tmp_path: Path) -> None:
+    """Of an X chromosome one male, one female, a half-call and a call that is missing."""
+    path = write_cohort(tmp_path / "v.vcf", PEOPLE, f"{snv(210)} 1 0|0 1|. .|.", f"{snv(220)} 0|1 0|1 0|1 1|1")
+    cohort = read_haplotypes(path, genome, regions_at(200))
+    assert cohort.variants["alleles"].tolist() == [4, 8]
+    assert cohort.variants["missing"].tolist() == [1, 0]
+    assert Genotypes.of(cohort).frequency().tolist() == [2 / 4, 5 / 8]
 
 
 def test_sets_of_alleles_that_give_one_sequence_are_one_haplotype(genome: Genome, tmp_path: Path) -> None:

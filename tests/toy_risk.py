@@ -47,7 +47,7 @@ def cohort_of(copies: NDArray[np.int64], region: NDArray[np.int64]) -> CohortHap
     haplotypes = pd.DataFrame({"region": region, "variants": names, "n_variants": 1, "copies": total})
     variants = pd.DataFrame(
         {"name": names, "id": ".", "region": region, "chrom": "chr1", "position": 100 * region + 1, "ref": "A"}
-    ).assign(alt="T", copies=total, missing=0)
+    ).assign(alt="T", copies=total, alleles=2 * len(copies), missing=0)
     carried = copies.astype(np.float32)
     return CohortHaplotypes(
         [f"s{i}" for i in range(len(copies))],

@@ -22,7 +22,7 @@ from genebert.schema import Variant, decode, encode
 MAX_INDEL = 50
 """Longest insertion or deletion that is taken, in bp."""
 _HAPLOTYPE_COLUMNS = ("region", "variants", "n_variants", "copies")
-_VARIANT_COLUMNS = ("name", "id", "region", "chrom", "position", "ref", "alt", "copies", "missing")
+_VARIANT_COLUMNS = ("name", "id", "region", "chrom", "position", "ref", "alt", "copies", "alleles", "missing")
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,9 @@ class CohortHaplotypes:
         copies: float32, shape (n, haplotypes): copies of each haplotype per individual, 0, 1 or 2.
         variants: DataFrame, one row per region and variant, by region and position (of several records of one variant,
             carried if one of them says so, and missing if none of them knows): name, id, region (row of
-            `regions`), chrom, position (1-based, as in VCF), ref, alt, copies (in the cohort), missing (individuals
-            without a call).
+            `regions`), chrom, position (1-based, as in VCF), ref, alt, copies (in the cohort), alleles (that are known
+            in the cohort, those of the reference too: two of a diploid call, one of a half-call or a haploid one),
+            missing (individuals without a call).
         dosage: float32, shape (n, rows of `variants`): alternate alleles per individual, 0 where missing.
         missing: bool, shape (n, rows of `variants`): where an individual has no call.
         counts: what was read and skipped, name -> number: those of `GenotypeReader`; overlapping (alleles on a
@@ -101,7 +102,7 @@ def read_haplotypes(
     """
     regions = _checked(regions, genome)
     reader = GenotypeReader(vcf, genome, max_indel, samples)
-    cohort = _Cohort(genome, regions)
+    cohort = _Cohort(genome, regions, len(reader.samples))
     with progress_bar() as progress:
         task = progress.add_task("reading genotypes", total=len(regions), note="")
         intervals = bioframe.merge(regions[["chrom", "start", "end"]], min_dist=0)
@@ -250,9 +251,10 @@ class _Columns:
 class _Cohort:
     """Collects variants and haplotypes, region by region."""
 
-    def __init__(self, genome: Genome, regions: pd.DataFrame) -> None:
+    def __init__(self, genome: Genome, regions: pd.DataFrame, individuals: int) -> None:
         self.genome = genome
         self.regions = regions
+        self.individuals = individuals
         self.width = int(regions["end"][0] - regions["start"][0])
         self.reference = genome.fetch_all(regions["chrom"], regions["start"].to_numpy(np.int64), self.width)
         self.counts = {"overlapping": 0, "repeated": 0, "carried_by_none": 0}
@@ -279,9 +281,10 @@ class _Cohort:
     def _add_variant(self, region: int, allele: CalledAllele) -> None:
         variant = allele.variant
         what = (variant.name, variant.id, region, variant.chrom, variant.position + 1, variant.ref, variant.alt)
-        self._variants.append((*what, len(allele.carriers), len(allele.missing)))
+        missing, alleles = allele.missing, 2 * self.individuals - len(allele.unknown)
+        self._variants.append((*what, len(allele.carriers), alleles, len(missing)))
         self._dosage.add(allele.carriers // 2)
-        self._missing.add(allele.missing)
+        self._missing.add(missing)
 
     def _add_haplotypes(self, region: int, alleles: Sequence[CalledAllele]) -> None:
         variants = [allele.variant for allele in alleles]
@@ -332,17 +335,16 @@ class _Cohort:
         haplotypes, by_haplotype = _ordered(self._haplotypes, _HAPLOTYPE_COLUMNS)
         variants, by_variant = _ordered(self._variants, _VARIANT_COLUMNS)
         codes = np.array([self._codes[i] for i in by_haplotype], dtype=np.uint8).reshape(-1, self.width)
-        individuals = len(reader.samples)
         return CohortHaplotypes(
             samples=reader.samples,
             regions=self.regions,
             reference=self.reference,
             haplotypes=haplotypes,
             codes=codes,
-            copies=self._copies.matrix(individuals, by_haplotype).tocsr(),
+            copies=self._copies.matrix(self.individuals, by_haplotype).tocsr(),
             variants=variants,
-            dosage=self._dosage.matrix(individuals, by_variant),
-            missing=self._missing.matrix(individuals, by_variant).astype(bool),
+            dosage=self._dosage.matrix(self.individuals, by_variant),
+            missing=self._missing.matrix(self.individuals, by_variant).astype(bool),
             counts={**reader.counts, **self.counts, **dict(sorted(reader.skipped.counts.items()))},
         )
 

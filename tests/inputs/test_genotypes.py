@@ -80,6 +80,7 @@ def test_missing_half_called_haploid_and_unphased_genotypes(tmp_path: Path, geno
     path = write_cohort(tmp_path / "v.vcf", people, f"{site(5)} .|. ./. . ./1 1|. 1 0/1 1/1 0/0")
     (allele,), reader = read(path, genome)
     assert allele.carriers.tolist() == [7, 8, 10, 13, 14, 15]
+    assert allele.unknown.tolist() == [0, 1, 2, 3, 4, 5, 6, 9, 11]  # one of a half-call, and of a haploid genotype
     assert allele.missing.tolist() == [0, 1, 2]
     assert {name: reader.counts[name] for name in ("missing", "half_calls", "haploid", "unphased")} == {
         "missing": 3,
@@ -149,11 +150,12 @@ def test_an_allele_of_several_records_is_carried_if_one_says_so_and_missing_if_n
     tmp_path: Path, genome: Genome
 ) -> None:
     people = [*PEOPLE, "dora"]
-    path = write_cohort(tmp_path / "v.vcf", people, f"{site(5)} 0|1 .|. 1|1 .|.", f"{site(5)} 0|0 0|1 0|1 .|.")
+    path = write_cohort(tmp_path / "v.vcf", people, f"{site(5)} 0|1 .|. 1|. .|.", f"{site(5)} 0|0 0|1 .|1 .|.")
     first, second = read(path, genome)[0]
     for merged in (first.merged(second), second.merged(first)):
-        assert (merged.carriers.tolist(), merged.missing.tolist()) == ([1, 3, 4, 5], [3])
-        assert merged.carriers.dtype == merged.missing.dtype == np.int32
+        assert (merged.carriers.tolist(), merged.unknown.tolist()) == ([1, 3, 4, 5], [6, 7])
+        assert merged.missing.tolist() == [3]
+        assert merged.carriers.dtype == merged.unknown.dtype == merged.missing.dtype == np.int32
 
 
 def test_two_names_of_one_chromosome_are_both_read_by_index_and_refused_without(tmp_path: Path, genome: Genome) -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.sparse import csc_matrix
@@ -14,7 +16,7 @@ def missing_of(share: np.ndarray) -> tuple[Missingness, int]:
     variants = len(genotypes.rows)
     people = individuals_of(toy, np.repeat([1.0, 0.0], 20))
     gone = np.arange(variants) < np.round(share * variants)[:, None]
-    return Missingness.of(Genotypes(genotypes.rows, genotypes.dosage, csc_matrix(gone.astype(float))), people), variants
+    return Missingness.of(replace(genotypes, missing=csc_matrix(gone.astype(float))), people), variants
 
 
 def test_many_missing_calls_and_differences_are_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -196,9 +196,9 @@ def test_components_tell_two_populations_apart() -> None:
 def test_there_are_no_more_components_than_dosages_have() -> None:
     dosage = np.tile([0.0, 1.0, 2.0, 1.0], 10)[:, None] * np.ones(6)
     dosage[:, 3:] = np.tile([1.0, 0.0], 20)[:, None]
-    genotypes = Genotypes(np.arange(6), csc_matrix(dosage), csc_matrix(dosage.shape))
+    genotypes = Genotypes(np.arange(6), csc_matrix(dosage), csc_matrix(dosage.shape), np.full(6, 80.0))
     assert components(genotypes, 5)[0] == ["PC1", "PC2"]
-    assert components(Genotypes(np.arange(6), csc_matrix(dosage * 0), csc_matrix(dosage.shape)), 5)[0] == []
+    assert components(replace(genotypes, dosage=csc_matrix(dosage * 0)), 5)[0] == []
 
 
 def test_a_variant_changes_what_its_haplotype_alone_does_or_else_the_mean_of_those_with_it() -> None:

@@ -14,7 +14,8 @@ def genotypes_of(n: int = 120, variants: int = 200) -> Genotypes:
     dosage = generator.binomial(2, generator.uniform(0.02, 0.4, variants), size=(n, variants)).astype(float)
     missing = generator.random((n, variants)) < 0.05
     dosage[missing] = 0
-    return Genotypes(np.arange(variants), csc_matrix(dosage), csc_matrix(missing.astype(float)))
+    known = 2.0 * (n - missing.sum(axis=0))
+    return Genotypes(np.arange(variants), csc_matrix(dosage), csc_matrix(missing.astype(float)), known)
 
 
 def explicit(genotypes: Genotypes, train: np.ndarray) -> np.ndarray:

@@ -303,10 +303,10 @@ def test_components_are_counted_and_none_is_an_error(capsys: pytest.CaptureFixtu
     phenotypes = Phenotypes(Path("p.tsv"), toy.cohort.samples, "ill", "binary", toy.cases, covariates, [""] * 100, 0)
     found = stage._with_components(settings, genotypes, phenotypes)
     assert found.covariates.names == ("PC1", "PC2", "PC3")
-    fewer = Genotypes(genotypes.rows[:3], genotypes.dosage[:, :3], genotypes.missing[:, :3])
+    fewer = genotypes.columns(slice(3))
     assert stage._with_components(settings, fewer, phenotypes).covariates.names == ("PC1", "PC2")
     assert "warning: 2 of 3 principal components were found, and are covariates" in capsys.readouterr().err
-    none = Genotypes(genotypes.rows[:1], genotypes.dosage[:, :1], genotypes.missing[:, :1])
+    none = genotypes.columns(slice(1))
     with pytest.raises(UserError, match="--components: the 1 variants in the regions have no principal components"):
         stage._with_components(settings, none, phenotypes)
     repeated = phenotypes.with_covariates(found.covariates.names, found.covariates.numbers)

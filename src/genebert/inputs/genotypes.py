@@ -37,17 +37,24 @@ class CalledAllele:
         variant: the allele.
         carriers: haplotypes that carry it, ascending, int32, shape (c,); the haplotypes of individual i are 2 i and
             2 i + 1.
-        missing: individuals of whom no allele is known at this site, ascending, int32, shape (m,).
+        unknown: haplotypes whose allele is not known at this site, and the second one of haploid genotypes, ascending,
+            int32, shape (u,).
     """
 
     variant: Variant
     carriers: NDArray[np.int32]
-    missing: NDArray[np.int32]
+    unknown: NDArray[np.int32]
+
+    @property
+    def missing(self) -> NDArray[np.int32]:
+        """Individuals of whom no allele is known, ascending, int32, shape (m,)."""
+        individuals, alleles = np.unique(self.unknown // 2, return_counts=True)
+        return individuals[alleles == 2]
 
     def merged(self, other: "CalledAllele") -> "CalledAllele":
-        """Return the allele as two records have it: carried if one of them says so, missing if neither knows."""
-        carriers, missing = np.union1d(self.carriers, other.carriers), np.intersect1d(self.missing, other.missing)
-        return CalledAllele(self.variant, carriers, missing)
+        """Return the allele as two records have it: carried if one of them says so, unknown if neither knows."""
+        carriers, unknown = np.union1d(self.carriers, other.carriers), np.intersect1d(self.unknown, other.unknown)
+        return CalledAllele(self.variant, carriers, unknown)
 
 
 @dataclass(frozen=True)
@@ -75,14 +82,18 @@ class _Calls:
         }
         return Counter({name: int(np.count_nonzero(found)) for name, found in kinds.items()})
 
-    def missing(self) -> NDArray[np.int32]:
-        """Return who has no known allele."""
-        return np.flatnonzero((self.first < 0) & (self.second < 0)).astype(np.int32)
+    def unknown(self) -> NDArray[np.int32]:
+        """Return the haplotypes without a known allele; see `CalledAllele`."""
+        return _haplotypes(self.first < 0, self.second < 0)
 
     def carriers(self, number: int) -> NDArray[np.int32]:
         """Return the haplotypes that carry an allele; see `CalledAllele`."""
-        sides = 2 * np.flatnonzero(self.first == number), 2 * np.flatnonzero(self.second == number) + 1
-        return np.sort(np.concatenate(sides)).astype(np.int32)
+        return _haplotypes(self.first == number, self.second == number)
+
+
+def _haplotypes(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.int32]:
+    sides = 2 * np.flatnonzero(first), 2 * np.flatnonzero(second) + 1
+    return np.sort(np.concatenate(sides)).astype(np.int32)
 
 
 class GenotypeReader(VcfReader):
@@ -193,11 +204,11 @@ class GenotypeReader(VcfReader):
         calls = self._calls(raw)
         self._check_numbers(calls, raw)
         self.counts.update(calls.tally())
-        missing = calls.missing()
+        unknown = calls.unknown()
         for number, allele in enumerate(alleles, 1):
             if allele.variant:
                 self.counts["alleles"] += 1
-                yield CalledAllele(allele.variant, calls.carriers(number), missing)
+                yield CalledAllele(allele.variant, calls.carriers(number), unknown)
 
     def _calls(self, raw: pysam.VariantRecord) -> _Calls:
         *columns, written = str(raw).split("\t", 9)

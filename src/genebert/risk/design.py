@@ -92,26 +92,28 @@ class Genotypes:
         rows: of `CohortHaplotypes.variants`, int64, shape (variants,).
         dosage: alternate alleles, 0 where missing, float64, shape (n, variants).
         missing: 1 where there is no call, float64, shape (n, variants).
+        alleles: how many are known of all individuals, float64, shape (variants,).
     """
 
     rows: NDArray[np.int64]
     dosage: csc_matrix
     missing: csc_matrix
+    alleles: Numbers
 
     @classmethod
     def of(cls, cohort: CohortHaplotypes) -> "Genotypes":
         """Return the genotypes of a cohort."""
         rows = np.flatnonzero(~cohort.variants["name"].duplicated().to_numpy())
         dosage, missing = (csc_matrix(one, dtype=np.float64)[:, rows] for one in (cohort.dosage, cohort.missing))
-        return cls(rows, dosage, missing)
+        return cls(rows, dosage, missing, cohort.variants["alleles"].to_numpy(np.float64)[rows])
+
+    def columns(self, chosen: NDArray[np.int64] | slice) -> "Genotypes":
+        """Return some of the variants."""
+        return Genotypes(self.rows[chosen], self.dosage[:, chosen], self.missing[:, chosen], self.alleles[chosen])
 
     def frequency(self) -> Numbers:
-        """Return the frequency of each alternate allele among the calls, each taken as diploid: shape (variants,).
-
-        Which calls are haploid, or half known, is not kept: there, the frequency is too low.
-        """
-        called = self.dosage.shape[0] - np.asarray(self.missing.sum(axis=0)).ravel()
-        return np.asarray(self.dosage.sum(axis=0)).ravel() / np.maximum(2 * called, 1)
+        """Return the frequency of each alternate allele among those that are known: shape (variants,)."""
+        return np.asarray(self.dosage.sum(axis=0)).ravel() / np.maximum(self.alleles, 1)
 
 
 @dataclass(frozen=True)
@@ -171,8 +173,7 @@ def components(genotypes: Genotypes, count: int) -> tuple[list[str], Numbers]:
     count = min(count, len(common) - 1, n - 1)
     if count < 1:
         return [], np.empty((n, 0))
-    chosen = Genotypes(common, genotypes.dosage[:, common], genotypes.missing[:, common])
-    table = Standardised.of(chosen, np.ones(n, dtype=bool))
+    table = Standardised.of(genotypes.columns(common), np.ones(n, dtype=bool))
     operator = LinearOperator(
         (n, len(common)),
         matvec=lambda weights: table.times(weights.ravel()),
