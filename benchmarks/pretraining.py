@@ -49,13 +49,14 @@ from masking import masking_facts
 from torch.utils.flop_counter import FlopCounterMode
 
 from genebert.corpus.store import Corpus
+from genebert.device import pick_device
 from genebert.estimate_pretraining import flops_per_example
 from genebert.pretrain import Job
 from genebert.sampling import keys
 from genebert.schema import decode
 from genebert.settings import Device, PretrainSettings
 from genebert.tokens import hide_bases
-from genebert.training import StepBatches, loader, pick_device, train
+from genebert.training import StepBatches, loader, train
 
 PRECISIONS = ("fp32", "bf16")
 PAIRS = 512

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from genebert.corpus.store import Corpus
+from genebert.device import pick_device
 from genebert.inputs.genome import Genome
 from genebert.methods.base import Examples, Place
 from genebert.methods.genebert import FittedGeneBert, shown_of
@@ -31,7 +32,6 @@ from genebert.schema import Variant, decode
 from genebert.settings import Device, load_preset
 from genebert.target import Target
 from genebert.tokens import sequence_tokens
-from genebert.training import pick_device
 from genebert.variants.scorer import Scorer
 
 TWO = Target("classes", ("closed", "open"))

@@ -27,6 +27,7 @@ ORDER = [
     "cell_type_distance",
     "export",
     "doctor",
+    "device",
     "distributed",
     "sampling",
     "tokens",
@@ -82,11 +83,16 @@ def name_of(path: Path) -> str:
 def imports_of(path: Path) -> Iterator[str]:
     """Yield the full names that a module imports, anywhere in it."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        yield from names_imported(node)
+
+
+def names_imported(node: ast.AST) -> Iterator[str]:
+    """Yield the full names that a statement imports, if it is an import."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"{node.module} is imported relatively"
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def layer_of(imported: str) -> str | None:
@@ -142,3 +148,14 @@ def test_settings_and_errors_need_nothing_heavy() -> None:
     assert {
         name.split(".")[0] for layer in ("errors", "settings", "console") for name in modules_reached(layer)
     }.isdisjoint(heavy)
+
+
+def test_who_predicts_does_not_wait_for_the_library_that_trains() -> None:
+    training = {"checkpoints", "training", "estimate_pretraining", "pretrain", "methods.learning", "demo"}
+    slow = tuple(f"{name}." for name in ("lightning", *(f"genebert.{name}" for name in training)))
+    waiting = set()
+    for path in MODULES:
+        at_once = [name for statement in ast.parse(path.read_text()).body for name in names_imported(statement)]
+        if any(f"{name}.".startswith(slow) for name in at_once):
+            waiting.add(name_of(path).removeprefix("genebert."))
+    assert waiting == training

@@ -14,6 +14,7 @@ from genebert.calibration import CALIBRATED, Calibration, calibration_error
 from genebert.cell_type_distance import KnownCellTypes, new_cell_types
 from genebert.console import say
 from genebert.corpus.store import Corpus
+from genebert.device import pick_device
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import match_chromosomes
 from genebert.labelled import Labelled, LabelledFiles, read_labelled
@@ -30,7 +31,6 @@ from genebert.shared_words import sharing, sharing_with_any
 from genebert.stage import Manifest, StageRun, open_stage, read_manifest
 from genebert.target import HALF, best_threshold
 from genebert.tasks.windows import Windows, check_strands, say_unused
-from genebert.training import pick_device
 
 PRETRAINED, SCRATCH, ENSEMBLE = "pre-trained", "from scratch", "ensemble"
 GENEBERT = "genebert"

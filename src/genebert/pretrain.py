@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from genebert.checkpoints import Checkpoint, Checkpoints, newest_checkpoint
 from genebert.console import say, table
 from genebert.corpus.store import Corpus
+from genebert.device import pick_device
 from genebert.distributed import rank, world_size
 from genebert.errors import Problems, ResumableError, problem
 from genebert.estimate_pretraining import estimate_pretraining
@@ -41,7 +42,6 @@ from genebert.training import (
     machine_problems,
     numerics,
     open_loggers,
-    pick_device,
     train,
     whole_weights,
 )

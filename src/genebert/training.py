@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from genebert.checkpoints import AtomicIO, Checkpoint, Checkpoints, step_ended
 from genebert.console import console, progress_bar, say
 from genebert.corpus.parallel import usable_cores
+from genebert.device import bf16_is_native, no_tf32, pick_device
 from genebert.distributed import rank, world_size
 from genebert.errors import Problems, ResumableError, UserError, problem
 from genebert.launch import machine_processes, started
@@ -451,17 +452,6 @@ def numerics(device: torch.device, resumed: Checkpoint | None = None) -> Iterato
         deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
-@contextmanager
-def no_tf32() -> Iterator[None]:
-    """Convolve in fp32 on a GPU, where torch would shorten fp32 to TF32 (matrix products it leaves as they are)."""
-    allowed = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = allowed
-
-
 def _take_up_threads(resumed: Checkpoint | None) -> None:
     if resumed is None or resumed.processes != world_size() or resumed.threads == torch.get_num_threads():
         return
@@ -495,26 +485,3 @@ def machine_problems(settings: PretrainSettings, found: Problems) -> None:
     for package, asked in (("tensorboard", settings.tensorboard), ("wandb", settings.wandb is not None)):
         if asked and find_spec(package) is None:
             found.add(f"--{package}", f"{package} is not installed", f"Run `pip install 'genebert[{package}]'`.")
-
-
-def bf16_is_native(device: torch.device) -> bool:
-    """Has the processor instructions for bf16?"""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    able = torch.cpu.get_capabilities()
-    return any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
-
-
-def pick_device(device: Device) -> torch.device:
-    """Return the torch device to run on.
-
-    Raises:
-        UserError: a GPU is asked for and there is none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            problem("--device cuda", "torch finds no CUDA device here", "Use --device cpu, or a CUDA build of torch.")
-        )
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from genebert.corpus.store import Corpus
+from genebert.device import pick_device
 from genebert.errors import UserError, problem
 from genebert.methods.genebert import FittedGeneBert
 from genebert.methods.networks import evaluating
@@ -23,7 +24,6 @@ from genebert.settings import Device, Precision
 from genebert.stage import read_manifest
 from genebert.tensors import Tensors
 from genebert.tokens import sequence_tokens
-from genebert.training import pick_device
 
 BATCH = 32
 Fuse = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

@@ -11,7 +11,17 @@ from genebert.modules import class_in, module_keys
 if TYPE_CHECKING:
     from genebert.methods.base import Method
 
-_SHARED = {"base", "boosting", "cell_type_features", "features", "linear", "networks", "one_vs_rest", "saving"}
+_SHARED = {
+    "base",
+    "boosting",
+    "cell_type_features",
+    "features",
+    "learning",
+    "linear",
+    "networks",
+    "one_vs_rest",
+    "saving",
+}
 """Modules here that hold what methods share."""
 
 

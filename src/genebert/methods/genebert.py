@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from genebert.device import pick_device
 from genebert.errors import Problems, UserError, problem
 from genebert.methods.base import Examples, Fitted, Method, Place, Reading, blocks_of
 from genebert.methods.cell_type_features import note_own_accessibility
-from genebert.methods.networks import Learning, class_weights, evaluating, learn, network_truth
+from genebert.methods.networks import class_weights, evaluating, network_truth
 from genebert.model.config import GeneBertConfig
 from genebert.model.genebert import GeneBertForSequenceClassification, GeneBertModel, joined_states, save_model
 from genebert.model.summary import moments
@@ -25,7 +26,6 @@ from genebert.region_matrix import RegionMatrix, Shown, in_cell_type, tiles
 from genebert.settings import Device, TuningSettings, load_preset
 from genebert.stacking import stacking_weights
 from genebert.target import Target
-from genebert.training import pick_device
 from genebert.window_data import WindowBatch, WindowData
 
 PREDICT_BATCH = 256
@@ -79,7 +79,7 @@ class FittedGeneBert(Fitted):
         return Reading.joined([self._reading(encoded) for encoded in self._encoded(examples)])
 
     def predict_branches(self, examples: Examples, without: Collection[str] = ()) -> dict[str, NDArray[np.float64]]:
-        """See `networks.Branched`."""
+        """See `learning.Branched`."""
         strands = self.target.from_logits(self._logits(examples, without))
         return dict(zip(remaining_branches(self.model, without), strands.mean(axis=1), strict=True))
 
@@ -89,7 +89,7 @@ class FittedGeneBert(Fitted):
         return dict(zip(self.model.branch_names, self.model.branch_weights.tolist(), strict=True))
 
     def branch_of(self, parameter: str) -> str:
-        """See `networks.Branched`."""
+        """See `learning.Branched`."""
         return self.model.branch_of(parameter)
 
     def weigh_branches(self, valid: Examples, class_weights: NDArray[np.float64] | None) -> None:
@@ -184,6 +184,8 @@ class GeneBert(TuningSettings, Method):
         Raises:
             UserError: the windows do not fit the network, or training diverged.
         """
+        from genebert.methods.learning import Learning, learn  # see `networks`
+
         torch.manual_seed(seed)
         model = self._network(train, target)
         adapters = self._restrict(model)

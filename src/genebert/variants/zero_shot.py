@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from genebert.corpus.store import Corpus
+from genebert.device import pick_device
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import Genome
 from genebert.inputs.scan import Scanner
@@ -30,7 +31,6 @@ from genebert.schema import N, Variant, reverse_complement
 from genebert.settings import Device
 from genebert.stage import Manifest, read_manifest
 from genebert.tokens import can_be_hidden, hide, segments, sequence_tokens
-from genebert.training import pick_device
 from genebert.variants.scorer import CHUNK, Scores, WindowScorer
 from genebert.variants.windows import Pair
 
