@@ -157,14 +157,36 @@ def make_predictor(out: Path, encoders: bool) -> tuple[Path, dict[str, Any]]:
             test_chromosomes=["chr7", "chr8"],
         )
     )
-    model = pretrain(PretrainSettings(out=out / "pretrained", corpus=corpus, preset="tiny", epochs=0.3, device="cpu"))
     cell_type = read_manifest(world).metrics["disease_cell_type"]
+    opened = Corpus.open(corpus)
+    accessible = np.zeros(len(opened.regions), dtype=bool)
+    accessible[opened.accessible(opened.cell_types.index(cell_type))] = True
+    predictor, auroc = predictor_of(opened, world / "genome.fa", accessible, out, encoders)
+    return predictor, {"cell_type": cell_type, "AUROC": auroc}
+
+
+def predictor_of(
+    corpus: Corpus, genome: Path, accessible: NDArray[np.bool_], out: Path, encoders: bool = False
+) -> tuple[Path, dict[str, float]]:
+    """Fine-tune a predictor of which regions are accessible, and return it with its AUROC on held-out chromosomes.
+
+    Args:
+        corpus: whose regions.
+        genome: FASTA.
+        accessible: shape (regions,).
+        out: the folder in which its own comes to lie.
+        encoders: whether it reads the encoders; else it is the rest of the network, averaged with motif trees.
+    """
+    settings = PretrainSettings(out=out / "pretrained", corpus=corpus.folder, preset="tiny", epochs=0.3, device="cpu")
+    split = [SPLITS[part] for part in corpus.split]
+    table = corpus.regions[["chrom", "start", "end"]].assign(label=accessible.astype(int), split=split)
+    table.to_csv(out / "labels.tsv", sep="\t", index=False)
     predictor = finetune(
         FinetuneSettings(
             out=out / "predictor",
-            labels=labels_of(Corpus.open(corpus), cell_type, out / "labels.tsv"),
-            model=model,
-            genome=world / "genome.fa",
+            labels=out / "labels.tsv",
+            model=pretrain(settings),
+            genome=genome,
             encoders=encoders,
             scratch=False,
             baselines=[],
@@ -175,16 +197,7 @@ def make_predictor(out: Path, encoders: bool) -> tuple[Path, dict[str, Any]]:
         )
     )
     results = [row for row in read_manifest(predictor).metrics["results"] if row["metric"] == "AUROC"]
-    return predictor, {"cell_type": cell_type, "AUROC": estimate(results[0])}
-
-
-def labels_of(corpus: Corpus, cell_type: str, path: Path) -> Path:
-    """Write whether each region is accessible in a cell type."""
-    label = np.zeros(len(corpus.regions), int)
-    label[corpus.accessible(corpus.cell_types.index(cell_type))] = 1
-    split = [SPLITS[part] for part in corpus.split]
-    corpus.regions[["chrom", "start", "end"]].assign(label=label, split=split).to_csv(path, sep="\t", index=False)
-    return path
+    return predictor, estimate(results[0])
 
 
 def effects_agree(predictor: Path, folder: Path, out: Path) -> dict[str, Any]:

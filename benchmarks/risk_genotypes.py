@@ -1,14 +1,16 @@
 """Disease risk on real genotypes, whose linkage and frequencies are those of people; the disease alone is simulated.
 
     python benchmarks/risk_genotypes.py --vcf 1000G_chr20.vcf.gz --genome hg19.fa.gz --corpus corpus \\
-        --model predictor --motifs hocomoco.meme --window chr20:1000000-2000000 --out risk-genotypes
+        --motifs hocomoco.meme --window chr20:1000000-2000000 --out risk-genotypes
 
-The disease acts through common variants in accessible regions, one in each of some, whose alternate allele makes or
-breaks a strong hit of a PWM. Each explains the same share of the liability, with either sign. Which they are, and the
-rest of the liability, is drawn anew for each seed. Then `genebert risk` is run as on any cohort. Everything goes to
-risk_genotypes.json in the output folder: the measures of all methods, how many of the first regions are causal, and in
-how many of these the causal variant is the one of the greatest predicted change, or the one that goes best with the
-disease, among the common variants of the region.
+The predictor (the network without its encoders, and motif trees) learns which regions of the corpus are accessible in
+six or more cell types, and the window should lie on a chromosome that the corpus tests on. The disease acts through
+common variants in accessible regions, one in each of some, whose alternate allele makes or breaks a strong hit of a
+PWM. Each explains the same share of the liability, with either sign. Which they are, and the rest of the liability, is
+drawn anew for each seed. Then `genebert risk` is run as on any cohort. Everything goes to risk_genotypes.json in the
+output folder: the measures of all methods, how many of the first regions are causal, and in how many of these the
+causal variant is the one of the greatest predicted change, or the one that goes best with the disease, among the
+common variants of the region.
 """
 
 import json
@@ -20,7 +22,7 @@ import numpy as np
 import pandas as pd
 from common import command, machine
 from numpy.typing import NDArray
-from risk import accuracy_of, run_risk
+from risk import accuracy_of, predictor_of, run_risk
 
 from genebert.corpus.store import Corpus
 from genebert.haplotype_effects import tf_changes
@@ -32,6 +34,7 @@ from genebert.inputs.scan import Scanner
 from genebert.schema import EVIDENCE_STEPS
 
 HERITABILITY = 0.5
+IN_CELL_TYPES = 6
 CAUSAL = 6
 LEAST_FREQUENCY = 0.05
 STRONG = 4.5
@@ -55,15 +58,16 @@ class Candidates(NamedTuple):
 @click.option("--vcf", type=click.Path(path_type=Path, exists=True), required=True, help="phased genotypes")
 @click.option("--genome", type=click.Path(path_type=Path, exists=True), required=True, help="FASTA")
 @click.option("--corpus", type=click.Path(path_type=Path, exists=True), required=True, help="folder made by prepare")
-@click.option("--model", type=click.Path(path_type=Path, exists=True), required=True, help="folder made by finetune")
 @click.option("--motifs", required=True, help="PWMs that the disease acts through")
 @click.option("--window", required=True, help="CHROM:START-END that the genotypes cover, 0-based")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="folder for results")
 @click.option("--seeds", default=5, help="diseases")
-def main(vcf: Path, genome: Path, corpus: Path, model: Path, motifs: str, window: str, out: Path, seeds: int) -> None:
+def main(vcf: Path, genome: Path, corpus: Path, motifs: str, window: str, out: Path, seeds: int) -> None:
     """Measure risk of simulated diseases in real people."""
     out.mkdir(exist_ok=True)
     opened = Corpus.open(corpus)
+    shared = np.bincount(opened.accessible_regions, minlength=len(opened.regions)) >= IN_CELL_TYPES
+    model, auroc = predictor_of(opened, genome, shared, out)
     regions = regions_in(opened, window)
     regions.to_csv(out / "regions.bed", sep="\t", index=False, header=False)
     with Genome(genome) as sequence:
@@ -89,6 +93,7 @@ def main(vcf: Path, genome: Path, corpus: Path, model: Path, motifs: str, window
         )
         rows.append({"seed": seed, **accuracy_of(folder), **recovered(folder, found, causal, people), **cost})
         facts = {
+            "predictor": {"AUROC": auroc},
             "individuals": len(people),
             "regions": len(regions),
             "common_variants": len(found.table),
@@ -124,7 +129,7 @@ def candidates(cohort: CohortHaplotypes, changes: NDArray[np.float32], tfs: list
         changes: of -log10 p of hits, shape (rows of `cohort.variants`, motifs).
         tfs: names of the motifs.
     """
-    frequency = cohort.variants["copies"].to_numpy() / (2 * len(cohort.samples))
+    frequency = (cohort.variants["copies"] / cohort.variants["alleles"]).to_numpy()
     common = np.flatnonzero(np.minimum(frequency, 1 - frequency) >= LEAST_FREQUENCY)
     most = np.abs(changes[common]).argmax(axis=1)
     table = cohort.variants.iloc[common]
