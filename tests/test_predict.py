@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import pandas as pd
+import pyBigWig
 import pytest
 import toys
 from toys import World
@@ -73,11 +74,17 @@ def test_predictions_are_put_together_with_labels_of_known_cell_types(
     assert together["p(1)"].tolist() == pytest.approx(expected.tolist(), abs=1e-4)
     manifest = read_manifest(out)
     assert manifest.inputs["known"]["path"] == str(labelled) and manifest.metrics["rows_with_known_labels"] == 2
-    made = PredictSettings(
-        out=tmp_path / "parquet", device="cpu", cell_types=["X", "B"], known=labelled, format="parquet", **chosen
-    )
-    written = pd.read_parquet(predict(made) / "predictions.parquet")
-    assert written["p(1)"].tolist() == pytest.approx(together["p(1)"].tolist(), abs=1e-5)
+    chosen |= {"device": "cpu", "cell_types": ["X", "B"], "known": labelled}
+    folders = {
+        form: predict(PredictSettings(out=tmp_path / form, format=form, **chosen))
+        for form in ("parquet", "bed", "bigwig")
+    }
+    probabilities = pytest.approx(together["p(1)"].tolist(), abs=1e-5)
+    assert pd.read_parquet(folders["parquet"] / "predictions.parquet")["p(1)"].tolist() == probabilities
+    assert pd.read_csv(folders["bed"] / "predictions.bed", sep="\t", header=None)[6].tolist() == probabilities
+    tracks = [pyBigWig.open(str(folders["bigwig"] / f"predictions.{name}.bw")) for name in ("X", "B")]
+    at = [track.values("chr3", start, start + 1)[0] for start in (1000, 5000) for track in tracks]
+    assert at == probabilities
 
 
 def test_known_labels_need_a_predictor_of_two_classes_in_cell_types(
