@@ -7,12 +7,14 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
-from toys import World, random_bases, reverse_complement
+from toys import World, random_bases, random_corpus, reverse_complement
 
 from genebert import calibration
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError
-from genebert.finetune import finetune, method_of
+from genebert.finetune import _say_learned_cell_types, finetune, method_of
+from genebert.inputs.scan import Scanner
+from genebert.labelled import Labelled
 from genebert.model.genebert import GeneBertModel
 from genebert.predict import evaluate, predict
 from genebert.predictor import Predictor
@@ -20,6 +22,7 @@ from genebert.schema import decode
 from genebert.settings import EvaluateSettings, FinetuneSettings, PredictSettings, VariantsSettings
 from genebert.stage import read_manifest
 from genebert.target import Target, best_threshold
+from genebert.tasks.windows import Windows
 from genebert.variants.run import variants
 
 WEIGHTS = "members/0-genebert/model.safetensors"
@@ -500,6 +503,25 @@ def test_methods_beside_the_network_weigh_classes_as_it_does_if_they_can(weighed
     method = method_of(key, options)
     assert getattr(method, "class_weights", None) is (weighed if key == "deepbind" else None)
     assert getattr(method, "oriented", None) is (True if key == "deepbind" else None)
+
+
+def test_cell_types_that_the_corpus_holds_out_and_rows_are_learned_from_are_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Labels made without the corpus know nothing of these; a predictor once took them for new."""
+    corpus = random_corpus(np.random.default_rng(0), valid_cell_types=["cell2"], test_cell_types=["cell3"])
+    table = pd.DataFrame({"label": ["0", "1"], "cell_type": ["cell0", "cell1"]})
+    codes = np.zeros((2, 60), dtype=np.uint8)
+    scanner = Scanner(corpus.motifs)
+    for cell_types, told in ((["cell0", "cell1"], False), (["cell3", "cell2"], True)):
+        windows = {
+            "train": Windows(table.assign(cell_type=cell_types), codes, Path("labels.tsv")),
+            "valid": Windows(table.assign(cell_type="cell2"), codes, Path("labels.tsv")),
+            "test": Windows(table.assign(cell_type="cell3"), codes, Path("labels.tsv")),
+        }
+        _say_learned_cell_types(Labelled(windows, Target("classes", ("0", "1")), scanner, corpus))
+        said = "warning: labels.tsv: training rows are in cell2, cell3, which the corpus holds out"
+        assert (said in capsys.readouterr().err) is told
 
 
 def test_an_ensemble_with_methods_that_know_names_of_cell_types_only_is_refused(

@@ -103,6 +103,7 @@ def _read(settings: FinetuneSettings, pretrained: Manifest) -> Labelled:
         say(f"--corpus {settings.corpus}: its cell types are not used, since the labels have no column `cell_type`")
     say_unused(settings.genome, labelled.windows["train"])
     _check_unseen(labelled, pretrained)
+    _say_learned_cell_types(labelled)
     _check_kinds(settings, labelled)
     for windows in labelled.windows.values() if settings.oriented else ():
         check_strands(windows)
@@ -121,6 +122,19 @@ def _check_unseen(labelled: Labelled, pretrained: Manifest) -> None:
             else ("Pre-train on a corpus that holds chromosomes out for testing.")
         )
         raise UserError(problem(test.path, what, remedy))
+
+
+def _say_learned_cell_types(labelled: Labelled) -> None:
+    """Warn of cell types that the corpus holds out, as those of new data, and that training rows are in."""
+    if labelled.corpus is None:
+        return
+    train = labelled.windows["train"]
+    held_out = {*labelled.corpus.valid_cell_types, *labelled.corpus.test_cell_types}
+    learned = sorted(held_out & set(train.table["cell_type"]))
+    if learned:
+        what = f"training rows are in {', '.join(learned)}, which the corpus holds out: to this model they are not new"
+        remedy = "To predict in new cell types, leave these rows out, as labels made with --corpus do."
+        say(f"warning: {problem(train.path, what, remedy)}")
 
 
 def _check_kinds(settings: FinetuneSettings, labelled: Labelled) -> None:
