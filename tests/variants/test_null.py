@@ -13,6 +13,8 @@ from genebert.predictor import Predictor
 from genebert.schema import Variant, decode
 from genebert.variants.null import ENOUGH, Null, Reservoir, draw, kind_of
 from genebert.variants.scorer import TOP_MOTIFS, Scorer, Scores
+from genebert.variants.tables import effects_of
+from genebert.variants.zero_shot import ZeroShotScores
 
 WIDTH = 60
 CLASSES = (("C", "A"), ("C", "T"), ("T", "G"))
@@ -60,6 +62,24 @@ def test_planted_effects_have_small_p_values() -> None:
     variants, scores = made(50, generator)
     strong = scores_of(np.sign(scores.difference) * 500.0, scores.gc, scores.density)
     assert (null.p_values(variants, strong) <= 1 / (1 + ENOUGH)).all()
+
+
+def test_scores_that_are_the_same_in_all_cell_types_have_p_values_of_their_own() -> None:
+    generator = np.random.default_rng(0)
+    variants, scores = made(50, generator)
+    further = {"likelihood_ratio": generator.normal(size=50), "embedding_distance": generator.random(50)}
+    beside = ZeroShotScores(**{field.name: getattr(scores, field.name) for field in fields(Scores)}, **further)
+    p = Null(variants, beside).p_values(variants, beside)  # fewer than enough: all of them are the null
+    np.testing.assert_array_equal(p[:, :-2], Null(variants, scores).p_values(variants, scores))
+    for column, values in zip(p.T[-2:], further.values(), strict=True):
+        at_least = [sum(abs(other) >= abs(value) for other in values) for value in values]
+        np.testing.assert_allclose(column, (1 + np.array(at_least)) / 51)
+    (first, *_) = effects_of(beside, p, [])
+    assert first.p.tolist() == p[0, :-2].tolist()
+    assert [first.further[f"{name}_p"] for name in further] == p[0, -2:].tolist()
+    (first, *_) = effects_of(beside, None, [])
+    assert first.further["likelihood_ratio"] == further["likelihood_ratio"][0]
+    assert np.isnan(first.further["likelihood_ratio_p"])
 
 
 def test_p_is_counted_in_the_finest_stratum_that_holds_enough() -> None:

@@ -215,12 +215,15 @@ def test_the_stage_writes_what_a_pretrained_model_makes_of_variants(
     expected = scorer.scores(normalised)
     np.testing.assert_allclose(table["difference"], expected.difference.reshape(-1), atol=1e-4)
     assert list(table["cell_type"].unique()) == toy.cell_types
-    assert table["p"].between(0, 1).all()
+    for column in ("p", "likelihood_ratio_p", "embedding_distance_p"):
+        assert (table[column] * 21).round(3).isin(range(1, 22)).all()  # of 20 random variants
     with pysam.VariantFile(str(out / "variants.vcf.gz")) as written:
         info = [dict(record.info) for record in written]
     for name, field in {"likelihood_ratio": "GENEBERT_RATIO", "embedding_distance": "GENEBERT_DISTANCE"}.items():
         np.testing.assert_allclose(table[name], np.repeat(expected.further[name], 3), rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose([one[field][0] for one in info[: len(normalised)]], table[name][::3], rtol=1e-4)
+        for column, further in ((name, field), (f"{name}_p", f"{field}_P")):
+            values = [one[further][0] for one in info[: len(normalised)]]
+            np.testing.assert_allclose(values, table[column][::3], rtol=1e-4)
     packed = variants(VariantsSettings(**given, corpus=toy_folder, out=tmp_path / "parquet", format="parquet"))
     same = pd.read_parquet(packed / "variants.parquet")
     assert list(same) == list(table)

@@ -128,7 +128,7 @@ class Null:
         for row, stratum in enumerate(self._strata(variants, scores)):
             for depth in range(len(stratum) + 1):
                 self._members.setdefault(stratum[:depth], []).append(row)
-        self._sizes = np.abs(scores.difference)
+        self._sizes = np.abs(scores.effects)
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -142,13 +142,13 @@ class Null:
         return [(*kind_of(variant), gc, density) for variant, gc, density in zip(variants, *bins, strict=True)]
 
     def p_values(self, variants: Sequence[Variant], scores: Scores) -> NDArray[np.float64]:
-        """Return two-sided p-values, float64, shape (n, cell types): (1 + #{|null| >= |effect|}) / (1 + #null).
+        """Return two-sided p-values of `Scores.effects`, float64: (1 + #{|null| >= |effect|}) / (1 + #null).
 
         The null is the finest stratum of the variant that holds `ENOUGH` random variants, or all of them.
         """
-        found = np.empty_like(scores.difference)
+        found = np.empty_like(scores.effects)
         strata = self._strata(variants, scores)
-        for row, (stratum, size) in enumerate(zip(strata, np.abs(scores.difference), strict=True)):
+        for row, (stratum, size) in enumerate(zip(strata, np.abs(scores.effects), strict=True)):
             null = self._sizes[self._rows_like(stratum)]
             found[row] = (1 + (null >= size).sum(axis=0)) / (1 + len(null))
         return found

@@ -44,6 +44,7 @@ from genebert.variants.tables import (
     rows_of,
     skipped_lines,
     strongest_of,
+    with_p,
 )
 from genebert.variants.zero_shot import Pretrained, ZeroShotScorer
 
@@ -157,12 +158,13 @@ class _Stage:
     def score(self, total: int, null: Null | None) -> Path:
         """Score all variants, chunk by chunk, and write them."""
         reader, scorer, folder = self.reader(), self.scorer, self.run.folder
-        writer = VcfWriter(folder / "variants.vcf.gz", reader.meta_lines, info_of(scorer.further))
+        further = with_p(scorer.further)
+        writer = VcfWriter(folder / "variants.vcf.gz", reader.meta_lines, info_of(further))
         strongest = pd.DataFrame(columns=COLUMNS)
         scored = 0
         with (
             progress_bar() as progress,
-            TABLES[self.settings.format](folder, scorer.further) as table,
+            TABLES[self.settings.format](folder, further) as table,
             (folder / "skipped.tsv").open("w") as skipped,
         ):
             skipped.write("chrom\tposition\tid\tref\talt\treason\n")
@@ -174,7 +176,7 @@ class _Stage:
                 for reason, line in skipped_lines(chunk, effects):
                     reader.skipped.counts[OUTSIDE] += reason == OUTSIDE
                     skipped.write(line)
-                rows = rows_of(chunk, effects, scorer.cell_types, scorer.further)
+                rows = rows_of(chunk, effects, scorer.cell_types, further)
                 table.write(rows)
                 scored += len(rows) // len(scorer.cell_types)
                 strongest = strongest_of([strongest, rows], self.settings.mutagenesis)

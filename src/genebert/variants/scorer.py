@@ -76,6 +76,11 @@ class Scores:
         """Name -> scores that are the same in all cell types, float64, shape (n,); see `WindowScorer.further`."""
         return {}
 
+    @property
+    def effects(self) -> NDArray[np.float64]:
+        """The differences, and beside them the further scores, float64, shape (n, cell types + further scores)."""
+        return np.column_stack([self.difference, *self.further.values()])
+
 
 class WindowModel(Protocol):
     """What windows are scored with: a predictor, or a pre-trained model."""

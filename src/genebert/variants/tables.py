@@ -63,13 +63,20 @@ FURTHER_INFO = {
         "GENEBERT_RATIO",
         "log p of the alternate minus log p of the reference bases, hidden",
     ),
+    "likelihood_ratio_p": ("GENEBERT_RATIO_P", "Empirical p of GENEBERT_RATIO"),
     "embedding_distance": ("GENEBERT_DISTANCE", "Distance of the pooled states of both alleles' windows"),
+    "embedding_distance_p": ("GENEBERT_DISTANCE_P", "Empirical p of GENEBERT_DISTANCE"),
 }
-"""Scores that are the same in all cell types -> INFO field and its description."""
+"""Scores that are the same in all cell types, and their p -> INFO field and its description."""
+
+
+def with_p(further: Sequence[str]) -> list[str]:
+    """Return the columns of scores that are the same in all cell types: the p of each follows it."""
+    return [column for name in further for column in (name, f"{name}_p")]
 
 
 def info_of(further: Sequence[str]) -> dict[str, tuple[str, str, str]]:
-    """Return the INFO fields of scores, with those of further ones: field -> (number, type, description)."""
+    """Return the INFO fields of scores, with those of further columns: field -> (number, type, description)."""
     fields = dict(FURTHER_INFO[name] for name in further)
     return INFO | {field: ("A", "Float", description) for field, description in fields.items()}
 
@@ -82,7 +89,7 @@ class Effect:
         reference, alternate: log-odds, float64, shape (cell types,).
         p: empirical p-values, float64, shape (cell types,); NaN if there are none.
         gained, lost: the motifs that it strengthens and weakens most, each with the change of -log10 p, in this order.
-        further: name -> score that is the same in all cell types.
+        further: what is the same in all cell types: the columns of `with_p`, p NaN if there are none.
     """
 
     reference: NDArray[np.float64]
@@ -105,15 +112,18 @@ class Effect:
 
 def effects_of(scores: Scores, p: NDArray[np.float64] | None, motif_names: list[str]) -> list[Effect]:
     """Return the scores variant by variant; p: as `Null.p_values` returns them, None if there are none."""
-    known = np.full_like(scores.reference, np.nan) if p is None else p
+    cell_types = scores.reference.shape[1]
+    known = np.full_like(scores.effects, np.nan) if p is None else p
+    further = dict(scores.further)
+    further |= {f"{name}_p": known[:, cell_types + i] for i, name in enumerate(scores.further)}
     return [
         Effect(
             scores.reference[row],
             scores.alternate[row],
-            known[row],
+            known[row, :cell_types],
             _named(scores.gained[row], scores.gained_by[row], motif_names),
             _named(scores.lost[row], scores.lost_by[row], motif_names),
-            {name: float(values[row]) for name, values in scores.further.items()},
+            {name: float(values[row]) for name, values in further.items()},
         )
         for row in range(len(scores))
     ]
@@ -141,7 +151,7 @@ def rows_of(
     Args:
         records, effects: of a chunk.
         cell_types: in the order of the effects.
-        further: names of scores that make columns too.
+        further: names of further columns.
     """
     rows: list[tuple[Any, ...]] = []
     for allele in (allele for record in records for allele in record.alleles):
@@ -174,7 +184,7 @@ def info_values(record: Record, effects: Mapping[str, Effect], cell_types: list[
     if not scored:
         return {}
     entries = [
-        f"{allele.alt}|{info_text(cell_type)}|{before:.4f}|{after:.4f}|{after - before:.4f}|{_p(p)}"
+        f"{allele.alt}|{info_text(cell_type)}|{before:.4f}|{after:.4f}|{after - before:.4f}|{_number(p, 4)}"
         for allele, effect in scored
         for cell_type, before, after, p in zip(cell_types, effect.reference, effect.alternate, effect.p, strict=True)
     ]
@@ -185,13 +195,13 @@ def info_values(record: Record, effects: Mapping[str, Effect], cell_types: list[
     ):
         values[name] = [f"{allele.alt}|{info_text(motif)}|{change:+.4g}" for allele, motif, change in motifs]
     for name in scored[0][1].further:
-        values[FURTHER_INFO[name][0]] = [f"{effect.further[name]:.6g}" if effect else "." for _, effect in found]
+        values[FURTHER_INFO[name][0]] = [_number(effect.further[name], 6) if effect else "." for _, effect in found]
     values["GENEBERT_AS"] = [_scored_as(allele) if effect else "." for allele, effect in found]
     return {name: entries for name, entries in values.items() if set(entries) - {"."}}
 
 
-def _p(value: float) -> str:
-    return "." if np.isnan(value) else f"{value:.4g}"
+def _number(value: float, digits: int) -> str:
+    return "." if np.isnan(value) else f"{value:.{digits}g}"
 
 
 def _scored_as(allele: Allele) -> str:
