@@ -11,15 +11,27 @@ from toys import World, random_bases, random_corpus, reverse_complement
 
 from genebert import calibration
 from genebert.corpus.store import Corpus
+from genebert.embedding.run import embed
 from genebert.errors import UserError
+from genebert.explanation.run import explain
 from genebert.finetune import _say_learned_cell_types, finetune, method_of
 from genebert.inputs.scan import Scanner
-from genebert.labelled import Labelled
+from genebert.labelled import Labelled, LabelledFiles, read_labelled
+from genebert.methods.motif_trees import MotifTrees
 from genebert.model.genebert import GeneBertModel
 from genebert.predict import evaluate, predict
 from genebert.predictor import Predictor
+from genebert.report.build import report
 from genebert.schema import decode
-from genebert.settings import EvaluateSettings, FinetuneSettings, PredictSettings, VariantsSettings
+from genebert.settings import (
+    EmbedSettings,
+    EvaluateSettings,
+    ExplainSettings,
+    FinetuneSettings,
+    PredictSettings,
+    ReportSettings,
+    VariantsSettings,
+)
 from genebert.stage import read_manifest
 from genebert.target import Target, best_threshold
 from genebert.tasks.windows import Windows
@@ -347,6 +359,42 @@ def test_without_encoders_the_summary_alone_is_fitted_and_nothing_is_compared_wi
     assert results_of(out)["AUROC"] > 0.7
     network = Predictor.open(out).ensemble.members[0][1].model
     assert network.classifier is None and network.summary is not None
+
+
+def test_a_predictor_may_have_no_network(
+    toy_world: World, toy_folder: Path, toy_labels: Path, toy_model: Path, tmp_path: Path
+) -> None:
+    """Where trees are better by themselves, as in new cell types they mostly are, nothing else could be used."""
+    place = {"genome": toy_world.genome, "corpus": toy_folder}
+    options = {"network": False, "ensemble": ["motif-trees"], "scratch": True, **place}
+    out = finetune(settings(toy_labels, toy_model, tmp_path / "out", **options))
+    metrics, predictor = read_manifest(out).metrics, Predictor.open(out)
+    assert metrics["members"] == ["motif-trees"] and metrics["branch_weights"] == []
+    assert {row["method"] for row in metrics["results"]} == {MotifTrees.title}
+
+    labelled = read_labelled(LabelledFiles(toy_labels, **place), predictor.scanner)
+    trees = MotifTrees().fit(labelled.examples("train"), labelled.examples("valid"), labelled.target, seed=0)
+    expected = predictor.ensemble.calibration.apply(labelled.target, trees.predict(labelled.examples("test")))
+    measured = evaluate(EvaluateSettings(labels=toy_labels, model=out, out=tmp_path / "test", device="cpu", **place))
+    found = pd.read_csv(measured / "predictions.tsv", sep="\t")
+    np.testing.assert_allclose(found["p(1)"], expected[:, 1], atol=1e-5)
+    assert results_of(measured, MotifTrees.title) == pytest.approx(results_of(out, MotifTrees.title))
+
+    page = report(ReportSettings(out=tmp_path / "report", corpus=toy_folder, predictors=[out])) / "report.html"
+    assert "Methods compared on the test rows." in page.read_text() and "Fine-tuning losses" not in page.read_text()
+    with pytest.raises(UserError, match="it has no network to look into"):
+        explain(ExplainSettings(out=tmp_path / "explained", model=out, corpus=toy_folder, device="cpu"))
+    with pytest.raises(UserError, match="it has no network"):
+        embed(EmbedSettings(out=tmp_path / "embedded", model=out, corpus=toy_folder, device="cpu"))
+    with pytest.raises(UserError, match="--no-network: nothing is left to predict with"):
+        finetune(settings(toy_labels, toy_model, tmp_path / "none", network=False, **place))
+
+
+def test_trees_read_the_windows_own_accessibility_if_the_network_does() -> None:
+    for own, read in ((True, "own"), (False, "around")):
+        options = settings(Path("labels"), Path("model"), Path("out"), own_accessibility=own)
+        assert method_of("motif-trees", options).accessibility == read
+        assert not hasattr(method_of("kmer-trees", options), "accessibility")
 
 
 @pytest.mark.parametrize("oriented", [False, True])

@@ -88,6 +88,8 @@ def _check_methods(settings: FinetuneSettings) -> None:
                 found.add(f"--{option}", f"{key!r} is no method", f"Choose of {', '.join(known)}.")
         if len(set(getattr(settings, option))) < len(getattr(settings, option)):
             found.add(f"--{option}", "it names a method twice", "Name each once.")
+    if not (settings.network or settings.ensemble):
+        found.add("--no-network", "nothing is left to predict with", "Name a method in --ensemble.")
     if settings.mode != "full" and not settings.reads_encoders:
         what = "it is about encoders, and --no-encoders, or --modalities motifs --no-region-states, leaves them out"
         found.add(f"--mode {settings.mode}", what, "Leave one or the other out.")
@@ -149,7 +151,7 @@ def _check_kinds(settings: FinetuneSettings, labelled: Labelled) -> None:
     if settings.class_weights and labelled.target.kind != "classes":
         found.add("--class-weights", "there are no classes to weigh", "Leave it out.")
     per_cell_type = labelled.corpus is not None
-    if per_cell_type and not settings.tells_cell_types:
+    if per_cell_type and settings.network and not settings.tells_cell_types:
         what = "the rows name cell types, which then nothing tells from one another"
         found.add("--modalities sequence, or --no-summary without the region encoder", what, "Leave them out.")
     _check_averaged(settings, per_cell_type, found)
@@ -177,10 +179,10 @@ def chromosomes_among(windows: Windows, names: Sequence[str]) -> list[str]:
 
 def _finetune(settings: FinetuneSettings, labelled: Labelled, pretrained: Manifest, run: StageRun) -> Path:
     network = GeneBert(model=settings.model, **{name: getattr(settings, name) for name in TuningSettings.model_fields})
-    own = [_train(PRETRAINED, GENEBERT, network, labelled, settings)]
+    own = [_train(PRETRAINED, GENEBERT, network, labelled, settings)] if settings.network else []
     own += [_train_key(key, labelled, settings) for key in settings.ensemble]
     compared = list(own)
-    if settings.scratch and settings.reads_encoders:  # without encoders, nothing is pre-trained
+    if settings.network and settings.scratch and settings.reads_encoders:  # else nothing is pre-trained
         untrained = network.model_copy(update={"initial": "random"})
         compared.append(_train(SCRATCH, GENEBERT, untrained, labelled, settings))
     compared += [_train_key(key, labelled, settings) for key in settings.baselines if key not in settings.ensemble]
@@ -234,7 +236,10 @@ def joined_of(methods: Sequence[Trained]) -> Trained:
 def method_of(key: str, settings: FinetuneSettings) -> Method:
     """Return a method with what it shares with GeneBERT set alike, as far as it can be."""
     kind, shared = method_class(key), ("oriented", "class_weights", "device")
-    return kind(**{name: getattr(settings, name) for name in shared if name in kind.model_fields})
+    options = {name: getattr(settings, name) for name in shared if name in kind.model_fields}
+    if settings.own_accessibility and "accessibility" in kind.model_fields:
+        options["accessibility"] = "own"
+    return kind(**options)
 
 
 def _train_key(key: str, labelled: Labelled, settings: FinetuneSettings) -> Trained:
@@ -351,14 +356,18 @@ def _measured(trained: Trained, labelled: Labelled, settings: FinetuneSettings) 
 
 
 def _write_curves(compared: Sequence[Trained], settings: FinetuneSettings, folder: Path) -> None:
-    """Write the losses of GeneBERT: step, learning_rate, prediction, valid_{branch}, valid_prediction, method, seed."""
+    """Write the losses of GeneBERT: step, learning_rate, prediction, valid_{branch}, valid_prediction, method, seed.
+
+    Without a network, there are none.
+    """
     curves = [
         fitted.curves.assign(method=one.title, seed=settings.seed + i)
         for one in compared
         for i, fitted in enumerate(one.fitted)
         if isinstance(fitted, FittedGeneBert) and fitted.curves is not None
     ]
-    pd.concat(curves).to_csv(folder / "curves.tsv", sep="\t", index=False, float_format="%.6g")
+    table = pd.concat(curves) if curves else pd.DataFrame(columns=["step", "method", "seed"])
+    table.to_csv(folder / "curves.tsv", sep="\t", index=False, float_format="%.6g")
 
 
 def _write_predictions(labelled: Labelled, compared: Sequence[Trained], folder: Path) -> None:

@@ -95,7 +95,7 @@ class Encoder:
         check_motifs(predictor.scanner, corpus, f"the model {folder}")
         models = [fitted.model for _, fitted in predictor.ensemble.members if isinstance(fitted, FittedGeneBert)]
         if not predictor.per_cell_type or not models:
-            what = "it knows no cell types"
+            what = "it has no network" if not models else "it knows no cell types"
             raise UserError(problem(folder, what, "Give a model that was fine-tuned per cell type, or pre-trained."))
         if predictor.width != corpus.width:
             what = f"it reads windows of {predictor.width} bp, and regions of the corpus have {corpus.width}"

@@ -22,12 +22,13 @@ def explainable(predictor: Predictor, corpus: Corpus) -> list[GeneBertForSequenc
     """Return the networks of a predictor, frozen.
 
     Raises:
-        UserError: it has not two classes, does not read motifs in cell types, or reads windows of another width than
-            the corpus' regions.
+        UserError: it has no network, or not two classes, does not read motifs in cell types, or reads windows of
+            another width than the corpus' regions.
     """
     folder = predictor.manifest.folder
     networks = [fitted.model for _, fitted in predictor.ensemble.members if isinstance(fitted, FittedGeneBert)]
     wrong = [
+        (not networks, "it has no network to look into", "Fine-tune without --no-network."),
         (not predictor.target.is_binary, "it predicts no two classes", "Fine-tune on labels of two classes."),
         (not predictor.per_cell_type, "it knows no cell types", "Fine-tune on labels with a cell_type column."),
         (

@@ -42,7 +42,8 @@ def predictor_section(manifest: Manifest, name: str) -> Section:
     if metrics.get("cell_type_distances"):
         section.blocks.append(tables.cell_type_distances(metrics["cell_type_distances"]))
     section.blocks += _figures_of(target, predictions, truth, methods, metrics)
-    section.blocks.append(_finetuning_curves(manifest, target, methods))
+    curves = _finetuning_curves(manifest, target, methods)
+    section.blocks += [curves] if curves.panels else []  # a predictor may have no network
     return section
 
 
