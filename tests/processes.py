@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
 
 from genebert.distributed import gather, rank, total, world_size
 from genebert.model.config import GeneBertConfig
@@ -22,9 +23,7 @@ def run_in_processes(function: Callable[[Any], Any], given: Any, folder: Path) -
 
     The function has to be in a module that a new process can import, such as this one.
     """
-    method = "forkserver"  # a new process that imports once what both need
-    multiprocessing.get_context(method).set_forkserver_preload([__name__])
-    multiprocessing.start_processes(_work, (function, given, folder), nprocs=PROCESSES, start_method=method)
+    preloaded.spawn(_work, (function, given, folder), PROCESSES)
     return [torch.load(folder / f"{i}.pt", weights_only=False) for i in range(PROCESSES)]
 
 

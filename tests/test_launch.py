@@ -4,6 +4,7 @@ import sys
 import time
 from pathlib import Path
 
+import preloaded
 import pytest
 import starting
 import torch
@@ -36,8 +37,13 @@ def test_processes_started_by_torchrun_meet(tmp_path: Path) -> None:
     ],
 )
 def test_what_goes_wrong_in_the_first_process_is_raised_here(
-    given: str, raised: type[Exception], message: str, capfd: pytest.CaptureFixture[str]
+    given: str,
+    raised: type[Exception],
+    message: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("genebert.launch.spawn", preloaded.spawn)
     with pytest.raises(raised, match=message):
         start(starting.fail, given, 2)
     assert "Traceback" not in capfd.readouterr().err

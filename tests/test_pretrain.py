@@ -1,12 +1,10 @@
 import json
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import preloaded
 import pytest
 import together
 import torch
@@ -199,50 +197,15 @@ def test_the_same_command_again_does_nothing_and_the_same_seed_gives_the_same_we
     assert read_manifest(again).metrics == read_manifest(toy_model).metrics
 
 
-DRIVER = """
-import os, signal, sys, torch
-from genebert import checkpoints
-from genebert.pretrain import Share, pretrain
-from genebert.settings import PretrainSettings
-
-settings, make, synchronise = PretrainSettings.model_validate_json(sys.argv[1]), Share.__call__, os.fsync
-
-def die(*_):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def killed_at(place):
-    if place == "writing":
-        os.fsync = die
-    else:
-        Share.__call__ = lambda share, step: die() if step == int(place) else make(share, step)
-    pretrain(settings)
-
-for place in sys.argv[2:]:
-    child = os.fork()
-    if child == 0:
-        killed_at(place)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == signal.SIGKILL, place
-torch.set_num_threads(torch.get_num_threads() + 1)  # as if OMP_NUM_THREADS had changed meanwhile
-pretrain(settings)
-"""
-
-
-def environment() -> dict[str, str]:
-    """That of a process which is to compute the same bits as this one."""
-    return os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-
-
 @pytest.mark.slow
 def test_runs_killed_with_sigkill_resume_to_identical_bytes(toy_folder: Path, tmp_path: Path) -> None:
-    changes = {"epochs": 12, "checkpoint_steps": 3}
+    changes = {"batch_size": 8, "epochs": 6, "checkpoint_steps": 3}
     whole = pretrain(settings(toy_folder, tmp_path / "whole", **changes))
     steps = read_manifest(whole).metrics["steps"]
     assert steps >= 20
     killed = settings(toy_folder, tmp_path / "killed", **changes)
     places = np.sort(np.random.default_rng(0).choice(np.arange(1, steps), size=3, replace=False)).tolist()
-    words = [killed.model_dump_json(), *map(str, places[:2]), "writing", str(places[2])]
-    subprocess.run([sys.executable, "-c", DRIVER, *words], check=True, env=environment(), capture_output=True)
+    preloaded.spawn(together.pretrain_killed, (killed, [*places[:2], "writing", places[2]]), 1)
     assert {path.name for path in killed.out.iterdir()} == {path.name for path in whole.iterdir()}
     for name in ("model.safetensors", "curves.tsv"):
         assert (killed.out / name).read_bytes() == (whole / name).read_bytes()
@@ -258,13 +221,18 @@ def distance(first: GeneBertForPreTraining, second: GeneBertForPreTraining) -> f
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_does(
-    toy: Corpus, toy_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    toy: Corpus,
+    toy_folder: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Up to rounding, of which AdamW makes a step even where the gradient is 0 in theory, as of keys' biases.
 
     One process with two threads is as far from one with one thread as two processes are (measured: 1.8% and 1.6% of
     the way of the weights).
     """
+    monkeypatch.setattr("genebert.launch.spawn", preloaded.spawn)
     changes = {"epochs": 2, "checkpoint_steps": 2}
     alone = pretrain(settings(toy_folder, tmp_path / "alone", **changes))
     ddp = settings(toy_folder, tmp_path / "ddp", devices=2, **changes)

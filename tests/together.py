@@ -1,9 +1,12 @@
-"""Pre-training in processes that were started together, several times in a row; see `launch`."""
+"""Pre-training in processes that were started, several times in a row."""
 
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, NoReturn
 
+import torch
 from pytest import raises
 
 from genebert import launch
@@ -53,3 +56,30 @@ def pretrain_interrupted(settings: PretrainSettings) -> Path:
     launch.leave()
     os.environ[launch._STORE] += "."
     return pretrain(settings)
+
+
+def pretrain_killed(_: int, settings: PretrainSettings, places: Sequence[int | Literal["writing"]]) -> None:
+    """Pre-train until killed in each of several places, then to the end; starting a process takes longer than that."""
+    for place in places:
+        child = os.fork()
+        if child == 0:
+            _killed_at(place)
+            pretrain(settings)
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL, place
+    torch.set_num_threads(torch.get_num_threads() + 1)  # as if OMP_NUM_THREADS had changed meanwhile
+    pretrain(settings)
+
+
+def _killed_at(place: int | Literal["writing"]) -> None:
+    """Let this process be killed as it makes the batch of a step, or as it writes a file."""
+    make = Share.__call__
+
+    def die(*_: object) -> NoReturn:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+    if place == "writing":
+        os.fsync = die
+    else:
+        Share.__call__ = lambda share, step: die() if step == place else make(share, step)  # type: ignore[method-assign]

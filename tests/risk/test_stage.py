@@ -187,9 +187,11 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_same_inputs_give_the_same_bytes_also_after_an_interruption(
-    case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    case: Case, toy: Corpus, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = case.run("first")
+    regions = case.folder / "regions.bed"
+    toy.regions[["chrom", "start", "end"]].head(12).to_csv(regions, sep="\t", header=False, index=False)
+    first = case.run("first", regions=regions)
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -197,17 +199,17 @@ def test_the_same_inputs_give_the_same_bytes_also_after_an_interruption(
     with monkeypatch.context() as patch:
         patch.setattr(stage, "validate", stop)
         with pytest.raises(KeyboardInterrupt):
-            case.run("second")
+            case.run("second", regions=regions)
     assert list((case.folder / "second.partial/scratch").rglob("*.np*"))
 
     def fail(*_: object) -> None:
         raise AssertionError("it was scored before")
 
     monkeypatch.setattr("genebert.haplotype_effects._read_block", fail)
-    second = case.run("second")
+    second = case.run("second", regions=regions)
     assert bytes_of(first) == bytes_of(second)
     assert read_manifest(first).metrics == read_manifest(second).metrics
-    assert case.run("second") == second
+    assert case.run("second", regions=regions) == second
     assert "already there" in capsys.readouterr().err
 
 
