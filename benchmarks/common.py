@@ -3,6 +3,7 @@
 import json
 import os
 import statistics
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -77,6 +78,13 @@ def finish(facts: Mapping[str, Any]) -> None:
 def command() -> str:
     """Return what the user typed."""
     return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+
+
+def commit() -> str | None:
+    """Return which commit of the code is measured, short, or None if it is no checkout."""
+    asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    found = subprocess.run(asked, capture_output=True, text=True)
+    return found.stdout.strip() or None
 
 
 def machine() -> str:

@@ -26,7 +26,7 @@ from typing import Any
 import click
 import numpy as np
 import pandas as pd
-from common import command, machine
+from common import command, commit, machine
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -136,7 +136,7 @@ def main(out: Path, plan: str, encoders: bool) -> None:
         if not rows:
             facts["effects"] = effects_agree(predictor, folder, out / "variants")
         rows.append(asdict(cohort) | measured(predictor, folder, out))
-        found = {"machine": machine(), "command": command(), "predictor": facts, "cohorts": rows}
+        found = {"machine": machine(), "command": command(), "commit": commit(), "predictor": facts, "cohorts": rows}
         (out / "risk.json").write_text(json.dumps(found, indent=2) + "\n")
         print(cohort.name, *(f"{name} {value['value']:.3f}" for name, value in rows[-1]["AUROC"].items()), sep=", ")
     print(out / "risk.json")
@@ -178,9 +178,8 @@ def predictor_of(
         encoders: whether it reads the encoders; else it is the rest of the network, averaged with motif trees.
     """
     settings = PretrainSettings(out=out / "pretrained", corpus=corpus.folder, preset="tiny", epochs=0.3, device="cpu")
-    split = [SPLITS[part] for part in corpus.split]
-    table = corpus.regions[["chrom", "start", "end"]].assign(label=accessible.astype(int), split=split)
-    table.to_csv(out / "labels.tsv", sep="\t", index=False)
+    table = corpus.regions[["chrom", "start", "end", "split"]].assign(label=accessible.astype(int))
+    table[table["split"].isin(SPLITS)].to_csv(out / "labels.tsv", sep="\t", index=False)
     predictor = finetune(
         FinetuneSettings(
             out=out / "predictor",

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 import pandas as pd
-from common import command, machine
+from common import command, commit, machine
 from numpy.typing import NDArray
 from risk import accuracy_of, predictor_of, run_risk
 
@@ -99,7 +99,7 @@ def main(vcf: Path, genome: Path, corpus: Path, motifs: str, window: str, out: P
             "common_variants": len(found.table),
             "diseases": rows,
         }
-        text = json.dumps({"machine": machine(), "command": command(), **facts}, indent=2)
+        text = json.dumps({"machine": machine(), "command": command(), "commit": commit(), **facts}, indent=2)
         (out / "risk_genotypes.json").write_text(text + "\n")
     print(out / "risk_genotypes.json")
 

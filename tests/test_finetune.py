@@ -14,7 +14,8 @@ from genebert.corpus.store import Corpus
 from genebert.embedding.run import embed
 from genebert.errors import UserError
 from genebert.explanation.run import explain
-from genebert.finetune import _say_learned_cell_types, finetune, method_of
+from genebert.finetune import _say_learned_cell_types, _tells_strands, finetune, method_of
+from genebert.inputs.genome import Genome
 from genebert.inputs.scan import Scanner
 from genebert.labelled import Labelled, LabelledFiles, read_labelled
 from genebert.methods.motif_trees import MotifTrees
@@ -380,8 +381,25 @@ def test_a_predictor_may_have_no_network(
     np.testing.assert_allclose(found["p(1)"], expected[:, 1], atol=1e-5)
     assert results_of(measured, MotifTrees.title) == pytest.approx(results_of(out, MotifTrees.title))
 
-    page = report(ReportSettings(out=tmp_path / "report", corpus=toy_folder, predictors=[out])) / "report.html"
-    assert "Methods compared on the test rows." in page.read_text() and "Fine-tuning losses" not in page.read_text()
+    path = report(ReportSettings(out=tmp_path / "report", corpus=toy_folder, predictors=[out])) / "report.html"
+    page = path.read_text()
+    assert "predicted without a network, by motif-trees." in page and "AUROC: boosted trees on motifs (" in page
+    assert "region matrix whose" not in page and "Fine-tuning losses" not in page
+
+    vcf = tmp_path / "one.vcf"
+    with Genome(toy_world.genome) as genome:
+        ref = decode(genome.fetch("chr3", 1_030, 1_031))
+    line = f"chr3\t1031\t.\t{ref}\t{'C' if ref == 'A' else 'A'}\t.\t.\t."
+    vcf.write_text(f"##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n{line}\n")
+    given = {"model": out, "device": "cpu", "cell_types": ["B"], **place}
+    scored = variants(VariantsSettings(vcf=vcf, out=tmp_path / "scored", null=0, everywhere=True, **given))
+    (row,) = pd.read_csv(scored / "variants.tsv", sep="\t").itertuples()
+    bed = tmp_path / "window.bed"
+    bed.write_text("chr3\t1000\t1060\n")
+    predicted = pd.read_csv(
+        predict(PredictSettings(windows=bed, out=tmp_path / "p", **given)) / "predictions.tsv", sep="\t"
+    )
+    assert row.reference == pytest.approx(float(np.log(predicted["p(1)"] / predicted["p(0)"]).iloc[0]), abs=1e-4)
     with pytest.raises(UserError, match="it has no network to look into"):
         explain(ExplainSettings(out=tmp_path / "explained", model=out, corpus=toy_folder, device="cpu"))
     with pytest.raises(UserError, match="it has no network"):
@@ -568,8 +586,21 @@ def test_cell_types_that_the_corpus_holds_out_and_rows_are_learned_from_are_told
             "test": Windows(table.assign(cell_type="cell3"), codes, Path("labels.tsv")),
         }
         _say_learned_cell_types(Labelled(windows, Target("classes", ("0", "1")), scanner, corpus))
-        said = "warning: labels.tsv: training rows are in cell2, cell3, which the corpus holds out"
-        assert (said in capsys.readouterr().err) is told
+        said = capsys.readouterr().err
+        assert ("warning: labels.tsv: train rows are in cell2, cell3, which the corpus holds out" in said) is told
+        assert "valid rows" not in said
+    windows["valid"] = windows["test"]
+    _say_learned_cell_types(Labelled(windows, Target("classes", ("0", "1")), scanner, corpus))
+    assert "warning: labels.tsv: valid rows are in cell3, which the corpus holds out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("network", "key", "told"), [(True, "motif-trees", True), (False, "motif-trees", False)])
+def test_strands_are_told_apart_only_if_a_member_can(network: bool, key: str, told: bool) -> None:
+    """A predictor of trees on motifs once refused variants, since its windows were oriented."""
+    options = settings(Path("labels"), Path("model"), Path("out"), oriented=True, network=network, ensemble=[key])
+    assert _tells_strands(options) is told
+    assert _tells_strands(options.model_copy(update={"ensemble": ["position-trees"]}))
+    assert not _tells_strands(options.model_copy(update={"oriented": False}))
 
 
 def test_an_ensemble_with_methods_that_know_names_of_cell_types_only_is_refused(

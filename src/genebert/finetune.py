@@ -90,7 +90,7 @@ def _check_methods(settings: FinetuneSettings) -> None:
             found.add(f"--{option}", "it names a method twice", "Name each once.")
     if not (settings.network or settings.ensemble):
         found.add("--no-network", "nothing is left to predict with", "Name a method in --ensemble.")
-    if settings.mode != "full" and not settings.reads_encoders:
+    if settings.network and settings.mode != "full" and not settings.reads_encoders:
         what = "it is about encoders, and --no-encoders, or --modalities motifs --no-region-states, leaves them out"
         found.add(f"--mode {settings.mode}", what, "Leave one or the other out.")
     found.raise_any()
@@ -127,16 +127,20 @@ def _check_unseen(labelled: Labelled, pretrained: Manifest) -> None:
 
 
 def _say_learned_cell_types(labelled: Labelled) -> None:
-    """Warn of cell types that the corpus holds out, as those of new data, and that training rows are in."""
-    if labelled.corpus is None:
+    """Warn of cell types that the corpus holds out, as those of new data, and that are learned from or chosen by."""
+    corpus = labelled.corpus
+    if corpus is None:
         return
-    train = labelled.windows["train"]
-    held_out = {*labelled.corpus.valid_cell_types, *labelled.corpus.test_cell_types}
-    learned = sorted(held_out & set(train.table["cell_type"]))
-    if learned:
-        what = f"training rows are in {', '.join(learned)}, which the corpus holds out: to this model they are not new"
-        remedy = "To predict in new cell types, leave these rows out, as labels made with --corpus do."
-        say(f"warning: {problem(train.path, what, remedy)}")
+    held_out = {"train": [*corpus.valid_cell_types, *corpus.test_cell_types], "valid": corpus.test_cell_types}
+    for split, names in held_out.items():
+        windows = labelled.windows[split]
+        learned = sorted(set(names) & set(windows.table["cell_type"]))
+        if learned:
+            what = (
+                f"{split} rows are in {', '.join(learned)}, which the corpus holds out: they are not new to this model"
+            )
+            remedy = "To predict in new cell types, leave these rows out, as labels made with --corpus do."
+            say(f"warning: {problem(windows.path, what, remedy)}")
 
 
 def _check_kinds(settings: FinetuneSettings, labelled: Labelled) -> None:
@@ -205,7 +209,7 @@ def _finetune(settings: FinetuneSettings, labelled: Labelled, pretrained: Manife
         "cell_type_distances": distances,
         "members": [key for key, _ in members],
         "branch_weights": [fitted.branch_weights for _, fitted in members if isinstance(fitted, FittedGeneBert)],
-        "oriented": settings.oriented,
+        "oriented": _tells_strands(settings),
         "calibration": _facts_of(calibration, labelled, joined.test[0], calibrated),
         "threshold": threshold,
         "results": [row for one in compared for row in _measured(one, labelled, settings)],
@@ -213,6 +217,13 @@ def _finetune(settings: FinetuneSettings, labelled: Labelled, pretrained: Manife
     out = run.finish(metrics)
     _tell(metrics)
     return out
+
+
+def _tells_strands(settings: FinetuneSettings) -> bool:
+    """Return whether anything in the predictor tells the strands of oriented windows apart."""
+    kinds = [method_class(key) for key in settings.ensemble]
+    able = settings.network or any(kind.strand_as_given or "oriented" in kind.model_fields for kind in kinds)
+    return settings.oriented and able
 
 
 def _cell_type_distances(labelled: Labelled, folder: Path) -> list[dict[str, Any]]:
@@ -223,6 +234,11 @@ def _cell_type_distances(labelled: Labelled, folder: Path) -> list[dict[str, Any
     known = KnownCellTypes.of(corpus, sorted(set(labelled.windows["train"].table["cell_type"])))
     known.save(folder)
     return new_cell_types(known.distances(corpus, sorted(set(labelled.windows["test"].table["cell_type"]))))
+
+
+def title_of(predictor: Manifest) -> str:
+    """Return what a predictor is called among the methods that it was compared with: it comes first."""
+    return str(predictor.metrics["results"][0]["method"])
 
 
 def joined_of(methods: Sequence[Trained]) -> Trained:

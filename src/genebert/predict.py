@@ -12,7 +12,7 @@ from genebert.cell_type_distance import Distance, new_cell_types
 from genebert.console import progress_bar, say
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
-from genebert.finetune import chromosomes_among
+from genebert.finetune import chromosomes_among, title_of
 from genebert.inputs.genome import Genome
 from genebert.known_labels import KnownLabels, with_known
 from genebert.metrics import Estimate
@@ -192,8 +192,9 @@ def evaluate(settings: EvaluateSettings) -> Path:
         ensemble = predictor.ensemble
         measures = ensemble.target.measures(truth, [np.concatenate(found)], [ensemble.threshold], windows.regions())
         defined = {name: one for name, one in measures.items() if np.isfinite(one.value)}  # a label may have one answer
-        method = predictor.manifest.metrics["results"][0]["method"]  # what the predictor was called when it was made
-        results = [{"method": method, "metric": name, **one.to_json()} for name, one in defined.items()]
+        results = [
+            {"method": title_of(predictor.manifest), "metric": name, **one.to_json()} for name, one in defined.items()
+        ]
         metrics = {"target": predictor.target.to_json(), "cell_type_distances": new_cell_types(distances)}
         out = run.finish(metrics | {"rows": len(windows), "results": results})
         for row in results:

@@ -454,7 +454,9 @@ class FinetuneSettings(TuningSettings, FinetuneInputs):
     seed: int = Field(0, ge=0, description="first seed")
     ensemble: list[str] = Field([], description="further methods whose predictions the predictor averages in")
     network: bool = Field(
-        True, description="the predictor has a network; without it, it is the methods of --ensemble by themselves"
+        True,
+        description="the predictor has a network; without it, it is the methods of --ensemble by themselves, and only "
+        "the motifs of the model are used, and which chromosomes it held out",
     )
     scratch: bool = Field(True, description="also train the same network from scratch, to compare")
     baselines: list[str] = Field(["kmer-regression"], description="methods to train beside it, to compare")

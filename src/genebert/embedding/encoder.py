@@ -96,7 +96,8 @@ class Encoder:
         models = [fitted.model for _, fitted in predictor.ensemble.members if isinstance(fitted, FittedGeneBert)]
         if not predictor.per_cell_type or not models:
             what = "it has no network" if not models else "it knows no cell types"
-            raise UserError(problem(folder, what, "Give a model that was fine-tuned per cell type, or pre-trained."))
+            remedy = "Give a model that was fine-tuned per cell type, with its network, or pre-trained."
+            raise UserError(problem(folder, what, remedy))
         if predictor.width != corpus.width:
             what = f"it reads windows of {predictor.width} bp, and regions of the corpus have {corpus.width}"
             raise UserError(problem(folder, what, "Use a corpus of that --region-width."))

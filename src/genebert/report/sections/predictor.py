@@ -16,6 +16,9 @@ from genebert.report.content import Figure, Prose, Section, Verdict, Verdicts
 from genebert.stage import Manifest
 from genebert.target import Target
 
+NETWORK = "genebert"
+"""The member of a predictor that is a network; a predictor may have none."""
+
 
 def predictor_section(manifest: Manifest, name: str) -> Section:
     """Describe a predictor: methods compared on the test rows, curves, cell types."""
@@ -31,7 +34,7 @@ def predictor_section(manifest: Manifest, name: str) -> Section:
             _predictor_prose(metrics, target),
             Verdicts(
                 [
-                    _method_verdict(headline, metric, methods, chance)
+                    _method_verdict(headline, metric, methods, chance, metrics["members"])
                     for metric in dict.fromkeys(row["metric"] for row in headline)
                 ]
             ),
@@ -74,13 +77,18 @@ def _predictor_prose(metrics: Mapping[str, Any], target: Target) -> Prose:
     rows = metrics["rows"]
     neighbourhood = "accessible regions nearby in the row's cell type"
     columns = neighbourhood if metrics["per_cell_type"] else "tiles of the sequence itself"
-    context = f"from the sequence and a region matrix whose columns are {columns}"
+    network = NETWORK in metrics["members"]
+    context = (
+        f"from the sequence and a region matrix whose columns are {columns}. The epoch"
+        if network
+        else (f"without a network, by {', '.join(dict.fromkeys(metrics['members']))}. What is chosen there")
+    )
     shared = metrics["test_rows_sharing_32_bases"]
     kind = {"classes": "classes", "labels": "labels", "value": "a number:"}[target.kind]
     return Prose(
         f"{rows['train']:,} training, {rows['valid']:,} validation and {rows['test']:,} test windows of"
-        f" {metrics['window_width']:,} bp, {kind} {', '.join(target.names)}; predicted {context}. The"
-        " epoch was chosen on the validation rows; everything below is measured on the test rows, of which"
+        f" {metrics['window_width']:,} bp, {kind} {', '.join(target.names)}; predicted {context}"
+        " was chosen on the validation rows; everything below is measured on the test rows, of which"
         f" {shared:,} share 32 bases or more with a training or validation row, and"
         f" {_shared_with_pretraining(metrics)}."
         f"{_calibrated(metrics['calibration'])}"
@@ -121,12 +129,17 @@ def chance_levels(label: NDArray[np.int64]) -> dict[str, float]:
 
 
 def _method_verdict(
-    results: Sequence[Mapping[str, Any]], metric: str, methods: Sequence[str], chance: Mapping[str, float]
+    results: Sequence[Mapping[str, Any]],
+    metric: str,
+    methods: Sequence[str],
+    chance: Mapping[str, float],
+    members: Sequence[str],
 ) -> Verdict:
     others = {name: _of(results, metric, name) for name in methods[1:]}
     if metric in chance:
         others["chance"] = Estimate(chance[metric], chance[metric], chance[metric])
-    return verdict(metric, f"the {methods[0]} model", _of(results, metric, methods[0]), others)
+    own = f"the {methods[0]} model" if NETWORK in members else methods[0]
+    return verdict(metric, own, _of(results, metric, methods[0]), others)
 
 
 def _method_dots(
