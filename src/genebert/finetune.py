@@ -131,7 +131,10 @@ def _say_learned_cell_types(labelled: Labelled) -> None:
     corpus = labelled.corpus
     if corpus is None:
         return
-    held_out = {"train": [*corpus.valid_cell_types, *corpus.test_cell_types], "valid": corpus.test_cell_types}
+    held_out: dict[Split, list[str]] = {
+        "train": [*corpus.valid_cell_types, *corpus.test_cell_types],
+        "valid": corpus.test_cell_types,
+    }
     for split, names in held_out.items():
         windows = labelled.windows[split]
         learned = sorted(set(names) & set(windows.table["cell_type"]))
