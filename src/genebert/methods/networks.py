@@ -1,6 +1,6 @@
 """What networks that predict a target share: batches, prediction on both strands, files.
 
-They are trained by `learning.learn`, which is imported where it is called: Lightning takes seconds to import, and who
+They are trained by `learning.learn`, which is imported where it is called: Lightning takes a second to import, and who
 predicts needs nothing of it.
 """
 
