@@ -205,6 +205,7 @@ def make_predictor(out: Path, corpus: Path, model: Path, classes: list[str]) -> 
         "per_cell_type": len(classes) == 2,
         "rows": {"train": 200, "valid": 80, "test": len(table)},
         "cell_type_distances": DISTANCES if len(classes) == 2 else [],
+        "members": ["genebert"],
         "test_rows_sharing_32_bases": 7,
         "test_rows_sharing_32_bases_with_pretraining": 5 if len(classes) == 2 else None,
         "calibration": {
