@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from genebert.haplotype_effects import HaplotypeEffects, haplotype_effects, tf_c
 from genebert.haplotypes import CohortHaplotypes, read_haplotypes
 from genebert.inputs.genome import Genome
 from genebert.inputs.motif_changes import motif_changes
+from genebert.labelled import LabelledFiles, read_labelled
 from genebert.methods.base import Examples, Place
 from genebert.methods.genebert import shown_of
-from genebert.predictor import Predictor
+from genebert.methods.motif_trees import MotifTrees
+from genebert.predictor import Ensemble, Predictor
 from genebert.schema import Variant, decode, reverse_complement
 from genebert.tokens import sequence_tokens
 
@@ -102,6 +105,26 @@ def test_chosen_cell_types(
     some = haplotype_effects(predictor, cohort, toy, ["T", "B"])
     assert some.cell_types == ["T", "B"]
     assert np.array_equal(some.change, effects.change[:, [toy.cell_types.index(name) for name in some.cell_types]])
+
+
+def test_a_predictor_without_a_network_has_changes_of_log_odds_and_no_states(
+    predictor: Predictor, cohort: CohortHaplotypes, toy: Corpus, toy_labels: Path, toy_world: World, toy_folder: Path
+) -> None:
+    labelled = read_labelled(LabelledFiles(toy_labels, genome=toy_world.genome, corpus=toy_folder), predictor.scanner)
+    trees = MotifTrees(trees=20).fit(labelled.examples("train"), labelled.examples("valid"), labelled.target, seed=0)
+    alone = Ensemble(labelled.target, [("motif-trees", trees)])
+    found = haplotype_effects(replace(predictor, ensemble=alone), cohort, toy, ["B"])
+    assert found.embedding is None and found.change.shape == (len(cohort.haplotypes), 1) and found.change.any()
+
+    region = cohort.haplotypes["region"].to_numpy()
+    centres = cohort.regions["start"].to_numpy()[region] + WIDTH // 2
+    position = toy.line_positions(["chr3"] * len(region), centres)
+    cell_type, odds = toy.cell_types.index("B"), []
+    for codes in (cohort.codes, cohort.reference[region]):
+        examples = Place(toy, position, toy.scanner.scan(codes)).examples(codes, cell_type)
+        first, second = trees.predict(examples).T
+        odds.append(np.log(second) - np.log(first))
+    np.testing.assert_allclose(found.change[:, 0], odds[0] - odds[1], atol=1e-5)
 
 
 def test_each_distinct_sequence_is_read_once(
