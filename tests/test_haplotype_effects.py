@@ -111,7 +111,9 @@ def test_a_predictor_without_a_network_has_changes_of_log_odds_and_no_states(
     predictor: Predictor, cohort: CohortHaplotypes, toy: Corpus, toy_labels: Path, toy_world: World, toy_folder: Path
 ) -> None:
     labelled = read_labelled(LabelledFiles(toy_labels, genome=toy_world.genome, corpus=toy_folder), predictor.scanner)
-    trees = MotifTrees(trees=20).fit(labelled.examples("train"), labelled.examples("valid"), labelled.target, seed=0)
+    trees = MotifTrees(trees=60, learning_rate=0.1, least_rows=10).fit(
+        labelled.examples("train"), labelled.examples("valid"), labelled.target, seed=0
+    )
     alone = Ensemble(labelled.target, [("motif-trees", trees)])
     found = haplotype_effects(replace(predictor, ensemble=alone), cohort, toy, ["B"])
     assert found.embedding is None and found.change.shape == (len(cohort.haplotypes), 1) and found.change.any()
