@@ -52,7 +52,8 @@ class Ensemble:
         self, codes: NDArray[np.uint8], place: Place, cell_types: NDArray[np.int64]
     ) -> Iterator[NDArray[np.float64]]:
         """Yield predictions of the same windows in one cell type after another; see `Fitted`."""
-        return (reading.predictions for reading in self.read_in_cell_types(codes, place, cell_types))
+        each = (fitted.predict_in_cell_types(codes, place, cell_types) for _, fitted in self.members)
+        return map(self._joined, zip(*each, strict=True))
 
     def read(self, examples: Examples) -> Reading:
         """Return predictions, and the states of all networks side by side."""

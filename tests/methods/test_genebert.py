@@ -486,6 +486,26 @@ def test_predictions_in_several_cell_types_are_those_of_one_at_a_time(changes: d
     assert differ is (changes.get("region_states", True) or changes.get("cell_type", False))
 
 
+@pytest.mark.parametrize("idle", [{"encoders"}, {"summary"}, {"cell_type"}, {"cell_type", "summary"}])
+def test_a_branch_of_weight_zero_is_not_computed_for_predictions(
+    idle: set[str], crowd: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = network(cell_type=True)
+    weights = [float(name not in idle) / (3 - len(idle)) for name in fitted.model.branch_names]
+    fitted.model.branch_weights.copy_(torch.tensor(weights))
+    codes, place = windows_in(crowd)
+    wanted = np.array([2, 0])
+    here = place.examples(codes, 2)
+    whole = [one.predictions for one in fitted.read_in_cell_types(codes, place, wanted)]
+    alone = fitted.read(here).predictions
+    steps = {"encoders": ["sequence_states", "region_states"], "summary": ["summary_logits"]}
+    for name in idle:
+        for step in steps.get(name, ["cell_type_logits"]):
+            monkeypatch.setattr(fitted.model, step, None)
+    np.testing.assert_array_equal(list(fitted.predict_in_cell_types(codes, place, wanted)), whole)
+    np.testing.assert_array_equal(fitted.predict(here), alone)
+
+
 def test_strands_are_alike_in_a_cell_type(crowd: Corpus) -> None:
     codes, place = windows_in(crowd)
     where = Context(crowd, np.arange(len(codes)) % 4, place.position)

@@ -72,7 +72,8 @@ class FittedGeneBert(Fitted):
 
     def predict(self, examples: Examples) -> NDArray[np.float64]:
         """Return predictions, float64, shape (n, len(target.names)), averaged over strands if windows have none."""
-        return self.read(examples).predictions
+        idle = self.model.idle_branches
+        return Reading.joined([self._reading(encoded, idle) for encoded in self._encoded(examples, idle)]).predictions
 
     def read(self, examples: Examples) -> Reading:
         """Return predictions, and the states that they come from."""
@@ -112,7 +113,8 @@ class FittedGeneBert(Fitted):
                 differ = examples.context is None  # tiles are read in the strand's order; a neighbourhood has none
                 regions = [region_states_of(self.model, one, without) for one in (batches if differ else batches[:1])]
                 sequences = [sequence_states_of(self.model, one, without) for one in batches]
-                summary, cell_type = summaries_of(self.model, batches[0], without)  # those of either strand
+                either = batches[0]
+                summary, cell_type = summary_of(self.model, either, without), cell_type_of(self.model, either, without)
             yield _Encoded(sequences, regions, summary, cell_type)
 
     def _branches(self, encoded: _Encoded) -> list[torch.Tensor]:
@@ -120,10 +122,10 @@ class FittedGeneBert(Fitted):
         with evaluating(self.model):
             return [self.model.combine(*pair, encoded.summary, encoded.cell_type) for pair in encoded.pairs]
 
-    def _reading(self, encoded: _Encoded) -> Reading:
-        """Return the reading averaged over strands."""
+    def _reading(self, encoded: _Encoded, without: Collection[str] = ()) -> Reading:
+        """Return the reading averaged over strands; without: the branches that were not encoded."""
         with evaluating(self.model):
-            logits = [self.model.joined(branches) for branches in self._branches(encoded)]
+            logits = [self.model.joined(branches, without) for branches in self._branches(encoded)]
             states = [one for pair in encoded.pairs if (one := joined_states(*pair)) is not None]
             mean = torch.stack(states).float().mean(dim=0).cpu().numpy() if states else None
         predictions = np.mean([self.target.from_logits(one.double().cpu().numpy()) for one in logits], axis=0)
@@ -133,19 +135,33 @@ class FittedGeneBert(Fitted):
         self, codes: NDArray[np.uint8], place: Place, cell_types: NDArray[np.int64]
     ) -> Iterator[Reading]:
         """See `Fitted`; each sequence is encoded once, and each region matrix once for both strands."""
+        return self._in_cell_types(codes, place, cell_types)
+
+    def predict_in_cell_types(
+        self, codes: NDArray[np.uint8], place: Place, cell_types: NDArray[np.int64]
+    ) -> Iterator[NDArray[np.float64]]:
+        """See `Fitted`."""
+        each = self._in_cell_types(codes, place, cell_types, self.model.idle_branches)
+        return (reading.predictions for reading in each)
+
+    def _in_cell_types(
+        self, codes: NDArray[np.uint8], place: Place, cell_types: NDArray[np.int64], without: Collection[str] = ()
+    ) -> Iterator[Reading]:
         model, device = self.model, next(self.model.parameters()).device
         shown = shown_of(model.config)
         data = WindowData(codes, k=model.config.k, batch_size=len(codes))
         with evaluating(model):
             batches = [next(data.in_order(reverse=reverse)).to(device) for reverse in self._strands]
-            sequences = [sequence_states_of(model, batch) for batch in batches]
+            sequences = [sequence_states_of(model, batch, without) for batch in batches]
         summary: torch.Tensor | None = None
         for cell_type in cell_types:
             with evaluating(model):  # not around the yield: the caller's code, too, would then run without gradients
                 matrix = place.matrix(cell_type, model.config.region_columns, codes.shape[1], shown).to(device)
-                summary = model.summary_logits(batches[0].codes, matrix) if summary is None else summary
-                encoded = _Encoded(sequences, [model.region_states(matrix)], summary, model.cell_type_logits(matrix))
-            yield self._reading(encoded)
+                batch = replace(batches[0], matrix=matrix)
+                summary = summary_of(model, batch, without) if summary is None else summary
+                regions = [region_states_of(model, batch, without)]
+                encoded = _Encoded(sequences, regions, summary, cell_type_of(model, batch, without))
+            yield self._reading(encoded, without)
 
     @property
     def _strands(self) -> tuple[bool, ...]:
@@ -381,7 +397,7 @@ def branches_of(
 ) -> torch.Tensor:
     """Return the logits of each branch, shape (b, branches, outputs); without: branches to leave out."""
     sequence, region = sequence_states_of(model, batch, without), region_states_of(model, batch, without)
-    return model.combine(sequence, region, *summaries_of(model, batch, without))
+    return model.combine(sequence, region, summary_of(model, batch, without), cell_type_of(model, batch, without))
 
 
 def sequence_states_of(
@@ -399,12 +415,18 @@ def region_states_of(
     return None if "encoders" in without else model.region_states(batch.matrix)
 
 
-def summaries_of(
+def summary_of(
     model: GeneBertForSequenceClassification, batch: WindowBatch, without: Collection[str] = ()
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Return the logits of the summary and of the cell type, shape (b, outputs) each, or None."""
-    summary = None if "summary" in without else model.summary_logits(batch.codes, batch.matrix)
-    return summary, None if "cell_type" in without else model.cell_type_logits(batch.matrix)
+) -> torch.Tensor | None:
+    """Return the logits of the summary, which are those of either strand, shape (b, outputs), or None."""
+    return None if "summary" in without else model.summary_logits(batch.codes, batch.matrix)
+
+
+def cell_type_of(
+    model: GeneBertForSequenceClassification, batch: WindowBatch, without: Collection[str] = ()
+) -> torch.Tensor | None:
+    """Return the logits of the cell type, likewise."""
+    return None if "cell_type" in without else model.cell_type_logits(batch.matrix)
 
 
 def remaining_branches(model: GeneBertForSequenceClassification, without: Collection[str]) -> list[str]:

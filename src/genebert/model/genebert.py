@@ -1,6 +1,6 @@
 """GeneBERT: both encoders, and their use for pre-training and for classification."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -390,6 +390,12 @@ class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
         parts = {"summary": self.summary, "cell_type": self.cell_type, "encoders": self.classifier}
         return [name for name, part in parts.items() if part is not None]
 
+    @property
+    def idle_branches(self) -> list[str]:
+        """Branches that are worth nothing, so that predictions can do without them."""
+        weights = zip(self.branch_names, self.branch_weights.tolist(), strict=True)
+        return [name for name, weight in weights if weight == 0]
+
     def branch_of(self, parameter: str) -> str:
         """Return the branch that a parameter or buffer belongs to, by its name."""
         return next((name for name in ("summary", "cell_type") if parameter.startswith(name)), "encoders")
@@ -436,9 +442,15 @@ class GeneBertForSequenceClassification(GeneBertPreTrainedModel):
         """
         return self.joined(self.branches(input_ids, segment_ids, matrix, codes))
 
-    def joined(self, branches: torch.Tensor) -> torch.Tensor:
-        """Return logits, shape (b, labels), of those of each branch, shape (b, branches, labels)."""
-        return (branches * self.branch_weights[:, None]).sum(dim=1)
+    def joined(self, branches: torch.Tensor, without: Collection[str] = ()) -> torch.Tensor:
+        """Return logits, shape (b, labels), of those of each branch, shape (b, branches, labels).
+
+        Args:
+            branches: all, in the order of `branch_names`, but those left out.
+            without: branches that are left out; their weight must be 0.
+        """
+        kept = [name not in without for name in self.branch_names]
+        return (branches * self.branch_weights[kept, None]).sum(dim=1)
 
     def branches(
         self,
