@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -78,7 +78,7 @@ def _threads_of_torch_kept() -> Iterator[None]:
 
 
 def umap_module() -> Any:
-    """Import umap.
+    """Import umap, whose compiled functions are kept on disk: else each process compiles them anew, for half a minute.
 
     Raises:
         UserError: umap-learn is not installed.
@@ -90,4 +90,8 @@ def umap_module() -> Any:
     except ImportError:
         remedy = "Install it: pip install 'genebert[umap]'; or do without: --no-umap."
         raise UserError(problem("--umap", "umap-learn is not installed", remedy)) from None
+    with suppress(RuntimeError):  # there is no folder that numba could write to
+        for function in [*vars(umap.umap_).values(), *vars(umap.layouts).values()]:
+            if hasattr(function, "enable_caching"):
+                function.enable_caching()
     return umap
