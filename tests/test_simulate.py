@@ -3,7 +3,6 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +28,10 @@ def make(folder: Path, **changes: float) -> Path:
     return simulate(SimulateSettings(out=folder, **(SMALL | changes)))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def pwms() -> Iterator[dict[str, Motif]]:
-    """JASPAR by id, read once for all simulations of this module."""
-    library = load_motifs()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("genebert.simulation.regulation.load_motifs", lambda: list(library))
-        yield {motif.matrix_id: motif for motif in library}
+@pytest.fixture(scope="module")
+def pwms() -> dict[str, Motif]:
+    """JASPAR by id."""
+    return {motif.matrix_id: motif for motif in load_motifs()}
 
 
 @pytest.fixture(scope="module")

@@ -63,6 +63,7 @@ import pandas as pd
 import pysam
 import yaml
 
+from genebert.inputs.motifs import JASPAR_RELEASE
 from genebert.schema import N
 from genebert.settings import SimulateSettings
 from genebert.simulation import genome, regulation
@@ -338,7 +339,7 @@ def write_settings(folder: Path, world: World, settings: SimulateSettings, sizes
     constants |= constants_of(settings) | {
         "cell_types": world.regulome.cell_types,
         "disease_cell_type": disease_cell_type(world, settings),
-        "jaspar": genome.JASPAR,
+        "jaspar": JASPAR_RELEASE,
         "tfs": {
             tf.name: {"motif": tf.matrix_id, "least_score": float(low), "best_score": tf.best}
             for tf, low in zip(world.regulome.tfs, world.regulome.thresholds(), strict=True)

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from genebert.errors import UserError
 from genebert.settings import SimulateSettings
 from genebert.simulate import simulate
 from genebert.simulation.cohort_files import Drawn, draw_of_rare, model_of
-from genebert.simulation.genome import GenomeModel, load_motifs
+from genebert.simulation.genome import GenomeModel
 from genebert.simulation.rare import RareCohort, RareModel, draw_rare
 from genebert.simulation.world import World, generators, make_world
 
@@ -27,15 +26,6 @@ SETTINGS = SimulateSettings(
     causal=12,
 )
 CELL_TYPE = "Mono"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def motifs() -> Iterator[None]:
-    """JASPAR, read once for all simulations of this module."""
-    library = load_motifs()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("genebert.simulation.regulation.load_motifs", lambda: list(library))
-        yield
 
 
 @pytest.fixture(scope="module")

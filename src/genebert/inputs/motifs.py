@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
@@ -61,7 +62,7 @@ def read_motifs(source: str) -> list[Motif]:
             or columns that are no counts or probabilities; all problems are named with their lines.
     """
     if source.startswith("jaspar:"):
-        return _read_jaspar_core(source.removeprefix("jaspar:"))
+        return list(_jaspar_core(source.removeprefix("jaspar:")))
     path = Path(source)
     text = read_text(path)
     found = Problems(f"The motifs of {path} cannot be used:")
@@ -75,7 +76,8 @@ def read_motifs(source: str) -> list[Motif]:
     return motifs
 
 
-def _read_jaspar_core(group: str) -> list[Motif]:
+@cache  # pyjaspar asks for each matrix by itself, which takes seconds
+def _jaspar_core(group: str) -> tuple[Motif, ...]:
     if group not in JASPAR_GROUPS:
         raise UserError(
             problem(f"jaspar:{group}", "there is no such group", f"Choose one of {', '.join(JASPAR_GROUPS)}.")
@@ -83,7 +85,7 @@ def _read_jaspar_core(group: str) -> list[Motif]:
     found = jaspardb(release=JASPAR_RELEASE).fetch_motifs(collection="CORE", tax_group=[group])
     counts = {m.matrix_id: np.array([m.counts[base] for base in "ACGT"], dtype=np.float64).T for m in found}
     names = {m.matrix_id: m.name for m in found}
-    return [Motif(key, names[key], counts[key] / counts[key].sum(axis=1, keepdims=True)) for key in sorted(counts)]
+    return tuple(Motif(key, names[key], counts[key] / counts[key].sum(axis=1, keepdims=True)) for key in sorted(counts))
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pyjaspar import jaspardb
 from scipy import special
 
 from genebert.errors import Problems, UserError, problem
+from genebert.inputs.motifs import JASPAR_RELEASE, read_motifs
 from genebert.settings import SimulateSettings
 
 Codes = npt.NDArray[np.uint8]
@@ -24,7 +24,6 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 BASES = "ACGTN"
-JASPAR = "JASPAR2026"
 CODE_OF = np.full(256, 4, np.uint8)
 CODE_OF[[ord(base) for base in "ACGT"]] = range(4)
 IUPAC = {
@@ -138,12 +137,7 @@ def draw(rng: np.random.Generator, probabilities: Floats, n: int) -> Codes:
 
 def load_motifs() -> list[Motif]:
     """Return the vertebrate PWMs of JASPAR CORE, sorted by id."""
-    found = jaspardb(release=JASPAR).fetch_motifs(collection="CORE", tax_group=["vertebrates"])
-    motifs = []
-    for entry in sorted(found, key=lambda entry: str(entry.matrix_id)):
-        counts = np.array([entry.counts[base] for base in "ACGT"], float).T
-        motifs.append(Motif(entry.matrix_id, entry.name, counts / counts.sum(1, keepdims=True)))
-    return motifs
+    return [Motif(one.id, one.name, one.probabilities) for one in read_motifs("jaspar:vertebrates")]
 
 
 def pick_motifs(library: list[Motif], names: Iterable[str], longest: int) -> list[Motif]:
@@ -155,7 +149,9 @@ def pick_motifs(library: list[Motif], names: Iterable[str], longest: int) -> lis
     for name in names:
         candidates = [m for m in library if m.name.upper() == name.upper() and m.length <= longest]
         if not candidates:
-            raise UserError(problem(JASPAR, f"no PWM of {name} with at most {longest} bp", "Reinstall pyjaspar >= 4."))
+            raise UserError(
+                problem(JASPAR_RELEASE, f"no PWM of {name} with at most {longest} bp", "Reinstall pyjaspar >= 4.")
+            )
         chosen.append(replace(max(candidates, key=lambda m: m.information), name=name))
     return chosen
 
