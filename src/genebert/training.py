@@ -113,7 +113,11 @@ class Learner(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed dropout by the batch."""
-        torch.manual_seed(int(keys(self.schedule.seed, batch_idx, rank())[0]))
+        seed = int(keys(self.schedule.seed, batch_idx, rank())[0])
+        if self.device.type == "cpu":
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed notes the stack for GPUs, which takes 1.6 ms
+        else:
+            torch.manual_seed(seed)
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         """Return the weighted sum of the losses."""

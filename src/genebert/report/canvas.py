@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import Colormap, LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -99,7 +100,7 @@ def panel(alt: str, size: tuple[float, float], draw: Callable[[Figure], None]) -
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata=NO_METADATA)
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=NO_METADATA)  # savefig draws twice, for the same bytes
     return Panel(Markup(inline_svg(buffer.getvalue(), alt)), size[0], wide=size[0] > HALF)
 
 
