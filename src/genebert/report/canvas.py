@@ -100,7 +100,8 @@ def panel(alt: str, size: tuple[float, float], draw: Callable[[Figure], None]) -
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
         buffer = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(buffer, metadata=NO_METADATA)  # savefig draws twice, for the same bytes
+        canvas: Any = FigureCanvasSVG(figure)
+        canvas.print_svg(buffer, metadata=NO_METADATA)  # savefig draws twice, for the same bytes
     return Panel(Markup(inline_svg(buffer.getvalue(), alt)), size[0], wide=size[0] > HALF)
 
 

@@ -143,9 +143,10 @@ def check_genome(genome: Genome, corpus: Corpus) -> None:
                 "Give the genome that the corpus was made from.",
             )
     found.raise_any()
-    for index in np.linspace(0, len(corpus.regions) - 1, CHECKED_REGIONS).astype(int):
-        chrom, start, end = corpus.regions.loc[index, ["chrom", "start", "end"]]
-        if not np.array_equal(genome.fetch(chrom, int(start), int(end)), corpus.sequence[index]):
+    checked = np.unique(np.linspace(0, len(corpus.regions) - 1, CHECKED_REGIONS).astype(int))
+    regions = corpus.regions.loc[checked, ["chrom", "start", "end"]]
+    for index, (chrom, start, end) in zip(checked, regions.itertuples(index=False), strict=True):
+        if not np.array_equal(genome.fetch(chrom, start, end), corpus.sequence[index]):
             found.add(
                 f"{chrom}:{start}-{end}",
                 "the genome has another sequence there than the corpus",
