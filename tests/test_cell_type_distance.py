@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,26 @@ def test_few_known_cell_types_tell_nothing(capsys: pytest.CaptureFixture[str]) -
     found = new_cell_types(KnownCellTypes.of(corpus, ["c0", "c1"]).distances(corpus, corpus.cell_types))
     assert [(one["cell_type"], one["p"], one["unlike"]) for one in found] == [("c2", None, False)]
     assert "too few to say whether that is far" in capsys.readouterr().err
+
+
+def test_a_cell_type_of_no_region_tells_nothing_and_nothing_is_told_of_it() -> None:
+    corpus = toys.random_corpus(np.random.default_rng(0), regions=60)
+    full = KnownCellTypes.of(corpus, corpus.cell_types)
+    ends = corpus.accessible_offsets.copy()
+    last = ends[-2]
+    ends[-1] = last
+    shut = replace(
+        corpus,
+        accessible_offsets=ends,
+        accessible_regions=corpus.accessible_regions[:last],
+        accessible_values=corpus.accessible_values[:last],
+    )
+    known = KnownCellTypes.of(shut, shut.cell_types)
+    assert known.names == full.names[:-1]
+    np.testing.assert_array_equal(known.usage, full.usage[:-1])
+    found = known.distances(shut, shut.cell_types)
+    assert found[-1].p is None and not found[-1].unlike
+    assert [one.distance for one in found[:-1]] == pytest.approx([0] * len(known.names), abs=1e-6)
 
 
 def test_what_is_said(capsys: pytest.CaptureFixture[str]) -> None:

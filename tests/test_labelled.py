@@ -86,6 +86,19 @@ def test_rows_are_divided_by_what_pretraining_held_out(prefix: str, read: Read, 
             assert set(labelled.windows[split].table["chrom"]) == {chrom}
 
 
+def test_no_row_of_a_held_out_chromosome_is_trained_on_however_it_is_spelled(read: Read) -> None:
+    """Where a table had both spellings, neither was known, and all such rows were for training."""
+    rows = [
+        (bases, label, chrom)
+        for (bases, label, _), chrom in zip(
+            sequences(("a",), ("b",)), ("1", "chr1", "2", "chr2", "chr3", "3"), strict=True
+        )
+    ]
+    labelled = read("sequence,label,chrom", rows, held_out={"chr2": "valid", "3": "test"})
+    found = {split: set(labelled.windows[split].table["chrom"]) for split in SPLITS}
+    assert found == {"train": {"1", "chr1"}, "valid": {"2", "chr2"}, "test": {"chr3", "3"}}
+
+
 def test_how_many_rows_repeat_another_is_said_once(
     read: Read, toy_world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from genebert import metrics
-from genebert.metrics import Estimate, bootstrap, bootstrap_mean
+from genebert.metrics import Estimate, bootstrap
 
 
 @pytest.fixture(params=range(5))
@@ -13,48 +13,21 @@ def generator(request: pytest.FixtureRequest) -> np.random.Generator:
     return np.random.default_rng(request.param)
 
 
-def test_class_measures_are_those_of_sklearn(generator: np.random.Generator) -> None:
-    label, predicted = generator.integers(0, 4, size=(2, 60))
-    assert metrics.mcc(label, predicted) == pytest.approx(sklearn_metrics.matthews_corrcoef(label, predicted))
-    assert metrics.mcc(label, label) == pytest.approx(1)
-    assert metrics.accuracy(label, predicted) == pytest.approx(sklearn_metrics.accuracy_score(label, predicted))
-
-
 def test_binary_measures_are_those_of_sklearn(generator: np.random.Generator) -> None:
     label, score = generator.integers(0, 2, size=80), generator.random(80).round(1)
     assert metrics.auroc(label, score) == pytest.approx(sklearn_metrics.roc_auc_score(label, score))
-    assert metrics.auprc(label, score) == pytest.approx(sklearn_metrics.average_precision_score(label, score))
     probability = np.column_stack([1 - score, score]).clip(0.05, 0.95)
     probability /= probability.sum(1, keepdims=True)
     assert metrics.log_loss(label, probability) == pytest.approx(sklearn_metrics.log_loss(label, probability))
 
 
-def test_mcc_by_hand() -> None:
-    label, predicted = (
-        np.array([1] * 6 + [0] * 4),
-        np.array([1] * 5 + [0] + [1] + [0] * 3),
-    )  # TP 5, FN 1, FP 1, TN 3
-    assert metrics.mcc(label, predicted) == pytest.approx((5 * 3 - 1 * 1) / np.sqrt(6 * 6 * 4 * 4))
-
-
-@pytest.mark.parametrize("predicted", [[0, 0, 0, 0], [1, 1, 1, 1]])
-def test_mcc_of_a_constant_prediction_is_zero(predicted: list[int]) -> None:
-    assert metrics.mcc(np.array([0, 1, 1, 0]), np.array(predicted)) == 0
-
-
 @pytest.mark.parametrize("label", [[0, 0, 0], [1, 1, 1]])
 def test_ranking_measures_need_both_classes(label: list[int]) -> None:
     assert np.isnan(metrics.auroc(np.array(label), np.arange(3)))
-    assert np.isnan(metrics.auprc(np.array(label), np.arange(3)))
 
 
 def test_log_loss_of_a_certain_mistake_is_finite() -> None:
     assert metrics.log_loss(np.array([1]), np.array([[1.0, 0.0]])) == pytest.approx(-np.log(1e-12))
-
-
-def test_mean_accuracy_weighs_by_what_was_counted() -> None:
-    assert metrics.mean_accuracy(np.array([1, 0, 5]), np.array([2, 0, 6])) == pytest.approx(6 / 8)
-    assert np.isnan(metrics.mean_accuracy(np.zeros(3), np.zeros(3)))
 
 
 def test_bootstrap_interval_of_a_mean_is_the_analytic_one() -> None:
@@ -78,7 +51,7 @@ def test_bootstrap_interval_covers_the_truth_about_as_often_as_it_says() -> None
 
 def test_bootstrap_resamples_arrays_together() -> None:
     label = np.random.default_rng(2).integers(0, 2, size=50)
-    assert bootstrap(metrics.accuracy, label, label) == Estimate(1.0, 1.0, 1.0)
+    assert bootstrap(sklearn_metrics.accuracy_score, label, label) == Estimate(1.0, 1.0, 1.0)
 
 
 def test_bootstrap_leaves_out_undefined_resamples() -> None:
@@ -92,12 +65,6 @@ def test_bootstrap_leaves_out_undefined_resamples() -> None:
 def test_bootstrap_of_an_undefined_measure_is_undefined() -> None:
     estimate = bootstrap(metrics.auroc, np.zeros(4), np.arange(4))
     assert np.isnan([estimate.value, estimate.low, estimate.high]).all()
-
-
-def test_mean_over_seeds() -> None:
-    label = np.array([0, 1] * 50)
-    right, wrong = (label, label), (label, 1 - label)
-    assert bootstrap_mean(metrics.accuracy, [right, wrong]) == Estimate(0.5, 0.5, 0.5, seeds=2)
 
 
 def test_estimate_is_written_for_people_and_machines() -> None:

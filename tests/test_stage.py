@@ -67,7 +67,7 @@ def test_a_finished_stage_says_what_it_did(out: Path, source: Path) -> None:
     assert manifest.files["deeper/more.txt"] == {"bytes": 4, "sha256": sha256_of(out / "deeper" / "more.txt")}
     assert set(manifest.files) == {"result.txt", "deeper/more.txt"}
     assert manifest.software["genebert"] == __version__
-    assert {"python", "numpy", "torch"} <= set(manifest.software)
+    assert {"python", "numpy", "scipy", "torch"} <= set(manifest.software)
     assert set(tree(out)) == {"result.txt", "deeper/more.txt", MANIFEST}
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
@@ -84,6 +84,18 @@ def test_a_second_run_does_nothing(out: Path, source: Path) -> None:
     assert not run(out, {"source": source}, device="cpu")
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
     assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_a_result_of_another_version_is_kept_and_said_to_be(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(out)
+    before = tree(out)
+    monkeypatch.setattr("genebert.stage.__version__", "99.0")
+    assert not run(out)
+    said = f"by genebert {__version__}, not 99.0: remove it to have it made anew."
+    assert said in capsys.readouterr().err.replace("\n", " ")
+    assert tree(out) == before
 
 
 def test_inputs_count_by_content(out: Path, source: Path, tmp_path: Path) -> None:

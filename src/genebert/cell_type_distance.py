@@ -69,7 +69,7 @@ class Distance:
     def __str__(self) -> str:
         said = f"{self.cell_type}: its TF usage is {self.distance:.3f} from the {self.known} cell types trained on"
         if self.p is None:
-            return f"{said}, which are too few to say whether that is far"
+            return f"{said}; they, or its own regions, are too few to say whether that is far"
         said += f" (p = {self.p:.2g}, nearest {self.nearest})"
         if not self.unlike:
             return f"{said}, as they are from each other"
@@ -100,14 +100,16 @@ class KnownCellTypes:
 
     @classmethod
     def of(cls, corpus: Corpus, names: Sequence[str]) -> Self:
-        """Measure cell types of a corpus, in its regions on training chromosomes.
+        """Measure cell types of a corpus, in its regions on training chromosomes; of no region, one tells nothing.
 
         Raises:
             UserError: the corpus has no such cell type.
         """
         mean, deviation = _moments(corpus)
         usage, regions = _usage(corpus, corpus.cell_type_indices(names))
-        return cls(list(names), (usage - mean) / deviation, regions, mean, deviation)
+        some = regions > 0
+        kept = [name for name, has in zip(names, some, strict=True) if has]
+        return cls(kept, (usage[some] - mean) / deviation, regions[some], mean, deviation)
 
     @cached_property
     def left_out(self) -> Numbers:
@@ -133,7 +135,7 @@ class KnownCellTypes:
         distance = _distance(usage, self.usage)
         nearest = self.names[int(((self.usage - usage) ** 2).sum(axis=1).argmin())]
         known = len(self.names)
-        if known < FEWEST:
+        if known < FEWEST or not regions:
             return Distance(name, distance, None, nearest, known)
         scatter = _SCATTER * np.maximum(1 / regions - 1 / self.regions, 0)
         as_far = int((self.left_out**2 + scatter >= distance**2).sum())

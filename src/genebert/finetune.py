@@ -16,7 +16,7 @@ from genebert.console import say
 from genebert.corpus.store import Corpus
 from genebert.device import pick_device
 from genebert.errors import Problems, UserError, problem
-from genebert.inputs.genome import match_chromosomes
+from genebert.inputs.genome import spelled_chromosomes
 from genebert.labelled import Labelled, LabelledFiles, read_labelled
 from genebert.methods import method_class, method_keys
 from genebert.methods.base import Fitted, Method
@@ -181,7 +181,7 @@ def _check_averaged(settings: FinetuneSettings, per_cell_type: bool, found: Prob
 
 def chromosomes_among(windows: Windows, names: Sequence[str]) -> list[str]:
     """Return the chromosomes of windows that are among the given ones, in either spelling (chr1 or 1)."""
-    return sorted(match_chromosomes(windows.table["chrom"], dict.fromkeys(names, 0)))
+    return sorted(spelled_chromosomes(windows.table["chrom"], names))
 
 
 def _finetune(settings: FinetuneSettings, labelled: Labelled, pretrained: Manifest, run: StageRun) -> Path:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from genebert.corpus.store import Corpus
 from genebert.errors import Problems, UserError, problem
-from genebert.inputs.genome import Genome, match_chromosomes
+from genebert.inputs.genome import Genome, spelled_chromosomes
 from genebert.inputs.scan import Scanner
 from genebert.methods.base import Examples
 from genebert.pretrained import check_motifs, context_of
@@ -174,7 +174,7 @@ def _read_splits(
     if "split" in windows.table:
         split = windows.table["split"].to_numpy()
     elif windows.on_genome and held_out is not None:
-        names = match_chromosomes(windows.table["chrom"], dict.fromkeys(held_out, 0))
+        names = spelled_chromosomes(windows.table["chrom"], held_out)
         split = np.array([held_out.get(names.get(chrom, chrom), "train") for chrom in windows.table["chrom"]])
     else:
         what = "the rows are not divided into training, validation and test"

@@ -1,6 +1,6 @@
 """Measures with confidence intervals (numpy and scikit-learn)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,62 +39,23 @@ def bootstrap(measure: Callable[..., float], *arrays: NDArray[Any], seed: int = 
         arrays: of equal length n.
         seed: of the resampling.
     """
-    return bootstrap_mean(measure, [arrays], seed=seed)
-
-
-def bootstrap_mean(measure: Callable[..., float], runs: Sequence[Sequence[NDArray[Any]]], *, seed: int = 0) -> Estimate:
-    """Estimate the mean of a measure over runs (seeds) on the same examples; all runs share each resample.
-
-    Args:
-        measure: function of the arrays of one run.
-        runs: for each run its arrays, all of equal length n.
-        seed: of the resampling.
-    """
-    n = len(runs[0][0])
+    n = len(arrays[0])
     generator = np.random.default_rng(seed)
     values = []
     for _ in range(RESAMPLES):
         rows = generator.integers(0, n, size=n)
-        value = float(np.mean([measure(*(array[rows] for array in run)) for run in runs]))
+        value = measure(*(array[rows] for array in arrays))
         if np.isfinite(value):
             values.append(value)
-    point = float(np.mean([measure(*run) for run in runs]))
+    point = measure(*arrays)
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(values, [tail, 100 - tail]) if values else (point, point)
-    return Estimate(point, float(low), float(high), len(runs))
-
-
-def mean_accuracy(correct: NDArray[Any], counted: NDArray[Any]) -> float:
-    """Return correct over counted; both of shape (n,), per example."""
-    total = counted.sum()
-    return float(correct.sum() / total) if total else float("nan")
+    return Estimate(float(point), float(low), float(high))
 
 
 def auroc(label: NDArray[Any], score: NDArray[Any]) -> float:
     """Return the area under the ROC curve of binary labels (NaN if one class is absent)."""
     return float(sklearn_metrics.roc_auc_score(label, score)) if 0 < label.sum() < len(label) else float("nan")
-
-
-def auprc(label: NDArray[Any], score: NDArray[Any]) -> float:
-    """Return the average precision of binary labels (NaN if one class is absent)."""
-    return (
-        float(sklearn_metrics.average_precision_score(label, score)) if 0 < label.sum() < len(label) else float("nan")
-    )
-
-
-def accuracy(label: NDArray[Any], predicted: NDArray[Any]) -> float:
-    """Return the fraction of classes predicted correctly."""
-    return float((label == predicted).mean())
-
-
-def mcc(label: NDArray[Any], predicted: NDArray[Any]) -> float:
-    """Return Matthews' correlation coefficient of classes (0 where it is not defined)."""
-    classes = np.union1d(label, predicted)
-    table = np.zeros((len(classes), len(classes)))
-    np.add.at(table, (np.searchsorted(classes, label), np.searchsorted(classes, predicted)), 1)
-    actual, guessed, right, total = table.sum(1), table.sum(0), np.trace(table), table.sum()
-    scale = np.sqrt((total**2 - (guessed**2).sum()) * (total**2 - (actual**2).sum()))
-    return float((right * total - (actual * guessed).sum()) / scale) if scale > 0 else 0.0
 
 
 def log_loss(label: NDArray[Any], probability: NDArray[Any], weights: NDArray[Any] | None = None) -> float:

@@ -28,11 +28,12 @@ from genebert.model.config import GeneBertConfig
 from genebert.model.dnabert import load_dnabert
 from genebert.model.genebert import TASKS, GeneBertForPreTraining, save_model
 from genebert.objectives import pretraining_losses
+from genebert.pretrained import write_scanner
 from genebert.pretraining_data import Extras, PretrainingBatch, PretrainingData, training_rows
 from genebert.pretraining_evaluation import Fitted, Row, evaluate_pretraining, validation_metrics
 from genebert.schema import SPLITS, Split
 from genebert.settings import Attention, Preset, PretrainSettings, TrainingSettings, load_preset
-from genebert.stage import StageRun, open_stage, write_json
+from genebert.stage import StageRun, open_stage
 from genebert.tokenizer import KmerTokenizer
 from genebert.training import (
     Curves,
@@ -475,9 +476,7 @@ def _finish(job: Job, model: GeneBertForPreTraining, curves: pd.DataFrame, run: 
     }
     save_model(model, run.folder)
     KmerTokenizer(k=model.config.k).save_pretrained(run.folder)
-    collection = {"motifs": [motif.to_json() for motif in corpus.motifs]}
-    scan = {"pseudocount": corpus.pseudocount, "gc_background": corpus.gc_background}
-    write_json(run.folder / "motifs.json", collection | scan)
+    write_scanner(corpus.scanner, run.folder)
     out = run.finish(metrics)
     for row in evaluation:
         baselines = ", ".join(f"{name} {value['value']:.3f}" for name, value in row["baselines"].items())

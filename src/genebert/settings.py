@@ -3,6 +3,7 @@
 Only pydantic is imported here, so that `genebert VERB --help` answers at once.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -489,6 +490,11 @@ class PredictSettings(StageSettings):
     device: Device = machine("auto", "where to run")
 
 
+def region_file(regions: Sequence[str]) -> Path | None:
+    """Return the BED that the setting `regions` names, or None if it lists regions or is empty."""
+    return Path(regions[0]) if len(regions) == 1 and Path(regions[0]).is_file() else None
+
+
 class VariantsSettings(StageSettings):
     """Score SNVs and short indels per cell type: reference and alternate, both modalities updated."""
 
@@ -515,6 +521,13 @@ class VariantsSettings(StageSettings):
     seed: int = Field(0, ge=0, description="of the random variants")
     mutagenesis: int = Field(2, ge=0, description="number of top variants for which in-silico mutagenesis is computed")
     device: Device = machine("auto", "where to run")
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that determine the result; a BED of regions counts by content, elsewhere."""
+        settings = super().identity()
+        if region_file(self.regions):
+            del settings["regions"]
+        return settings
 
 
 class RiskSettings(StageSettings):

@@ -15,6 +15,8 @@ from genebert.schema import N, decode, reverse_complement
 LENGTH = 32
 """In bases; so long a word fills 64 bits, and does not recur by chance."""
 _ROWS = 1 << 14  # looked at together
+_PREFIX = 24  # bits that a word begins with
+_REST = np.uint64(2 * LENGTH - _PREFIX)
 
 
 def words(codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
@@ -64,9 +66,14 @@ def sharing_with_any(codes: NDArray[np.uint8], blocks: Iterable[NDArray[np.uint8
     """
     row, word = words(codes)
     unique, place = np.unique(word, return_inverse=True)
+    begins = np.zeros(1 << _PREFIX, dtype=bool)  # of words: most of the others begin like none, and need no search
+    begins[unique >> _REST] = True
     shared = np.zeros(len(unique), dtype=bool)
     for block in blocks:
-        shared |= np.isin(unique, words(block)[1])
+        others = words(block)[1]
+        others = others[begins[others >> _REST]]
+        near = np.minimum(np.searchsorted(unique, others), len(unique) - 1)
+        shared[near[unique[near] == others]] = True
     found = np.zeros(len(codes), dtype=bool)
     found[row[shared[place]]] = True
     return found

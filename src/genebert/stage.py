@@ -45,6 +45,7 @@ _LIBRARIES = (
     "lightmotif",
     "peft",
     "pyjaspar",
+    "scipy",
     "sourmash",
     "torch",
     "transformers",
@@ -66,7 +67,8 @@ class Manifest:
         files: relative name -> {"bytes", "sha256"} of what the stage wrote.
         metrics: what the stage measured.
         software: library -> version.
-        fingerprint: sha256 over stage, settings and inputs; equal fingerprints mean equal results.
+        fingerprint: sha256 over stage, settings and inputs; with the same software, equal fingerprints mean equal
+            results.
     """
 
     folder: Path
@@ -145,9 +147,11 @@ def open_stage(
     fingerprint = digest({"stage": stage, "settings": identity, "inputs": {k: v["sha256"] for k, v in record.items()}})
     run = StageRun(out, Path(f"{out}.partial"), stage, identity, record, fingerprint)
     if (out / MANIFEST).exists():
-        run.finished = _same_result(out, stage, fingerprint)
+        by = _same_result(out, stage, fingerprint).software.get("genebert")
+        run.finished = True
         _tidy(out)
-        say(f"{out} is already there, made with these settings.")
+        other = "" if by == __version__ else f" by genebert {by}, not {__version__}: remove it to have it made anew"
+        say(f"{out} is already there, made with these settings{other}.")
         yield run
         return
     _check_free(out)
@@ -202,10 +206,10 @@ def _cleared(run: StageRun, resumable: bool) -> Iterator[None]:
             shutil.rmtree(run.folder, ignore_errors=True)  # before the lock is free: the next run uses the same folder
 
 
-def _same_result(out: Path, stage: str, fingerprint: str) -> bool:
+def _same_result(out: Path, stage: str, fingerprint: str) -> Manifest:
     manifest = read_manifest(out, stage)
     if manifest.fingerprint == fingerprint:
-        return True
+        return manifest
     raise UserError(
         problem(
             out,

@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import pearsonr
 from sklearn import metrics
+from sklearn.metrics import matthews_corrcoef as mcc
 from toy_suites import sequences, write_rows
 from toys import consensus_motif, random_bases, reverse_complement
 
@@ -26,7 +27,6 @@ from genebert.benchmark.suite import Published, Suite, TaskEntry
 from genebert.errors import UserError
 from genebert.inputs.scan import Scanner
 from genebert.labelled import Labelled
-from genebert.metrics import mcc
 from genebert.report.benchmark import ALL_ROWS
 from genebert.schema import decode
 from genebert.target import Target, best_threshold

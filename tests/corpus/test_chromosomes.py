@@ -7,7 +7,7 @@ LENGTHS = {"chr1": 9, "chr2": 9, "chr3": 9, "chr10": 9}
 
 
 def test_names_are_those_of_the_genome_sorted_and_each_once() -> None:
-    assert held_out_chromosomes(["3", "chr10"], ["chr1", "1"][:1], LENGTHS) == (["chr10", "chr3"], ["chr1"])
+    assert held_out_chromosomes(["3", "chr10"], ["chr1", "1"], LENGTHS) == (["chr10", "chr3"], ["chr1"])
     assert held_out_chromosomes([], [], LENGTHS) == ([], [])
 
 

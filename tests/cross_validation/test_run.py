@@ -12,6 +12,7 @@ from toy_grids import CELL_TYPES, long, protocol_of, settings_of, wide, write_la
 from toy_suites import toy_methods
 
 from genebert.cli import main
+from genebert.cross_validation.folds import Fold
 from genebert.cross_validation.protocol import COLUMNS, MEAN, NEAREST
 from genebert.cross_validation.run import MEASURED, cross_validate
 from genebert.errors import UserError
@@ -179,6 +180,20 @@ def test_folds_that_cannot_be_used_are_left_out(toy: ModuleType, atlas: Path, tm
     write_labels(atlas, wide().assign(**{f"label:{name}": 1 for name in CELL_TYPES}))
     with pytest.raises(UserError, match="cannot be cross-validated in any fold"):
         cross_validate(settings_of(atlas, protocol_of(), tmp_path / "none"))
+
+
+def test_a_fraction_that_leaves_no_fold_is_left_out(
+    toy: ModuleType, atlas: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flaw = Fold.flaw
+    monkeypatch.setattr(
+        Fold, "flaw", lambda fold, grid, part, seed: "few" if part < 1 else flaw(fold, grid, part, seed)
+    )
+    out = cross_validate(settings_of(atlas, protocol_of(label_fractions=[1, 0.5]), tmp_path / "out"))
+    found = facts(out)
+    assert {row["label_fraction"] for row in found["results"]} == {1}
+    assert {row["reason"] for row in found["missing"]} == {"few (with 0.5 of the labels)"}
+    assert len(found["missing"]) == FOLDS
 
 
 def test_a_folder_of_something_else_is_left_alone(toy: ModuleType, atlas: Path) -> None:

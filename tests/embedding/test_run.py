@@ -4,6 +4,7 @@ import anndata
 import numpy as np
 import pytest
 import torch
+from toy_models import small
 from toys import World
 
 from genebert.corpus.store import Corpus
@@ -11,7 +12,7 @@ from genebert.embedding import run as running
 from genebert.embedding.encoder import Encoder
 from genebert.embedding.run import embed
 from genebert.errors import UserError
-from genebert.model.genebert import GeneBertForPreTraining
+from genebert.model.genebert import GeneBertForPreTraining, GeneBertForSequenceClassification
 from genebert.predictor import Predictor
 from genebert.probes import region_matrix
 from genebert.settings import EmbedSettings
@@ -141,6 +142,12 @@ def test_a_predictor_gives_the_hidden_layer_of_its_head(
         expected = model.combine(*encoded, None, None)[:, 0]
     assert torch.allclose(logits, expected, atol=1e-4)
     assert "hidden layer" in read_manifest(out).metrics["states"]
+
+
+def test_a_head_that_reads_positions_is_refused() -> None:
+    config = small(motifs=3, num_labels=2, window_length=60, oriented=True)
+    with pytest.raises(UserError, match=r"its windows are oriented.* without --oriented"):
+        Encoder.of_classifier(GeneBertForSequenceClassification(config), Path("model"))
 
 
 def test_intervals_and_a_sample_choose_regions(toy_model: Path, toy_folder: Path, toy: Corpus, tmp_path: Path) -> None:

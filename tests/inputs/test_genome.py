@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from genebert.errors import UserError
 from genebert.inputs import faidx
 from genebert.inputs import genome as module
-from genebert.inputs.genome import Genome, match_chromosomes
+from genebert.inputs.genome import Genome, match_chromosomes, spelled_chromosomes
 from genebert.schema import decode
 
 SEQUENCES = {"chr1": toys.random_bases(150, np.random.default_rng(0)), "chr2": "acgtNNRYacg", "chrM": "A"}
@@ -406,3 +406,7 @@ def test_folder_in_place_of_a_file(tmp_path: Path) -> None:
 )
 def test_match_chromosomes(names: list[str], genome: list[str], mapped: dict[str, str]) -> None:
     assert match_chromosomes(names, dict.fromkeys(genome, 10)) == mapped
+
+
+def test_names_that_are_spelled_in_two_ways_are_known_in_either() -> None:
+    assert spelled_chromosomes(["chr8", "8", "1", "M", "x"], ["chr8", "MT"]) == {"chr8": "chr8", "8": "chr8", "M": "MT"}

@@ -9,6 +9,7 @@ import toys
 from genebert.inputs.scan import Scanner
 from genebert.methods import base
 from genebert.methods.base import Examples, blocks_of
+from genebert.region_matrix import Context
 
 SCANNER = Scanner([toys.consensus_motif(word, word, 0.9) for word in ("GATAAG", "CACGTG", "TGACTCA")])
 
@@ -41,6 +42,25 @@ def test_large_evidence_lies_in_a_file_that_does_not_stay(tiles: int, in_a_file:
     np.testing.assert_array_equal(evidence, SCANNER.scan_tiles(large.codes, tiles))
     assert large.tiled(tiles) is evidence  # scanned once
     assert list(in_a_file.iterdir()) == []
+
+
+@pytest.mark.parametrize("limit", [100, 1 << 30])
+def test_a_window_that_recurs_in_other_cell_types_is_scanned_once(
+    limit: int, in_a_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "MOST_IN_MEMORY", limit)
+    corpus = toys.random_corpus(np.random.default_rng(0), regions=60)
+    codes = np.repeat(examples(7).codes, 4, axis=0)
+    where = Context(corpus, np.tile(np.arange(4), 7), np.repeat(corpus.region_positions[:7], 4))
+    expected, scanned, scan = SCANNER.scan_tiles(codes, 2), [], Scanner.scan_tiles
+
+    def counting(self: Scanner, codes: np.ndarray, tiles: int) -> np.ndarray:
+        scanned.append(len(codes))
+        return scan(self, codes, tiles)
+
+    monkeypatch.setattr(Scanner, "scan_tiles", counting)
+    np.testing.assert_array_equal(Examples(codes, SCANNER, None, where, 4).tiled(2), expected)
+    assert sum(scanned) == (7 if limit > 100 else 10)  # a window on either side of a block of 7 rows is scanned twice
 
 
 def test_evidence_in_a_file_is_read_as_one_in_memory_is(in_a_file: Path) -> None:

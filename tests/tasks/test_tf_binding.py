@@ -114,6 +114,10 @@ def test_held_out_cell_types_have_rows_in_their_own_split_only(genome: Genome, f
     table = task.windows(Sources(genome, corpus, ["chr2"], ["chr3"])).table
     found = {name: set(rows["chrom"]) for name, rows in table.groupby("cell_type")}
     assert found == {"B": {"chr2"}, "NK": {"chr3"}, "T": {"chr1", "chr2", "chr3"}}
+    of_t = {("chr1", peak.start + peak.summit - 50) for peak in PEAKS["T"] if peak.chrom == "chr1"}
+    training = table[(table["chrom"] == "chr1") & (table["label"] == 1)]
+    assert set(zip(training["chrom"], training["start"], strict=True)) == of_t
+    assert (table["chrom"] == "chr1").sum() == 2 * len(of_t)  # sites of the others are no negatives, and add none
     write_peaks(folder / "A549.narrowPeak", [Peak("chr1", 1000, 1100, 50)])
     with pytest.raises(UserError, match=r"A549: the corpus has no such cell type\. Name the file as one of B, NK, T"):
         task.windows(Sources(genome, corpus, ["chr2"], ["chr3"]))

@@ -1,3 +1,4 @@
+import shutil
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -427,6 +428,15 @@ def test_regions_choose_records(
     with pysam.VariantFile(str(out / "variants.vcf.gz")) as file:
         assert [record.pos for record in file] == expected
     assert read_manifest(out).metrics["records"] == len(expected)
+
+
+def test_a_bed_of_regions_counts_by_what_it_holds(tmp_path: Path) -> None:
+    shared = {"vcf": tmp_path / "v.vcf", "model": tmp_path, "genome": tmp_path / "g.fa", "out": tmp_path / "out"}
+    (tmp_path / "some.bed").write_text("chr3\t0\t900\n")
+    copied = shutil.copy(tmp_path / "some.bed", tmp_path / "same.bed")
+    first, second = (VariantsSettings(**shared, regions=[str(path)]) for path in (tmp_path / "some.bed", copied))
+    assert first.identity() == second.identity()
+    assert VariantsSettings(**shared, regions=["chr3"]).identity()["regions"] == ["chr3"]
 
 
 def test_a_model_per_cell_type_needs_a_corpus_and_known_cell_types(

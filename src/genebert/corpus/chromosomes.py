@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from genebert.errors import Problems
-from genebert.inputs.genome import match_chromosomes
+from genebert.inputs.genome import spelled_chromosomes
 
 _SHOWN = 12
 
@@ -23,7 +23,7 @@ def held_out_chromosomes(
     found = Problems("The splits cannot be made:")
     mapped = {}
     for option, names in (("--valid-chromosomes", valid), ("--test-chromosomes", test)):
-        known = match_chromosomes(names, lengths)
+        known = spelled_chromosomes(names, lengths)
         for name in names:
             if name not in known:
                 has = ", ".join(list(lengths)[:_SHOWN])

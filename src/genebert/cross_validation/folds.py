@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from genebert.cross_validation.grid import Cells, Grid
 from genebert.errors import Problems
-from genebert.inputs.genome import match_chromosomes
+from genebert.inputs.genome import spelled_chromosomes
 from genebert.methods.base import Examples
 from genebert.schema import SPLITS
 
@@ -166,7 +166,7 @@ def _short(names: Sequence[str], what: str, i: int) -> str:
 
 def _spelled(groups: Sequence[Names], known: Mapping[str, int]) -> dict[str, str]:
     """Return a chromosome as it is given (chr1 or 1), or as the grid has it -> as the grid has it."""
-    return {name: name for name in known} | match_chromosomes((name for group in groups for name in group), known)
+    return {name: name for name in known} | spelled_chromosomes((name for group in groups for name in group), known)
 
 
 def _named(

@@ -157,6 +157,9 @@ class _Work:
 
     def measure(self, fraction: float, cells: Sequence[Cell], to_do: Sequence[Cell]) -> None:
         """Compute what is to be computed with a fraction of the labels, and measure what is there."""
+        folds = [fold for fold in self.folds if (fraction, fold.name) not in self.flaws]
+        if not folds:  # each was noted
+            return
         runs = {}
         for entry in self.protocol.methods:
             own = [cell for cell in cells if cell.method.name == entry.name]
@@ -165,10 +168,7 @@ class _Work:
                 seconds = mean(cell.cost()["seconds_to_fit"] for cell in own)
                 self.costs.append({"method": entry.name, "label_fraction": fraction, "seconds_to_fit": seconds})
         say(f"measuring with {fraction:g} of the labels")
-        folds = [fold for fold in self.folds if (fraction, fold.name) not in self.flaws]
         parts = [(self._asked(fold), self._predicted(fold, runs)) for fold in folds]
-        if not parts:
-            return
         pairs = [pair for pair in self.protocol.compare if set(pair) <= parts[0][1].keys()]
         found = measure(parts, self.grid.cell_types, self.grid.kind, pairs)
         for rows, kept in zip(found, (self.results, self.comparisons), strict=True):

@@ -7,7 +7,7 @@ from genebert.benchmark.entries import MethodEntry
 from genebert.corpus.store import Corpus
 from genebert.cross_validation.folds import Fold
 from genebert.errors import UserError
-from genebert.inputs.genome import match_chromosomes
+from genebert.inputs.genome import spelled_chromosomes
 from genebert.stage import Manifest, read_manifest
 
 OPTION = "model"
@@ -33,7 +33,7 @@ def seen_by(entry: MethodEntry, folds: Sequence[Fold]) -> list[str]:
         what: dict.fromkeys(name for fold in folds for name in fold.parts[f"test_{what}"])
         for what in ("cell_types", "chromosomes")
     }
-    chromosomes = match_chromosomes(model.metrics["train_chromosomes"], dict.fromkeys(tested["chromosomes"], 0))
+    chromosomes = spelled_chromosomes(model.metrics["train_chromosomes"], tested["chromosomes"])
     cell_types = _cell_types(model, tested["cell_types"])
     return [
         f"pre-trained, without labels, on {what} that are tested on: {', '.join(names)}"

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from genebert.corpus.splits import check_cell_types, check_installed
 from genebert.doctor.finding import Finding, attempt, judge, listed, percent
-from genebert.inputs.genome import match_chromosomes
+from genebert.inputs.genome import spelled_chromosomes
 from genebert.schema import SPLITS, split_of
 from genebert.settings import CorpusInputs
 
@@ -38,7 +38,7 @@ def examine_splits(
 
 def _chromosomes(settings: CorpusInputs, lengths: Mapping[str, int], places: NDArray[np.int64]) -> Iterator[Finding]:
     valid, test = settings.valid_chromosomes, settings.test_chromosomes
-    mapped = match_chromosomes([*valid, *test], lengths)
+    mapped = spelled_chromosomes([*valid, *test], lengths)
     unknown = [name for name in [*valid, *test] if name not in mapped]
     parts = [{mapped[name] for name in names if name in mapped} for names in (valid, test)]
     twice = sorted(set.intersection(*parts))

@@ -108,8 +108,12 @@ class Encoder:
         """Return the encoder of a fine-tuned network.
 
         Raises:
-            UserError: it does not read the states of both encoders, or its head has no hidden layer.
+            UserError: it does not read the states of both encoders, or reads positions too, or its head has no hidden
+                layer.
         """
+        if model.positions is not None:
+            what = "its windows are oriented, so that its head reads their positions, and regions have no strand"
+            raise UserError(problem(folder, what, "Give one that was fine-tuned without --oriented, or pre-trained."))
         head = model.classifier
         if head is None or not model.reads_region_states or not model.config.reads_sequence or len(head.layers) < 3:
             what = "its head has no hidden layer over the states of both encoders"

@@ -3,7 +3,7 @@
 import struct
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from os import SEEK_CUR, SEEK_END
 from pathlib import Path
@@ -377,13 +377,19 @@ def match_chromosomes(names: Iterable[str], lengths: Mapping[str, int]) -> dict[
         names that would map to one chromosome (a file that mixes chr1 and 1) are both left out unless the
         genome has both.
     """
-    mapped: dict[str, str] = {}
-    for name in sorted(set(names)):
-        spelling = next((s for s in _spellings(name) if s in lengths), None)
-        if spelling is not None:
-            mapped[name] = spelling
+    mapped = spelled_chromosomes(names, lengths)
     targets = Counter(mapped.values())
     return {name: target for name, target in mapped.items() if targets[target] == 1}
+
+
+def spelled_chromosomes(names: Iterable[str], known: Container[str]) -> dict[str, str]:
+    """Map chromosome names to those known, as `match_chromosomes` does, but each by itself: chr1 and 1 are the same."""
+    mapped: dict[str, str] = {}
+    for name in sorted(set(names)):
+        spelling = next((s for s in _spellings(name) if s in known), None)
+        if spelling is not None:
+            mapped[name] = spelling
+    return mapped
 
 
 def _spellings(name: str) -> list[str]:

@@ -12,10 +12,11 @@ import pandas as pd
 import pysam
 
 from genebert.errors import Problems
-from genebert.inputs.genome import Genome, match_chromosomes
+from genebert.inputs.genome import Genome, spelled_chromosomes
 from genebert.inputs.intervals import read_bed
 from genebert.inputs.vcf import NUCLEOTIDES, Allele, Record, VcfReader
 from genebert.schema import Variant, decode
+from genebert.settings import region_file
 
 _REGION = re.compile(r"(?P<chrom>[^:]+)(:(?P<first>\d+)-(?P<last>\d+))?")
 
@@ -43,11 +44,6 @@ def normalised(variant: Variant, genome: Genome) -> Variant:
     return replace(variant, position=position, ref=ref, alt=alt)
 
 
-def region_file(regions: Sequence[str]) -> Path | None:
-    """Return the BED that the setting `regions` names, or None if it lists regions or is empty."""
-    return Path(regions[0]) if len(regions) == 1 and Path(regions[0]).is_file() else None
-
-
 def read_regions(regions: Sequence[str], genome: Genome) -> pd.DataFrame:
     """Return chosen regions: chrom, start, end (0-based, half-open), sorted; of those that overlap or abut, one.
 
@@ -68,7 +64,7 @@ def _parse(regions: Sequence[str], genome: Genome) -> pd.DataFrame:
     rows = []
     for text in regions:
         parts = _REGION.fullmatch(text)
-        chrom = match_chromosomes([parts["chrom"]], genome.lengths).get(parts["chrom"]) if parts else None
+        chrom = spelled_chromosomes([parts["chrom"]], genome.lengths).get(parts["chrom"]) if parts else None
         if parts is None:
             remedy = "Write chr1 or chr1:1000-2000, separated by commas, or give one BED file."
             found.add("--regions", f"{text!r} is no region, and no file of that name is there", remedy)

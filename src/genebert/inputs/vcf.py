@@ -13,7 +13,7 @@ from tempfile import TemporaryFile
 import pysam
 
 from genebert.errors import UserError, problem
-from genebert.inputs.genome import Genome, match_chromosomes
+from genebert.inputs.genome import Genome, spelled_chromosomes
 from genebert.schema import Variant, decode, encode, reverse_complement
 
 NUCLEOTIDES = frozenset("ACGT")
@@ -203,7 +203,7 @@ class VcfReader:
     def _chromosome(self, name: str) -> str:
         """Return the genome's name of a chromosome of the file; empty if it has none."""
         if name not in self._chromosomes:
-            self._chromosomes[name] = match_chromosomes([name], self.genome.lengths).get(name, "")
+            self._chromosomes[name] = spelled_chromosomes([name], self.genome.lengths).get(name, "")
         return self._chromosomes[name]
 
     def _contigs(self) -> dict[str, list[str]]:

@@ -64,13 +64,19 @@ class Examples:
         """
         if tiles not in self._tiled:
             large = len(self) * tiles * len(self.scanner.motifs) > MOST_IN_MEMORY
-            self._tiled[tiles] = self._scanned_to_file(tiles) if large else self.scanner.scan_tiles(self.codes, tiles)
+            self._tiled[tiles] = self._scanned_to_file(tiles) if large else self._scanned(self.codes, tiles)
         return self._tiled[tiles]
+
+    def _scanned(self, codes: NDArray[np.uint8], tiles: int) -> NDArray[np.uint8]:
+        if self.context is None:
+            return self.scanner.scan_tiles(codes, tiles)
+        distinct, place = np.unique(codes, axis=0, return_inverse=True)  # a window recurs in other cell types
+        return self.scanner.scan_tiles(distinct, tiles)[place.reshape(-1)]
 
     def _scanned_to_file(self, tiles: int) -> NDArray[np.uint8]:
         with TemporaryFile() as file:  # it has no name, and is gone when the array is
             for rows in blocks_of(len(self)):
-                self.scanner.scan_tiles(self.codes[rows], tiles).tofile(file)
+                self._scanned(self.codes[rows], tiles).tofile(file)
             file.flush()
             shape = len(self), tiles, len(self.scanner.motifs)
             return np.memmap(file, np.uint8, "c", shape=shape)  # "c": torch refuses arrays that are not to be written

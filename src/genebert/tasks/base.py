@@ -10,7 +10,7 @@ import pandas as pd
 
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
-from genebert.inputs.genome import Genome, match_chromosomes
+from genebert.inputs.genome import Genome, spelled_chromosomes
 from genebert.schema import SPLITS, split_of
 from genebert.settings import LabelsSettings
 
@@ -110,7 +110,7 @@ class Task(LabelsSettings, ABC):
     def split(self, table: pd.DataFrame, sources: Sources) -> list[str]:
         """Return the split of each window of a table that has no column `split`: that of its chromosome."""
         valid, test = sources.valid_chromosomes, sources.test_chromosomes
-        known = match_chromosomes(table["chrom"], dict.fromkeys([*valid, *test], 0))
+        known = spelled_chromosomes(table["chrom"], [*valid, *test])
         index = split_of((known.get(chrom, chrom) for chrom in table["chrom"]), valid, test)
         return np.array(SPLITS)[index].tolist()
 

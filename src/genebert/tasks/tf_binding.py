@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import Field
 
 from genebert.corpus.consensus import best_windows
 from genebert.corpus.store import Corpus
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.accessibility import PEAK_SUFFIXES, find_files, overlapping
-from genebert.inputs.genome import Genome, match_chromosomes
+from genebert.inputs.genome import Genome, spelled_chromosomes
 from genebert.inputs.intervals import read_annotation, read_bed
 from genebert.schema import SPLITS
 from genebert.target import LABEL_PREFIX
@@ -24,6 +25,7 @@ from genebert.tasks.on_genome import matched_windows, sort_windows, usable
 
 _SHOWN = 12
 _COORDINATES = ["chrom", "start", "end"]
+_TRAIN = SPLITS.index("train")
 
 
 class TfBinding(Task):
@@ -67,9 +69,12 @@ class TfBinding(Task):
         peaks = self._read_peaks(genome, notes)
         cell_types = sorted(set(peaks["cell_type"]))
         peaks = peaks[peaks["chrom"].isin(self._chromosomes(peaks, genome, notes))]
+        asked = peaks  # whose windows are chosen
+        if self.by_cell_type and sources.corpus:
+            asked = peaks[_may_choose(peaks, sources.corpus, self.peaks)]
         blacklist = [read_annotation(path, genome.lengths).table for path in [self.blacklist] if path]
-        sites = self._sites(peaks, blacklist, genome, notes)
-        avoid = pd.concat([table[_COORDINATES] for table in (peaks, sites, *blacklist)], ignore_index=True)
+        sites = self._sites(asked, blacklist, genome, notes)
+        avoid = pd.concat([table[_COORDINATES] for table in (asked, sites, *blacklist)], ignore_index=True)
         pool = self._accessible_windows(genome) if self.accessible else None
         unbound = matched_windows(genome, sites, avoid, generator, ratio=self.ratio, pool=pool)
         wanted = int((self.ratio * sites.groupby("chrom").size()).round().sum())
@@ -94,7 +99,7 @@ class TfBinding(Task):
 
     def _chromosomes(self, peaks: pd.DataFrame, genome: Genome, notes: dict[str, Note]) -> list[str]:
         """Return the chromosomes to use, and note the others."""
-        known = match_chromosomes(self.chromosomes, genome.lengths)
+        known = spelled_chromosomes(self.chromosomes, genome.lengths)
         found = Problems("The chromosomes cannot be used:")
         for name in self.chromosomes:
             if name not in known:
@@ -140,7 +145,7 @@ class TfBinding(Task):
         parts = [windows.assign(cell_type=name, label=self._labels(windows, rows)) for name, rows in own.items()]
         rows = pd.concat(parts, ignore_index=True)
         rows = rows[rows["label"].notna()].astype({"label": np.int64}).reset_index(drop=True)
-        return rows if corpus is None else _in_their_splits(rows, corpus, self.peaks)
+        return rows if corpus is None else _in_their_splits(rows, corpus)
 
     def _accessible_windows(self, genome: Genome) -> pd.DataFrame:
         files = find_files(self.accessible, PEAK_SUFFIXES, "--accessible")
@@ -149,20 +154,31 @@ class TfBinding(Task):
         return windows[usable(windows, genome)]
 
 
-def _in_their_splits(rows: pd.DataFrame, corpus: Corpus, files: Sequence[Path]) -> pd.DataFrame:
-    """Return rows without those of held-out cell types that lie on chromosomes of another split.
+def _may_choose(peaks: pd.DataFrame, corpus: Corpus, files: Sequence[Path]) -> NDArray[np.bool_]:
+    """Return which peaks choose windows: on training chromosomes, those of held-out cell types have no say.
 
     Raises:
         UserError: the corpus lacks a cell type.
     """
     found = Problems(f"The peaks {', '.join(map(str, files))} are of cell types that the corpus {corpus.folder} lacks:")
-    for name in sorted(set(rows["cell_type"]) - set(corpus.cell_types)):
+    for name in sorted(set(peaks["cell_type"]) - set(corpus.cell_types)):
         remedy = f"Name the file as one of {', '.join(corpus.cell_types)}, add its ATAC-seq, or leave it out."
         found.add(name, "the corpus has no such cell type", remedy)
     found.raise_any()
+    part, split = _parts(peaks, corpus)
+    return (part == _TRAIN) | (split != _TRAIN)
+
+
+def _in_their_splits(rows: pd.DataFrame, corpus: Corpus) -> pd.DataFrame:
+    """Return rows without those of held-out cell types that lie on chromosomes of another split."""
+    part, split = _parts(rows, corpus)
+    return rows[(part == _TRAIN) | (part == split)].reset_index(drop=True)
+
+
+def _parts(rows: pd.DataFrame, corpus: Corpus) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the indices into `SPLITS` of the cell type and of the chromosome of each row."""
     part = corpus.cell_type_part[corpus.cell_type_indices(rows["cell_type"].tolist())]
-    split = np.array([SPLITS.index(name) for name in corpus.split_of(rows["chrom"].tolist())])
-    return rows[(part == SPLITS.index("train")) | (part == split)].reset_index(drop=True)
+    return part, np.array([SPLITS.index(name) for name in corpus.split_of(rows["chrom"].tolist())])
 
 
 def _with_summits(table: pd.DataFrame, notes: dict[str, Note]) -> pd.DataFrame:

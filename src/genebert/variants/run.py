@@ -21,11 +21,11 @@ from genebert.cell_type_distance import new_cell_types
 from genebert.console import progress_bar, say
 from genebert.errors import UserError, problem
 from genebert.inputs.genome import Genome
-from genebert.inputs.sites import SiteReader, read_regions, region_file
+from genebert.inputs.sites import SiteReader, read_regions
 from genebert.inputs.vcf import Record, VcfWriter
 from genebert.predictor import Predictor
 from genebert.schema import Variant
-from genebert.settings import VariantsSettings
+from genebert.settings import VariantsSettings, region_file
 from genebert.stage import MANIFEST, StageRun, open_stage, read_manifest, write_json
 from genebert.tasks.labels import check_genome
 from genebert.variants.motif_sites import motif_sites, variants_of
