@@ -54,6 +54,7 @@ ORDER = [
     "labelled",
     "known_labels",
     "predictor",
+    "trained",
     "finetune",
     "prediction_files",
     "predict",

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import spelled_chromosomes
 from genebert.labelled import Labelled, LabelledFiles, read_labelled
 from genebert.methods import method_class, method_keys
-from genebert.methods.base import Fitted, Method
+from genebert.methods.base import Method
 from genebert.methods.genebert import FittedGeneBert, GeneBert
 from genebert.metrics import Estimate
 from genebert.predictor import Ensemble
@@ -31,29 +30,12 @@ from genebert.shared_words import sharing, sharing_with_any
 from genebert.stage import Manifest, StageRun, open_stage, read_manifest
 from genebert.target import HALF, best_threshold
 from genebert.tasks.windows import Windows, check_strands, say_unused
+from genebert.trained import Trained, Training
 
 PRETRAINED, SCRATCH, ENSEMBLE = "pre-trained", "from scratch", "ensemble"
 GENEBERT = "genebert"
 TUNED_ON: tuple[Split, Split] = ("train", "valid")
 PREDICTIONS_FILE = "test_predictions.tsv"
-
-
-@dataclass
-class Trained:
-    """A method, trained with one seed or several.
-
-    Attributes:
-        title: in tables.
-        key: of the method.
-        fitted: one per seed.
-        valid, test: predictions per seed, float64, shape (n, names).
-    """
-
-    title: str
-    key: str
-    fitted: list[Fitted] = field(default_factory=list)
-    valid: list[NDArray[np.float64]] = field(default_factory=list)
-    test: list[NDArray[np.float64]] = field(default_factory=list)
 
 
 def finetune(settings: FinetuneSettings) -> Path:
@@ -64,6 +46,8 @@ def finetune(settings: FinetuneSettings) -> Path:
     use of TFs, which tells later how far others are from it; curves.tsv; test_predictions.tsv (each method's
     predictions, averaged over seeds); and, in the manifest, the measures of each method on the test rows.
 
+    A run that was interrupted goes on after the last method and seed that it trained.
+
     Raises:
         UserError: an input cannot be used, inputs do not belong together, or rows that the model has seen in
             pre-training are to be tested on.
@@ -72,7 +56,7 @@ def finetune(settings: FinetuneSettings) -> Path:
     pick_device(settings.device)
     _check_methods(settings)
     inputs = {name: getattr(settings, name) for name in ("labels", "model", "valid", "test", "genome", "corpus")}
-    with open_stage("finetune", settings, inputs) as run:
+    with open_stage("finetune", settings, inputs, resumable=True) as run:
         if run.finished:
             return run.out
         labelled = _read(settings, pretrained)
@@ -186,13 +170,15 @@ def chromosomes_among(windows: Windows, names: Sequence[str]) -> list[str]:
 
 def _finetune(settings: FinetuneSettings, labelled: Labelled, pretrained: Manifest, run: StageRun) -> Path:
     network = GeneBert(model=settings.model, **{name: getattr(settings, name) for name in TuningSettings.model_fields})
-    own = [_train(PRETRAINED, GENEBERT, network, labelled, settings)] if settings.network else []
-    own += [_train_key(key, labelled, settings) for key in settings.ensemble]
+    seeds = range(settings.seed, settings.seed + settings.seeds)
+    training = Training(labelled, seeds, settings.device, run.scratch)
+    own = [training.train(PRETRAINED, GENEBERT, network)] if settings.network else []
+    own += [_train_key(key, training, settings) for key in settings.ensemble]
     compared = list(own)
     if settings.network and settings.scratch and settings.reads_encoders:  # else nothing is pre-trained
         untrained = network.model_copy(update={"initial": "random"})
-        compared.append(_train(SCRATCH, GENEBERT, untrained, labelled, settings))
-    compared += [_train_key(key, labelled, settings) for key in settings.baselines if key not in settings.ensemble]
+        compared.append(training.train(SCRATCH, GENEBERT, untrained))
+    compared += [_train_key(key, training, settings) for key in settings.baselines if key not in settings.ensemble]
     members = [(one.key, fitted) for one in own for fitted in one.fitted]
     joined = joined_of(own)
     if len(members) > 1:
@@ -261,20 +247,9 @@ def method_of(key: str, settings: FinetuneSettings) -> Method:
     return kind(**options)
 
 
-def _train_key(key: str, labelled: Labelled, settings: FinetuneSettings) -> Trained:
+def _train_key(key: str, training: Training, settings: FinetuneSettings) -> Trained:
     method = method_of(key, settings)
-    return _train(method.title, key, method, labelled, settings)
-
-
-def _train(title: str, key: str, method: Method, labelled: Labelled, settings: FinetuneSettings) -> Trained:
-    trained = Trained(title, key)
-    for seed in range(settings.seed, settings.seed + (settings.seeds if method.seeded else 1)):
-        train, valid = labelled.examples("train"), labelled.examples("valid")
-        fitted = method.fit(train, valid, labelled.target, seed, f"{title}, seed {seed}")
-        trained.fitted.append(fitted)
-        trained.valid.append(fitted.predict(valid))
-        trained.test.append(fitted.predict(labelled.examples("test")))
-    return trained
+    return training.train(method.title, key, method)
 
 
 def _facts(labelled: Labelled, pretrained: Manifest) -> dict[str, Any]:
