@@ -111,8 +111,11 @@ def test_the_order_in_which_cell_types_are_added_does_not_matter_to_their_signal
     assert other.ancestors == [describe_input("corpus", folder)["sha256"] for folder in (one.folder, without_t)]
 
 
-def write_h5ad(world: World, path: Path, factor: dict[str, int]) -> Path:
-    """Counts of 20 cells per cell type in all the peaks of the toy, every cell type having some of each."""
+def write_h5ad(world: World, path: Path, factor: dict[str, int], lacking: str = "") -> Path:
+    """Counts of 20 cells per cell type in all the peaks of the toy.
+
+    Every cell type has some of each, but for one that is `lacking`: of two peaks in four it has none, and 1.
+    """
     tables = [pd.read_csv(world.peaks / f"{name}.narrowPeak", sep="\t", header=None) for name in toys.CELL_TYPES]
     peaks = pd.concat(tables).drop_duplicates(subset=[0, 1, 2])
     generator = np.random.default_rng(0)
@@ -121,13 +124,23 @@ def write_h5ad(world: World, path: Path, factor: dict[str, int]) -> Path:
     cells = pd.DataFrame(
         {"cell_type": np.repeat(list(factor), 20)}, index=[f"cell{i}" for i in range(20 * len(factor))]
     )
+    for name, counts in zip(factor, rows, strict=True):
+        if name == lacking:
+            counts[:, ::4] = counts[:, 1::4] = 0
+            counts[0, 1::4] = 1
     anndata.AnnData(np.concatenate(rows).astype(np.float32), cells, pd.DataFrame(index=names)).write_h5ad(path)
     return path
 
 
-def test_counts_get_the_thresholds_and_the_million_that_prepare_gives_them(toy_world: World, tmp_path: Path) -> None:
-    """The million was once of regions that the new cell types have, and the threshold with it."""
-    both = write_h5ad(toy_world, tmp_path / "both.h5ad", {"B": 2, "T": 3})
+@pytest.mark.parametrize("lacking", ["", "B"])
+def test_counts_get_the_thresholds_and_the_million_that_prepare_gives_them(
+    lacking: str, toy_world: World, tmp_path: Path
+) -> None:
+    """The million was once of regions that the new cell types have, and the threshold with it.
+
+    Then it was of those that a training cell type passes or nobody does, and not of those that one has counts in.
+    """
+    both = write_h5ad(toy_world, tmp_path / "both.h5ad", {"B": 2, "T": 3}, lacking)
     atlas = anndata.read_h5ad(both)
     for name in "BT":
         atlas[atlas.obs["cell_type"] == name].write_h5ad(tmp_path / f"{name}.h5ad")
@@ -138,6 +151,11 @@ def test_counts_get_the_thresholds_and_the_million_that_prepare_gives_them(toy_w
     assert signal_of(added, "T") == signal_of(Corpus.open(together), "T")
     assert 0 < len(signal_of(added, "T")) < len(added.regions)
     assert added.manifest.settings["min_count"] == 3
+    cells = anndata.read_h5ad(tmp_path / "T.h5ad")
+    cells.obs["cell_type"] = "U"
+    cells.write_h5ad(tmp_path / "U.h5ad")
+    twice = add(toy_world, added.folder, tmp_path / "twice", peaks=[], anndata=tmp_path / "U.h5ad", regions="keep")
+    assert signal_of(twice, "U") == signal_of(added, "T")  # whoever was added before
     assert added.manifest.metrics["signal"]["cells"] == {"B": 20, "T": 20}
 
 

@@ -238,6 +238,7 @@ def corpus_of(
         accessible_values=np.array(
             [found[r] for found in accessible.values() for r in sorted(found)], dtype=np.float32
         ),
+        reference_regions=np.flatnonzero(split == 0).astype(np.int32),
     )
 
 
@@ -275,7 +276,8 @@ def write_corpus(corpus: Corpus, folder: Path) -> None:
     """Write the files of a corpus in memory, all but the manifest, into an existing folder."""
     writer = CorpusWriter(folder, *corpus.sequence.shape, corpus.evidence.shape[1])
     writer.write_block(0, corpus.sequence, corpus.evidence)
-    accessibility = {name: value for name, value in vars(corpus).items() if name.startswith("accessible_")}
+    names = ("accessible_offsets", "accessible_regions", "accessible_values", "reference_regions")
+    accessibility = {name: getattr(corpus, name) for name in names}
     writer.finish({name: getattr(corpus, name) for name in FACTS}, corpus.regions, corpus.motifs, accessibility)
 
 

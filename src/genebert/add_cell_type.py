@@ -29,7 +29,6 @@ from genebert.corpus.work import Arrays, Results, Work
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import Genome
 from genebert.inputs.windows import WindowIndex
-from genebert.schema import split_of
 from genebert.settings import AddCellTypeSettings, AtacInputs, CorpusInputs
 from genebert.stage import StageRun, open_stage
 from genebert.tasks.labels import check_genome
@@ -200,14 +199,9 @@ def _check_assembly(peaks: Mapping[str, Arrays], corpus: Corpus) -> dict[str, fl
 
 
 def _place(regions: JoinedRegions, corpus: Corpus, genome: Genome) -> Place:
-    """Say where signal is measured, and which regions normalisers are made of: those of `prepare`.
-
-    These are the regions on training chromosomes but for those that only held-out cell types have.
-    """
-    by_chromosome = split_of(corpus.regions["chrom"], corpus.valid_chromosomes, corpus.test_chromosomes)
-    nobody_has = np.bincount(corpus.accessible_regions, minlength=len(corpus.regions)) == 0
+    """Say where signal is measured, and which regions normalisers are made of: those of `prepare`."""
     training = np.zeros(len(regions.table), dtype=bool)
-    training[regions.known] = (corpus.split == 0) | ((by_chromosome == 0) & nobody_has)
+    training[regions.known[corpus.reference_regions]] = True
     return Place(genome.lengths, regions.table[["chrom", "start", "end"]], training, settled=True)
 
 

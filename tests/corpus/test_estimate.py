@@ -15,7 +15,7 @@ from genebert.errors import ResumableError
 from genebert.inputs.scan import Scanner
 
 GB = 10**9
-ARRAYS = ("sequence", "evidence", "accessible_offsets", "accessible_regions", "accessible_values")
+ARRAYS = ("sequence", "evidence", "accessible_offsets", "accessible_regions", "accessible_values", "reference_regions")
 Usage = namedtuple("Usage", ["total", "used", "free"])
 
 

@@ -209,7 +209,8 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert found.regions.astype({"chrom": object}).equals(made.regions)
     assert [motif.id for motif in found.motifs] == ["m"]
     assert (found.motifs[0].probabilities == made.motifs[0].probabilities).all()
-    for name in ("sequence", "evidence", "accessible_offsets", "accessible_regions", "accessible_values"):
+    accessible = ("accessible_offsets", "accessible_regions", "accessible_values", "reference_regions")
+    for name in ("sequence", "evidence", *accessible):
         assert same(np.asarray(getattr(found, name)), getattr(made, name)), name
 
 
@@ -230,7 +231,7 @@ def test_blocks_may_be_written_in_any_order(tmp_path: Path) -> None:
 # Refusals ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", [None, 1, 3, "2"])
+@pytest.mark.parametrize("version", [None, 1, 2, 4, "3"])
 def test_a_corpus_of_another_format_is_refused(toy_folder: Path, tmp_path: Path, version: object) -> None:
     folder = Path(shutil.copytree(toy_folder, tmp_path / "corpus"))
     facts = json.loads((folder / "corpus.json").read_text())
@@ -242,7 +243,7 @@ def test_a_corpus_of_another_format_is_refused(toy_folder: Path, tmp_path: Path,
     with pytest.raises(UserError) as error:
         Corpus.open(folder)
     assert str(error.value) == (
-        f"{folder}: the corpus has format {version or 1!r}, and this version of genebert reads format 2. "
+        f"{folder}: the corpus has format {version or 1!r}, and this version of genebert reads format 3. "
         "Run `genebert prepare` again with this version, into another --out."
     )
 

@@ -716,6 +716,7 @@ def test_a_corpus_of_one_cell_type_and_nothing_held_out_can_be_reported(
         accessible_offsets=np.array([0, 2]),
         accessible_regions=np.array([0, 1], dtype=np.int32),
         accessible_values=np.ones(2, dtype=np.float32),
+        reference_regions=np.array([0, 1], dtype=np.int32),
     )
     corpus = finished(
         tmp_path / "corpus",

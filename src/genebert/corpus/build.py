@@ -148,6 +148,7 @@ def _write(planned: Plan, blocks: Results, folder: Path) -> None:
         "accessible_offsets": np.cumsum([0, *map(len, signal.regions)], dtype=np.int64),
         "accessible_regions": np.concatenate(signal.regions).astype(np.int32),
         "accessible_values": np.concatenate(signal.values).astype(np.float32),
+        "reference_regions": np.flatnonzero(signal.reference).astype(np.int32),
     }
     writer.finish(facts, planned.regions.assign(split=np.array(splits.NAMES)[planned.split]), motifs, accessibility)
 

@@ -90,5 +90,6 @@ def _write_rest(corpus: Corpus, regions: JoinedRegions, signal: Accessibility, f
         "accessible_offsets": np.cumsum([0, *(len(rows) for rows, _ in accessible.values())], dtype=np.int64),
         "accessible_regions": np.concatenate([rows for rows, _ in accessible.values()]).astype(np.int32),
         "accessible_values": np.concatenate([values for _, values in accessible.values()]).astype(np.float32),
+        "reference_regions": regions.known[corpus.reference_regions].astype(np.int32),
     }
     write_rest(folder, facts, regions.table, corpus.motifs, arrays)

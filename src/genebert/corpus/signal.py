@@ -46,13 +46,15 @@ class Accessibility:
     Attributes:
         cell_types: names, sorted.
         regions: of each cell type, the accessible regions: int32, ascending.
-        values: of each cell type, log1p of their signal per million of the cell type's training regions: float32.
+        values: of each cell type, log1p of their signal per million of the reference regions: float32.
+        reference: bool, shape (all regions,): the training regions that thresholds and signal per million are made of.
         facts: what is worth telling, for the manifest.
     """
 
     cell_types: list[str]
     regions: list[NDArray[np.int32]]
     values: list[NDArray[np.float32]]
+    reference: NDArray[np.bool_]
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -206,7 +208,8 @@ class PeakFiles:
         """See `Source`."""
         found = work.map("signal", "measuring signal", _signal_of_peaks, place, len(peaks), peaks.__getitem__)
         regions = [result["regions"].astype(np.int32) for result in found]
-        return Accessibility(self.cell_types, regions, [np.asarray(result["values"]) for result in found])
+        values = [np.asarray(result["values"]) for result in found]
+        return Accessibility(self.cell_types, regions, values, place.training)
 
 
 def _signal_of_peaks(place: Place, peaks: Arrays) -> Arrays:
@@ -276,7 +279,8 @@ def _by_counts(
             training |= np.asarray(counts(name) > 0)
     training &= place.training
     found = [count_signal(counts(name), training, min_count=min_count, min_cpm=settings.min_cpm) for name in names]
-    return Accessibility(list(names), [rows.astype(np.int32) for rows, _ in found], [values for _, values in found])
+    regions, values = [rows.astype(np.int32) for rows, _ in found], [values for _, values in found]
+    return Accessibility(list(names), regions, values, training)
 
 
 class FragmentFiles:

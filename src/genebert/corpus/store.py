@@ -2,7 +2,7 @@
 
 ```
 corpus/
-  corpus.json               format (2), cell types, chromosomes and their lengths, region width, splits, signal, scan
+  corpus.json               format (3), cell types, chromosomes and their lengths, region width, splits, signal, scan
   regions.tsv               chrom, start, end (0-based, half-open), split; sorted by chromosome and start
   motifs.json               the motif collection, in the order of the evidence's columns
   sequence.npy              uint8 (regions, width): base codes
@@ -10,6 +10,7 @@ corpus/
   accessible_offsets.npy    int64 (cell types + 1,): where each cell type begins in the next two
   accessible_regions.npy    int32 (examples,): region of each example, ascending within a cell type
   accessible_values.npy     float32 (examples,): log1p signal per million
+  reference_regions.npy     int32: the training regions that thresholds and signal per million are made of, ascending
   manifest.json             provenance, checksums
 ```
 An example is a position in the last two arrays: one (cell type, accessible region). Arrays are memory-mapped,
@@ -38,7 +39,7 @@ from genebert.inputs.scan import Scanner
 from genebert.schema import SPLITS, Motif, Split
 from genebert.stage import Manifest, read_manifest, write_json
 
-FORMAT = 2
+FORMAT = 3
 STAGES = ("prepare", "add-cell-type")
 """The verbs that make a corpus."""
 FACTS = (
@@ -55,7 +56,7 @@ FACTS = (
     "gc_background",
 )
 """The attributes of a corpus that are kept in corpus.json."""
-_ACCESSIBILITY = ("accessible_offsets", "accessible_regions", "accessible_values")
+_ACCESSIBILITY = ("accessible_offsets", "accessible_regions", "accessible_values", "reference_regions")
 _PER_REGION = ("sequence", "evidence")
 _ARRAYS = (*_PER_REGION, *_ACCESSIBILITY)
 _REGION_COLUMNS = {"chrom": pa.string(), "start": pa.int64(), "end": pa.int64(), "split": pa.string()}
@@ -82,7 +83,7 @@ class Corpus:
         pseudocount, gc_background: of the motif scan.
         sequence: uint8, shape (n, width).
         evidence: uint8, shape (n, m).
-        accessible_offsets, accessible_regions, accessible_values: see the module's description.
+        accessible_offsets, accessible_regions, accessible_values, reference_regions: see the module's description.
     """
 
     folder: Path
@@ -105,6 +106,7 @@ class Corpus:
     accessible_offsets: NDArray[np.int64]
     accessible_regions: NDArray[np.int32]
     accessible_values: NDArray[np.float32]
+    reference_regions: NDArray[np.int32]
 
     @classmethod
     def open(cls, folder: Path) -> "Corpus":
@@ -385,7 +387,7 @@ def write_rest(
         facts: the `FACTS`.
         regions: DataFrame with chrom, start, end, split.
         motifs: the collection.
-        accessibility: accessible_offsets, accessible_regions, accessible_values.
+        accessibility: accessible_offsets, accessible_regions, accessible_values, reference_regions.
     """
     write_json(folder / "corpus.json", {"format": FORMAT, **{name: facts[name] for name in FACTS}})
     write_json(folder / "motifs.json", [motif.to_json() for motif in motifs])
