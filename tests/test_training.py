@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from genebert.checkpoints import Checkpoint, Checkpoints, newest_checkpoint
-from genebert.errors import Problems, ResumableError, UserError
+from genebert.errors import Problems, UserError
 from genebert.settings import PretrainSettings
 from genebert.training import (
     Curves,
@@ -20,7 +20,6 @@ from genebert.training import (
     Schedule,
     StepBatches,
     decayed_parameters,
-    enough_memory,
     loader,
     machine_problems,
     numerics,
@@ -256,11 +255,6 @@ def test_a_loss_that_is_no_number_stops_training() -> None:
     with pytest.raises(UserError, match=r"with 1e.30 training diverged: at step 10 .*loss is no number"):
         train(made, counted, description="toy", batch_size=16, device="cpu")
     assert max(steps) < STEPS - 1
-
-
-def test_a_gpu_that_is_too_small_is_said() -> None:
-    with pytest.raises(ResumableError, match=r"GPU: it is too small \(CUDA out of memory\)"), enough_memory("Buy one."):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
 
 def test_progress_is_told_in_lines_without_a_terminal(

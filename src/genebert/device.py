@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from genebert.errors import UserError, problem
+from genebert.errors import ResumableError, UserError, problem
 from genebert.settings import Device
 
 
@@ -41,3 +41,13 @@ def no_tf32() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32 = allowed
+
+
+@contextmanager
+def enough_memory(remedy: str) -> Iterator[None]:
+    """Say what to do where a GPU's memory is too small; checkpoints are kept."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        first = str(error).split(". ")[0]
+        raise ResumableError(problem("memory of the GPU", f"it is too small ({first})", remedy)) from None

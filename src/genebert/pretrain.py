@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from genebert.checkpoints import Checkpoint, Checkpoints, newest_checkpoint
 from genebert.console import say, table
 from genebert.corpus.store import Corpus
-from genebert.device import pick_device
+from genebert.device import enough_memory, pick_device
 from genebert.distributed import rank, world_size
 from genebert.errors import Problems, ResumableError, problem
 from genebert.estimate_pretraining import estimate_pretraining
@@ -39,7 +39,6 @@ from genebert.training import (
     Curves,
     Learner,
     Schedule,
-    enough_memory,
     machine_problems,
     numerics,
     open_loggers,

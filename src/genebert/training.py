@@ -34,7 +34,7 @@ from genebert.console import console, progress_bar, say
 from genebert.corpus.parallel import usable_cores
 from genebert.device import bf16_is_native, no_tf32, pick_device
 from genebert.distributed import rank, world_size
-from genebert.errors import Problems, ResumableError, UserError, problem
+from genebert.errors import Problems, UserError, problem
 from genebert.launch import machine_processes, started
 from genebert.sampling import keys
 from genebert.settings import Device, Precision, PretrainSettings, Strategy
@@ -369,16 +369,6 @@ def train(
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()  # else a later training in this process would go on with it
     return curves.table()
-
-
-@contextmanager
-def enough_memory(remedy: str) -> Iterator[None]:
-    """Say what to do where a GPU's memory is too small; checkpoints are kept."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        first = str(error).split(". ")[0]
-        raise ResumableError(problem("memory of the GPU", f"it is too small ({first})", remedy)) from None
 
 
 def loader(batches: StepBatches, device: torch.device, workers: int) -> DataLoader[Any]:

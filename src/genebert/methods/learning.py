@@ -12,12 +12,12 @@ from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 from torch import nn
 
-from genebert.device import pick_device
+from genebert.device import enough_memory, pick_device
 from genebert.errors import UserError, problem
 from genebert.methods.base import Examples
 from genebert.settings import LearningSettings, Precision
 from genebert.target import Target
-from genebert.training import Learner, Losses, Schedule, enough_memory, train
+from genebert.training import Learner, Losses, Schedule, train
 from genebert.window_data import StrandedData
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from genebert.device import no_tf32, pick_device
+from genebert.device import enough_memory, no_tf32, pick_device
 from genebert.errors import UserError, problem
 from genebert.methods.base import Examples, Fitted, Method
 from genebert.methods.saving import read_facts, reading, write_facts
@@ -282,7 +282,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     training = network.training
     network.eval()
     try:
-        with torch.inference_mode(), no_tf32():
+        with torch.inference_mode(), no_tf32(), enough_memory("Use --device cpu, or a GPU that is free."):
             yield
     finally:
         network.train(training)

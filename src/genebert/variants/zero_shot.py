@@ -24,6 +24,7 @@ from genebert.device import pick_device
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import Genome
 from genebert.inputs.scan import Scanner
+from genebert.methods.networks import evaluating
 from genebert.model.genebert import GeneBertForPreTraining
 from genebert.pretrained import check_motifs, load_weights, read_scanner
 from genebert.region_matrix import neighbourhood
@@ -145,7 +146,7 @@ class ZeroShotScorer(WindowScorer):
 
     def _encode(self, codes: Codes, position: NDArray[np.int64], indices: NDArray[np.int64]) -> Numbers:
         evidence, head = self.model.scanner.scan(codes), self.network.matching_head
-        with torch.inference_mode():
+        with evaluating(self.network):
             strands = [self._sequence(one) for one in (codes, reverse_complement(codes))]
             sequence = torch.stack([head.project_sequence(one) for one in strands]).mean(dim=0)
             regions = (head.project_region(self._region(evidence, position, index)) for index in indices)
@@ -209,7 +210,7 @@ class ZeroShotScorer(WindowScorer):
         """Return log p of the bases at one token of each sequence: shape (n, 4)."""
         network, rows = self.network, np.arange(len(ids))
         inputs = ids, segments(len(ids), self.model.width, self._k)
-        with torch.inference_mode():
+        with evaluating(self.network):
             states = network.genebert(*(torch.from_numpy(one).to(network.device) for one in inputs)).last_hidden_state
             found: torch.Tensor = network.base_head(states[rows, token], network.genebert.token_embeddings)
         return found.double().cpu().numpy()
