@@ -21,6 +21,7 @@ from genebert.schema import (
     gc_fraction,
     reverse_complement,
     split_of,
+    substituted,
 )
 
 letters = st.text("ACGTN", max_size=60)
@@ -73,6 +74,13 @@ def test_reverse_complement_works_along_the_last_axis() -> None:
 def test_gc_fraction_counts_known_bases(rows: list[str]) -> None:
     expected = [sum(b in "GC" for b in row) / known if (known := 7 - row.count("N")) else 0.5 for row in rows]
     assert gc_fraction(np.stack([encode(row).codes for row in rows])) == pytest.approx(expected)
+
+
+def test_every_substitution_is_made_once() -> None:
+    changes, sequences = substituted(encode("ACN").codes, [0, 1])
+    assert changes == [(0, 1), (0, 2), (0, 3), (1, 0), (1, 2), (1, 3)]
+    assert [decode(codes) for codes in sequences] == ["ACN", "CCN", "GCN", "TCN", "AAN", "AGN", "ATN"]
+    assert substituted(encode("NN").codes, [])[0] == []
 
 
 def test_motif_survives_json() -> None:

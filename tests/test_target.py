@@ -12,11 +12,19 @@ from scipy.special import expit, softmax
 from scipy.stats import pearsonr, spearmanr
 from sklearn import metrics as sklearn_metrics
 
-from genebert import metrics
 from genebert.errors import Problems, UserError
 from genebert.objectives import prediction_loss
 from genebert.resampling import estimate, region_weights
-from genebert.target import Kind, Target, best_threshold, check_target, class_names, label_names
+from genebert.target import (
+    Kind,
+    Target,
+    best_threshold,
+    check_target,
+    class_names,
+    label_names,
+    mean_over_methods,
+    second_log_odds,
+)
 
 TWO = Target("classes", ("no", "yes"))
 THREE = Target("classes", ("a", "b", "c"))
@@ -140,6 +148,12 @@ def test_the_loss_on_validation_rows_is_the_one_that_networks_learn_with(kind: K
     tensor = torch.from_numpy(learned if kind == "classes" else learned.astype(np.float32))
     expected = prediction_loss(kind, torch.from_numpy(outputs), tensor).item()
     assert target.loss(truth, target.from_logits(outputs)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_log_odds_and_means_by_hand() -> None:
+    assert second_log_odds(np.array([[0.5, 0.5], [0.2, 0.8]])) == pytest.approx([0, np.log(4)])
+    few, many = [np.array([[1.0]])], [np.array([[0.0]]), np.array([[0.5]])]
+    assert mean_over_methods([few, many]).tolist() == [[0.625]]  # each method counts once, whatever its seeds
 
 
 def test_losses_by_hand() -> None:
@@ -283,8 +297,8 @@ def test_no_threshold_is_better(seed: int, positive: float) -> None:
     truth = (generator.random(1000) < positive).astype(np.int64)
     truth[:2] = 0, 1
     score = expit(generator.normal(truth * 3, 1)).round(3)
-    found = metrics.mcc(truth, (score >= best_threshold(truth, score)).astype(np.int64))
-    others = [metrics.mcc(truth, (score >= limit).astype(np.int64)) for limit in np.unique(score)]
+    found = sklearn_metrics.matthews_corrcoef(truth, (score >= best_threshold(truth, score)).astype(np.int64))
+    others = [sklearn_metrics.matthews_corrcoef(truth, (score >= limit).astype(np.int64)) for limit in np.unique(score)]
     assert found == pytest.approx(max(others))
 
 

@@ -28,6 +28,19 @@ def say(text: str) -> None:
     console().print(text, markup=False)
 
 
+def size_of(size: float) -> str:
+    """Return a number of bytes in GB, or MB if it is small."""
+    return f"{size / 1e9:,.2f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"
+
+
+def duration_of(seconds: float) -> str:
+    """Return a time in the unit that fits it."""
+    for longest, factor, name in ((90, 1, "s"), (5400, 60, "min"), (172800, 3600, "h")):
+        if seconds < longest:
+            return f"{seconds / factor:,.0f} {name}"
+    return f"{seconds / 86400:,.1f} days"
+
+
 def progress_bar() -> Progress:
     """Return a progress display with elapsed and remaining time; `{task.fields[note]}` follows the bar."""
     return Progress(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from genebert.console import duration_of, size_of
 from genebert.errors import UserError, problem
 from genebert.model.config import GeneBertConfig
 from genebert.model.genebert import REGION_TASKS, SEQUENCE_TASKS, GeneBertForPreTraining
@@ -65,22 +66,22 @@ class PretrainingEstimate:
     def rows(self) -> list[tuple[str, str]]:
         """Return the estimate in words: what, how much."""
         kept = self.activations * self.share
-        parts = [f"{name} {_bytes(size)}" for name, size in self.states.items()]
-        parts.append(f"activations of {self.share} examples {_bytes(kept)}")
+        parts = [f"{name} {size_of(size)}" for name, size in self.states.items()]
+        parts.append(f"activations of {self.share} examples {size_of(kept)}")
         devices = f"{self.processes} devices like this one" if self.processes > 1 else "this device"
         makers = f"{self.workers} processes per device" if self.workers else "in between"
         return [
             ("parameters", f"{self.parameters:,}, of which {self.trained:,} are trained"),
             ("examples, steps", f"{self.examples:,}, {self.examples // self.batch_size:,}"),
             ("FLOPs per example", f"{_flops(self.flops)}, forward and backward"),
-            ("memory per device", f"{_bytes(sum(self.states.values()) + kept)}: {', '.join(parts)}"),
+            ("memory per device", f"{size_of(sum(self.states.values()) + kept)}: {', '.join(parts)}"),
             (
                 "speed per device",
                 f"{_rate(1 / self.seconds)} examples/s, {_flops(self.flops / self.seconds)}/s "
                 f"(measured with {self.measured} at a time)",
             ),
             ("making batches", f"{_rate(1 / self.loading)} examples/s and process ({makers})"),
-            ("time", f"{_duration(self.duration)} on {devices}, and the evaluation"),
+            ("time", f"{duration_of(self.duration)} on {devices}, and the evaluation"),
         ]
 
 
@@ -307,14 +308,3 @@ def _rate(number: float) -> str:
 def _flops(count: float) -> str:
     factor, prefix = next((pair for pair in ((1e12, "T"), (1e9, "G")) if count >= pair[0]), (1e6, "M"))
     return f"{count / factor:,.2f} {prefix}FLOP"
-
-
-def _bytes(size: float) -> str:
-    return f"{size / 1e9:,.2f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"
-
-
-def _duration(seconds: float) -> str:
-    for longest, factor, name in ((90, 1, "s"), (5400, 60, "min"), (172800, 3600, "h")):
-        if seconds < longest:
-            return f"{seconds / factor:,.0f} {name}"
-    return f"{seconds / 86400:,.1f} days"

@@ -28,7 +28,7 @@ from genebert.schema import Split
 from genebert.settings import FinetuneSettings, TuningSettings
 from genebert.shared_words import sharing, sharing_with_any
 from genebert.stage import Manifest, StageRun, open_stage, read_manifest
-from genebert.target import HALF, best_threshold
+from genebert.target import HALF, best_threshold, mean_over_methods
 from genebert.tasks.windows import Windows, check_strands, say_unused
 from genebert.trained import Trained, Training
 
@@ -232,10 +232,8 @@ def title_of(predictor: Manifest) -> str:
 
 def joined_of(methods: Sequence[Trained]) -> Trained:
     """Return the average of methods, each of which is the average of its seeds, as `Ensemble` predicts."""
-    average = [
-        np.mean([np.mean(getattr(one, split), axis=0) for one in methods], axis=0) for split in ("valid", "test")
-    ]
-    return Trained(ENSEMBLE, GENEBERT, [], [average[0]], [average[1]])
+    valid, test = (mean_over_methods([getattr(one, split) for one in methods]) for split in ("valid", "test"))
+    return Trained(ENSEMBLE, GENEBERT, [], [valid], [test])
 
 
 def method_of(key: str, settings: FinetuneSettings) -> Method:

@@ -20,6 +20,7 @@ from genebert.inputs.scan import Scanner
 from genebert.methods.base import Examples, Place, Reading
 from genebert.predictor import Predictor
 from genebert.schema import Variant
+from genebert.target import second_log_odds
 from genebert.variants.scorer import SEQUENCE_ONLY
 
 BLOCK = 128
@@ -135,7 +136,7 @@ def _rows_of_block(number: int) -> slice:
 def _read_block(sequences: _Sequences, rows: slice) -> Arrays:
     """Return log-odds, float64, shape (b, cell types), and the mean states, float32, shape (b, width), if any."""
     readings = sequences.readings(rows)
-    odds = [np.log(one.predictions[:, 1]) - np.log(one.predictions[:, 0]) for one in readings]
+    odds = [second_log_odds(one.predictions) for one in readings]
     states = [one.states for one in readings if one.states is not None]
     return {"odds": np.stack(odds, axis=1)} | ({"states": np.mean(states, axis=0)} if states else {})
 

@@ -21,7 +21,7 @@ from genebert.methods.base import Examples, Fitted, Place, Reading
 from genebert.pretrained import check_motifs, read_scanner, write_scanner
 from genebert.settings import Device
 from genebert.stage import Manifest, read_manifest, write_json
-from genebert.target import HALF, Target, Threshold
+from genebert.target import HALF, Target, Threshold, mean_over_methods
 from genebert.tasks.windows import Windows, check_strands
 
 MEMBERS = "members"
@@ -76,8 +76,7 @@ class Ensemble:
         by_key: dict[str, list[NDArray[np.float64]]] = {}
         for (key, _), one in zip(self.members, predictions, strict=True):
             by_key.setdefault(key, []).append(one)
-        average = np.mean([np.mean(seeds, axis=0) for seeds in by_key.values()], axis=0)
-        return self.calibration.apply(self.target, average)
+        return self.calibration.apply(self.target, mean_over_methods(list(by_key.values())))
 
     def save(self, folder: Path, scanner: Scanner) -> None:
         """Write members/0-KEY, members/1-KEY, ..., predictor.json and motifs.json."""

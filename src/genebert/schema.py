@@ -72,6 +72,24 @@ def reverse_complement(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.where(flipped < N, 3 - flipped, N).astype(np.uint8)
 
 
+def substituted(codes: NDArray[np.uint8], places: Iterable[int]) -> tuple[list[tuple[int, int]], NDArray[np.uint8]]:
+    """Make every substitution of the bases at some places.
+
+    Args:
+        codes: base codes of a sequence, uint8, shape (length,).
+        places: 0-based, of bases that are known.
+
+    Returns:
+        place and base of each substitution; the sequence itself and then with each, uint8, shape (1 + substitutions,
+        length).
+    """
+    changes = [(place, base) for place in places for base in range(N) if base != codes[place]]
+    sequences = np.repeat(codes[None], len(changes) + 1, axis=0)
+    for row, (place, base) in enumerate(changes, 1):
+        sequences[row, place] = base
+    return changes, sequences
+
+
 def gc_fraction(codes: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return the fraction of G and C among the known bases along the last axis (0.5 where none is known)."""
     known = (codes < N).sum(-1)

@@ -23,6 +23,16 @@ Threshold = float | tuple[float, ...]
 largest multiple of its threshold is predicted; one number stands for equal ones."""
 
 
+def second_log_odds(predictions: Numbers) -> Numbers:
+    """Return the log-odds of the second of two classes, shape (n,), from the probabilities of both, shape (n, 2)."""
+    return np.log(predictions[:, 1]) - np.log(predictions[:, 0])
+
+
+def mean_over_methods(predictions: Sequence[Sequence[Numbers]]) -> Numbers:
+    """Return the mean of the predictions of several methods, each the mean over its own seeds; all of one shape."""
+    return np.mean([np.mean(seeds, axis=0) for seeds in predictions], axis=0)
+
+
 @dataclass(frozen=True)
 class Target:
     """What the rows of a table are to be predicted as.

@@ -17,7 +17,7 @@ from genebert.report.benchmark import ALL_ROWS, OURS
 from genebert.resampling import estimated, number, weight_blocks
 from genebert.schema import SPLITS
 from genebert.shared_words import sharing
-from genebert.target import HALF, Target, best_threshold
+from genebert.target import HALF, Target, best_threshold, mean_over_methods
 
 THEIRS, NOT_SHARED = "theirs", "no shared 32-mer"
 HEADLINES = {"classes": "MCC", "labels": "AUROC", "value": "Pearson"}
@@ -115,10 +115,7 @@ def _balance(target: Target, truth: NDArray[Any]) -> dict[str, float]:
 
 def average(members: Sequence[Sequence[Predictions]]) -> Predictions:
     """Return the mean of the predictions of several methods, each the mean over its own seeds."""
-    return {
-        split: np.mean([np.mean([run[split] for run in runs], axis=0) for runs in members], axis=0)
-        for split in PREDICTED
-    }
+    return {split: mean_over_methods([[run[split] for run in runs] for runs in members]) for split in PREDICTED}
 
 
 def with_ensembles(

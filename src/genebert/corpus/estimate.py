@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from genebert.console import duration_of, size_of
 from genebert.errors import ResumableError, problem
 from genebert.inputs.scan import Scanner
 
@@ -47,9 +48,9 @@ class Estimate:
         """Return the estimate in words: what, how much."""
         return [
             ("regions, examples, motifs", f"{self.regions:,}, {self.examples:,}, {self.motifs:,}"),
-            ("on disk", f"{_gigabytes(self.disk)}, and {_gigabytes(self.scratch)} more while it is made"),
-            ("memory", f"{_gigabytes(self.memory)} in all processes together"),
-            ("motif scan", f"{_duration(self.seconds)} on {self.workers} cores like those of this machine"),
+            ("on disk", f"{size_of(self.disk)}, and {size_of(self.scratch)} more while it is made"),
+            ("memory", f"{size_of(self.memory)} in all processes together"),
+            ("motif scan", f"{duration_of(self.seconds)} on {self.workers} cores like those of this machine"),
         ]
 
     def check_space(self, folder: Path, scratch: Path) -> None:
@@ -69,7 +70,7 @@ class Estimate:
             raise ResumableError(
                 problem(
                     folder,
-                    f"{_gigabytes(needed)} more are needed, and {_gigabytes(free)} are free",
+                    f"{size_of(needed)} more are needed, and {size_of(free)} are free",
                     "Choose an --out on another disk, or free space; what is done is kept.",
                 )
             )
@@ -117,13 +118,3 @@ def _seconds_per_region(width: int, scanner: Scanner) -> float:
     began = time.perf_counter()
     scanner.scan(sample)
     return (time.perf_counter() - began) / len(sample)
-
-
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:,.2f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:,.0f} s"
-    return f"{seconds / 60:,.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"

@@ -13,7 +13,8 @@ from genebert.errors import UserError, problem
 from genebert.inputs.genome import Genome
 from genebert.methods.base import Place
 from genebert.predictor import Predictor
-from genebert.schema import BASES, N
+from genebert.schema import BASES, N, substituted
+from genebert.target import second_log_odds
 
 _LOCUS = re.compile(r"(?P<chrom>.+):(?P<start>[\d,]+)-(?P<end>[\d,]+)")
 _WINDOWS = 128  # scored together
@@ -78,13 +79,10 @@ def mutate_locus(
     """
     codes = genome.fetch(locus.chrom, locus.window, locus.window + corpus.width)
     places = [p for p in range(locus.start - locus.window, locus.end - locus.window) if codes[p] != N]
-    changes = [(place, base) for place in places for base in range(N) if base != codes[place]]
+    changes, mutated = substituted(codes, places)
     if not changes:
         where = f"--locus {locus.chrom}:{locus.start}-{locus.end}"
         raise UserError(problem(where, "all of its bases are N", "Give another locus."))
-    mutated = np.repeat(codes[None], len(changes) + 1, axis=0)
-    for i, (place, base) in enumerate(changes, 1):
-        mutated[i, place] = base
     odds = _log_odds(locus, predictor, corpus, mutated, corpus.cell_type_indices(cell_types))
     columns = {
         "position": [locus.window + place for place, _ in changes],
@@ -109,5 +107,5 @@ def _log_odds(
         some = codes[start : start + _WINDOWS]
         place = Place(corpus, np.repeat(centre, len(some)), predictor.scanner.scan(some))
         each = predictor.ensemble.predict_in_cell_types(some, place, cell_types)
-        found.append(np.stack([np.log(one[:, 1]) - np.log(one[:, 0]) for one in each], axis=1))
+        found.append(np.stack([second_log_odds(one) for one in each], axis=1))
     return np.concatenate(found)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from genebert.schema import substituted
 from genebert.variants.motif_sites import variants_of
 from genebert.variants.scorer import WindowScorer
 from genebert.variants.windows import Pair
@@ -43,10 +44,7 @@ def _mutate(
         for p in range(centre - MUTAGENESIS_FLANK, centre + MUTAGENESIS_FLANK + 1)
         if 0 <= p < len(codes) and codes[p] < 4
     ]
-    changes = [(place, base) for place in places for base in range(4) if base != codes[place]]
-    mutated = np.repeat(codes[None], len(changes) + 1, axis=0)
-    for i, (place, base) in enumerate(changes, 1):
-        mutated[i, place] = base
+    changes, mutated = substituted(codes, places)
     count = len(mutated)
     odds = scorer.log_odds(mutated, [pair.variant.chrom] * count, np.full(count, pair.start), [cell_type])[:, 0]
     return [

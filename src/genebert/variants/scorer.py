@@ -19,6 +19,7 @@ from genebert.methods.base import Examples, Place
 from genebert.predictor import Predictor
 from genebert.schema import EVIDENCE_STEPS, Variant, gc_fraction
 from genebert.stage import Manifest
+from genebert.target import second_log_odds
 from genebert.variants.windows import Pair, VariantWindows
 
 CHUNK = 128
@@ -270,7 +271,7 @@ class Scorer(WindowScorer):
         else:
             place = Place(self.corpus, position, scanner.scan(codes))
             found = list(ensemble.predict_in_cell_types(codes, place, indices))
-        return np.stack([np.log(one[:, 1]) - np.log(one[:, 0]) for one in found], axis=1)
+        return np.stack([second_log_odds(one) for one in found], axis=1)
 
 
 def _distinct(pairs: list[Pair]) -> tuple[list[Pair], NDArray[np.int64]]:
