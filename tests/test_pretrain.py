@@ -11,9 +11,10 @@ import torch
 import toys
 from transformers import BertConfig, BertForMaskedLM
 
-from genebert import pretraining_data
 from genebert.checkpoints import Checkpoint
+from genebert.corpus import training
 from genebert.corpus.store import Corpus
+from genebert.corpus.training import training_rows
 from genebert.errors import ResumableError, UserError
 from genebert.inspect import inspect
 from genebert.launch import start
@@ -29,7 +30,7 @@ from genebert.pretrain import (
     task_weights,
     validated_parts,
 )
-from genebert.pretraining_data import PretrainingData, training_rows
+from genebert.pretraining_data import PretrainingData
 from genebert.pretraining_evaluation import majority_base, markov_table
 from genebert.schema import SPLITS, Split
 from genebert.settings import CONFIGS, InspectSettings, PretrainSettings, load_preset
@@ -82,14 +83,14 @@ def test_the_size_of_blocks_changes_no_number(monkeypatch: pytest.MonkeyPatch) -
                 counts[tuple(digit[letter] for letter in letters[i : i + 6])] += 1
     bases = [np.isin(sequence, code).sum() for code in ((0, 4), 3, 1, 2)]  # an unknown base counts as A
     for rows in (1, 7, 1000):
-        monkeypatch.setattr(pretraining_data, "_ROWS", rows)
+        monkeypatch.setattr(training, "_ROWS", rows)
         assert np.array_equal(np.concatenate(list(training_rows(corpus, corpus.sequence))), sequence)
         assert np.array_equal(markov_table(training_rows(corpus, corpus.sequence)), counts.argmax(-1).ravel())
         assert majority_base(training_rows(corpus, corpus.sequence)) == np.argmax(bases)
         encoder = new_model(load_preset("tiny"), corpus, 0).genebert.region_encoder
-        training = corpus.evidence[corpus.split == 0].astype(float)
-        assert np.allclose(encoder.evidence_mean.numpy(), training.mean(0))
-        assert np.allclose(encoder.evidence_std.numpy(), np.maximum(training.std(0), 1))
+        own = corpus.evidence[corpus.split == 0].astype(float)
+        assert np.allclose(encoder.evidence_mean.numpy(), own.mean(0))
+        assert np.allclose(encoder.evidence_std.numpy(), np.maximum(own.std(0), 1))
 
 
 def divided(chromosomes: tuple[str, ...], cell_types: tuple[str, ...]) -> Corpus:

@@ -23,6 +23,7 @@ from scipy.optimize import nnls
 
 from genebert.console import say
 from genebert.corpus.store import Corpus
+from genebert.corpus.training import evidence_moments
 from genebert.corpus.usage import evidence_sums
 from genebert.errors import UserError, problem
 
@@ -31,7 +32,6 @@ LEVEL = 0.05
 FEWEST = 3
 """With fewer known cell types there is no telling how far they are from each other."""
 COARSE = 10
-_ROWS = 1 << 13
 """Regions looked at together; so few that sums of evidence are exact in float32."""
 
 _SAME = 1e-6
@@ -105,7 +105,8 @@ class KnownCellTypes:
         Raises:
             UserError: the corpus has no such cell type.
         """
-        mean, deviation = _moments(corpus)
+        mean, deviation = evidence_moments(corpus)
+        deviation = np.where(deviation > 0, deviation, 1.0)
         usage, regions = _usage(corpus, corpus.cell_type_indices(names))
         some = regions > 0
         kept = [name for name, has in zip(names, some, strict=True) if has]
@@ -181,19 +182,6 @@ def _distance(usage: Numbers, known: Numbers) -> float:
     differences = (known - usage) / np.sqrt(motifs)
     weights, _ = nnls(np.vstack([differences.T, np.ones(len(known))]), np.append(np.zeros(motifs), 1.0))
     return float(np.linalg.norm(weights @ differences) / weights.sum())
-
-
-def _moments(corpus: Corpus) -> tuple[Numbers, Numbers]:
-    """Return mean and standard deviation (1 where it is 0) of each motif's evidence over the training regions."""
-    rows = np.flatnonzero(corpus.split == 0)
-    total, squares = np.zeros(corpus.evidence.shape[1]), np.zeros(corpus.evidence.shape[1])
-    for begin in range(0, len(rows), _ROWS):
-        block = corpus.evidence[rows[begin : begin + _ROWS]].astype(np.float64)
-        total += block.sum(axis=0)
-        squares += (block**2).sum(axis=0)
-    mean = total / len(rows)
-    deviation = np.sqrt(np.maximum(squares / len(rows) - mean**2, 0))
-    return mean, np.where(deviation > 0, deviation, 1.0)
 
 
 def _usage(corpus: Corpus, cell_types: NDArray[np.int64]) -> tuple[Numbers, NDArray[np.int64]]:

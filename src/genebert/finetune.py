@@ -13,6 +13,7 @@ from genebert.calibration import CALIBRATED, Calibration, calibration_error
 from genebert.cell_type_distance import KnownCellTypes, new_cell_types
 from genebert.console import say
 from genebert.corpus.store import Corpus
+from genebert.corpus.training import training_rows
 from genebert.device import pick_device
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import spelled_chromosomes
@@ -23,7 +24,6 @@ from genebert.methods.genebert import FittedGeneBert, GeneBert
 from genebert.metrics import Estimate
 from genebert.predictor import Ensemble
 from genebert.pretrained import read_scanner
-from genebert.pretraining_data import training_rows
 from genebert.schema import Split
 from genebert.settings import FinetuneSettings, TuningSettings
 from genebert.shared_words import sharing, sharing_with_any

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from genebert.checkpoints import Checkpoint, Checkpoints, newest_checkpoint
 from genebert.console import say, table
 from genebert.corpus.store import Corpus
+from genebert.corpus.training import evidence_moments
 from genebert.device import enough_memory, pick_device
 from genebert.distributed import rank, world_size
 from genebert.errors import Problems, ResumableError, problem
@@ -29,7 +29,7 @@ from genebert.model.dnabert import load_dnabert
 from genebert.model.genebert import TASKS, GeneBertForPreTraining, save_model
 from genebert.objectives import pretraining_losses
 from genebert.pretrained import write_scanner
-from genebert.pretraining_data import Extras, PretrainingBatch, PretrainingData, training_rows
+from genebert.pretraining_data import Extras, PretrainingBatch, PretrainingData
 from genebert.pretraining_evaluation import Fitted, Row, evaluate_pretraining, validation_metrics
 from genebert.schema import SPLITS, Split
 from genebert.settings import Attention, Preset, PretrainSettings, TrainingSettings, load_preset
@@ -355,21 +355,6 @@ def new_model(preset: Preset, corpus: Corpus, seed: int, attention: Attention = 
     encoder.signal_mean.fill_(float(signal.mean(dtype=np.float64)))
     encoder.signal_std.fill_(float(signal.std(dtype=np.float64)) or 1.0)
     return model
-
-
-def evidence_moments(corpus: Corpus) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and standard deviation of each motif's evidence in training regions: float64, shape (motifs,).
-
-    The sums are of integers and exact, whatever the size of the blocks.
-    """
-    rows = 0
-    total, squares = np.zeros((2, len(corpus.motifs)), dtype=np.int64)
-    for block in training_rows(corpus, corpus.evidence):
-        rows += len(block)
-        total += block.sum(axis=0, dtype=np.int64)
-        squares += np.square(block, dtype=np.uint16).sum(axis=0, dtype=np.int64)
-    mean = total / rows
-    return mean, np.sqrt(np.maximum(squares / rows - mean**2, 0))
 
 
 def evaluated_parts(corpus: Corpus) -> list[tuple[Split, Split]]:

@@ -94,17 +94,6 @@ class PretrainingBatch(Tensors):
     has_closed: torch.Tensor | None = None
 
 
-def training_rows(corpus: Corpus, array: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    """Yield the training regions' rows of an array of the corpus, uint8, in blocks of at most 4,096 rows.
-
-    The arrays may be larger than the memory.
-    """
-    training = corpus.split == SPLITS.index("train")
-    for start in range(0, len(array), _ROWS):
-        rows = slice(start, start + _ROWS)
-        yield array[rows][training[rows]]
-
-
 class PretrainingData:
     """Makes pre-training batches of one split from an endless stream of shuffled examples.
 

@@ -19,11 +19,12 @@ from genebert.context_models import (
     markov_table,
     visible_bases,
 )
+from genebert.corpus.training import training_rows
 from genebert.distributed import gather, total
 from genebert.metrics import auroc as plain_auroc
 from genebert.model.genebert import GeneBertForPreTraining, PretrainingOutput
 from genebert.objectives import pretraining_losses
-from genebert.pretraining_data import NO_EXTRAS, PretrainingBatch, PretrainingData, training_rows
+from genebert.pretraining_data import NO_EXTRAS, PretrainingBatch, PretrainingData
 from genebert.probes import Frozen, Probes, row_of
 from genebert.probes import Row as Row  # for those who call `evaluate_pretraining`
 from genebert.resampling import Numbers, auroc, estimate, mean, ratio, region_weights

@@ -7,10 +7,11 @@ import torch
 from toys import WIDTH, World
 
 from genebert.corpus.store import Corpus
+from genebert.corpus.training import evidence_moments
 from genebert.errors import UserError
 from genebert.explanation import run as running
 from genebert.explanation.locus import Locus
-from genebert.explanation.run import explain, mean_evidence
+from genebert.explanation.run import explain
 from genebert.explanation.scores import LogOdds, explainable
 from genebert.inputs.genome import Genome
 from genebert.inputs.motifs import read_motifs
@@ -55,7 +56,7 @@ def test_log_odds_are_the_mean_over_networks_and_strands(toy_predictor: Path, to
 def test_the_mean_is_that_of_the_training_regions(toy: Corpus) -> None:
     training = np.asarray(toy.evidence)[toy.split == 0]
     assert 0 < len(training) < len(toy.evidence)
-    assert np.allclose(mean_evidence(toy).numpy(), training.mean(axis=0), atol=1e-4)
+    assert np.allclose(evidence_moments(toy)[0], training.mean(axis=0), atol=1e-4)
 
 
 class ThirdMotif:
@@ -78,7 +79,7 @@ def test_a_planted_motif_is_found_with_its_effect(
         f"{what}, {columns}" for what in ("gradient x input", "occlusion") for columns in ("all", "own")
     ]
     means = {
-        name: (np.asarray(toy.evidence)[toy.accessible(i), 2] - float(mean_evidence(toy)[2])) / 16
+        name: (np.asarray(toy.evidence)[toy.accessible(i), 2] - float(evidence_moments(toy)[0][2])) / 16
         for i, name in enumerate(toy.cell_types)
     }
     overall = np.mean([values.mean() for values in means.values()])

@@ -26,6 +26,7 @@ from genebert.console import say
 from genebert.corpus.overlaps import regions_in
 from genebert.corpus.parallel import ThisProcess
 from genebert.corpus.store import Corpus
+from genebert.corpus.training import evidence_moments
 from genebert.corpus.work import Work
 from genebert.errors import UserError, problem
 from genebert.explanation.importance import COLUMNS, Score, gradient_x_input, occlusion
@@ -36,10 +37,8 @@ from genebert.inputs.genome import Genome
 from genebert.inputs.motifs import write_meme
 from genebert.methods.genebert import shown_of
 from genebert.model.config import GeneBertConfig
-from genebert.model.summary import moments
 from genebert.predictor import Predictor
 from genebert.pretrained import check_motifs
-from genebert.pretraining_data import training_rows
 from genebert.probes import region_matrix
 from genebert.region_matrix import Context, in_cell_type
 from genebert.report.explanation import PAGE, explanation_page
@@ -76,7 +75,7 @@ def explain(settings: ExplainSettings) -> Path:
         drawn = Drawn.of(settings, corpus, names)
         codes, evidence = corpus.sequence[drawn.regions], corpus.evidence[drawn.regions]
         say(f"encoding {len(codes):,} sequences")
-        mean = mean_evidence(corpus).to(networks[0].device)
+        mean = torch.from_numpy(evidence_moments(corpus)[0]).float().to(networks[0].device)
         explainer = Explainer(drawn, LogOdds(networks, codes, evidence), mean, networks[0].config)
         tables |= _tables(settings, explainer, Work(run.scratch, ThisProcess()))
         return _finish(settings, corpus, predictor.target.names[1], drawn, tables, run)
@@ -97,11 +96,6 @@ def _locus_table(
     with Genome(settings.genome) as genome:
         check_genome(genome, corpus)
         return {"locus": mutate_locus(locus, predictor, corpus, genome, cell_types[:2])}
-
-
-def mean_evidence(corpus: Corpus) -> torch.Tensor:
-    """Return the mean of each motif's evidence in the training regions: float32, shape (motifs,)."""
-    return moments(torch.from_numpy(block) for block in training_rows(corpus, corpus.evidence))[0].float()
 
 
 @dataclass(frozen=True)
