@@ -24,6 +24,7 @@ from genebert.tasks.labels import labels
 
 WIDTH = 256
 FEWEST_TFS = 3
+FEWEST_LINES = 3
 """Other TFs that a cell line needs to be used."""
 
 
@@ -43,7 +44,12 @@ def main(chip_seq: Path, tf: str, genome: Path, motifs: str, blacklist: Path | N
         found = [path for folder in others for path in folder.glob(f"{line}.*")]
         if len(found) >= FEWEST_TFS:
             union(found, out / "peaks" / f"{line}.narrowPeak")
-    lines = sorted(path.stem for path in (out / "peaks").iterdir())
+    lines = sorted(path.stem for path in (out / "peaks").glob("*.narrowPeak"))
+    if len(lines) < FEWEST_LINES:
+        raise click.ClickException(
+            f"{len(lines)} cell lines have peaks of {tf} and of {FEWEST_TFS} other TFs, and cross-validation needs"
+            f" {FEWEST_LINES}."
+        )
     prepare(
         PrepareSettings(
             out=out / "corpus",

@@ -174,6 +174,40 @@ def evaluated(labels: Path, model: Path, out: Path) -> Path:
     return evaluate(EvaluateSettings(labels=labels, model=model, out=out, device="cpu"))
 
 
+def test_a_class_that_nothing_measures_is_told(
+    toy_model: Path, toy_sequences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One label 2 made three classes of two without a word."""
+    header, first, *rest = toy_sequences.read_text().splitlines()
+    letters, _, split = first.split(",")
+    assert split == "train"
+    path = tmp_path / "slip.csv"
+    path.write_text("\n".join([header, f"{letters},2,train", *rest]) + "\n")
+    capsys.readouterr()
+    finetune(settings(path, toy_model, tmp_path / "slip", network=False, ensemble=["motif-trees"]))
+    said = capsys.readouterr().err
+    assert f"warning: {path}: class 2 has 1 training rows, and none among valid and test rows" in said
+    assert "class 1 has" not in said
+
+
+@pytest.mark.parametrize("divided", [False, True])
+def test_measures_of_the_very_rows_that_were_learned_from_are_told_to_be(
+    divided: bool, toy_model: Path, toy_sequences: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, given = toy_sequences, {}
+    if not divided:  # a file per split, none of which says which
+        header, *rows = toy_sequences.read_text().splitlines()
+        for name in ("train", "valid", "test"):
+            own = [row.removesuffix(f",{name}") for row in rows if row.endswith(f",{name}")]
+            given[name] = tmp_path / f"{name}.csv"
+            given[name].write_text("\n".join([header.removesuffix(",split"), *own]) + "\n")
+        path = given.pop("train")
+    out = finetune(settings(path, toy_model, tmp_path / "model", network=False, ensemble=["motif-trees"], **given))
+    capsys.readouterr()
+    evaluate(EvaluateSettings(labels=path, model=out, out=tmp_path / "again", device="cpu"))
+    assert ("warning: the model was fitted to this very file" in capsys.readouterr().err) is not divided
+
+
 def test_how_many_rows_repeat_another_is_said_in_evaluation(
     sequence_predictor: Path, toy_world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

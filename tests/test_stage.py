@@ -395,6 +395,11 @@ def test_a_damaged_result_is_not_taken_for_done(out: Path) -> None:
 # Inputs and JSON --------------------------------------------------------------------------------------------
 
 
+def test_inputs_are_found_from_any_folder(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(source.parent)
+    assert describe_input("source", Path(source.name))["path"] == str(source)
+
+
 def test_a_folder_counts_by_names_and_content(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name).mkdir()

@@ -28,7 +28,7 @@ from genebert.schema import Split
 from genebert.settings import FinetuneSettings, TuningSettings
 from genebert.shared_words import sharing, sharing_with_any
 from genebert.stage import Manifest, StageRun, open_stage, read_manifest
-from genebert.target import HALF, best_threshold, mean_over_methods
+from genebert.target import CLASS, HALF, best_threshold, mean_over_methods
 from genebert.tasks.windows import Windows, check_strands, say_unused
 from genebert.trained import Trained, Training
 
@@ -90,6 +90,7 @@ def _read(settings: FinetuneSettings, pretrained: Manifest) -> Labelled:
     say_unused(settings.genome, labelled.windows["train"])
     _check_unseen(labelled, pretrained)
     _say_learned_cell_types(labelled)
+    _say_classes_not_measured(labelled)
     _check_kinds(settings, labelled)
     for windows in labelled.windows.values() if settings.oriented else ():
         check_strands(windows)
@@ -128,6 +129,20 @@ def _say_learned_cell_types(labelled: Labelled) -> None:
             )
             remedy = "To predict in new cell types, leave these rows out, as labels made with --corpus do."
             say(f"warning: {problem(windows.path, what, remedy)}")
+
+
+def _say_classes_not_measured(labelled: Labelled) -> None:
+    """Warn of classes that are learned and in no validation or test row, as those that are a slip of the pen."""
+    if labelled.target.kind != "classes":
+        return
+    counts = {split: windows.table[CLASS].value_counts() for split, windows in labelled.windows.items()}
+    for name in labelled.target.names:
+        absent = [split for split in ("valid", "test") if name not in counts[split]]
+        if absent:
+            rows = counts["train"][name]
+            what = f"class {name} has {rows:,} training rows, and none among {' and '.join(absent)} rows"
+            remedy = "Nothing says how well it is predicted: correct the label, or divide its rows."
+            say(f"warning: {problem(labelled.windows['train'].path, what, remedy)}")
 
 
 def _check_kinds(settings: FinetuneSettings, labelled: Labelled) -> None:
@@ -284,8 +299,8 @@ def _corpus_of(pretrained: Manifest, given: Path | None) -> Corpus | None:
             if folder and (corpus := Corpus.open(folder)).fingerprint == pretrained.metrics["corpus_fingerprint"]:
                 return corpus
     say(
-        f"{pretrained.inputs['corpus']['path']}, which the model was pre-trained on, is not there any more: it is not"
-        " checked whether test rows share 32 bases with it (--corpus says where it is)"
+        f"{pretrained.inputs['corpus']['path']}, which the model was pre-trained on, is not there, or is another one:"
+        " it is not checked whether test rows share 32 bases with it (--corpus says where it is)"
     )
     return None
 

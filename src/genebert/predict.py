@@ -177,6 +177,8 @@ def evaluate(settings: EvaluateSettings) -> Path:
         windows = _read_labelled(settings, predictor, corpus)
         if "split" in windows.table:
             windows = windows.rows((windows.table["split"] == "test").to_numpy())
+        else:
+            _warn_of_learned(run.inputs["labels"]["sha256"], predictor)
         _check_unseen(windows, predictor)
         truth = _truth(windows, predictor)
         if corpus is not None and not windows.per_cell_type:
@@ -231,6 +233,13 @@ def _read_labelled(settings: EvaluateSettings, predictor: Predictor, corpus: Cor
     predictor.check_windows(windows)
     say_repeats([windows])
     return windows
+
+
+def _warn_of_learned(labels: str, predictor: Predictor) -> None:
+    """Warn if the rows are those that the predictor has learned from; labels: SHA-256 of their file."""
+    inputs = predictor.manifest.inputs
+    if labels in {inputs[name]["sha256"] for name in ("labels", "valid") if name in inputs}:
+        say("warning: the model was fitted to this very file: its measures on it say nothing of other rows")
 
 
 def _check_unseen(windows: Windows, predictor: Predictor) -> None:

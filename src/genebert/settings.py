@@ -111,7 +111,7 @@ class AtacInputs(Settings):
     peaks: list[Path] = Field(
         [],
         description="narrowPeak or BED files (gzip allowed), or folders of them: one per cell type, whose file name "
-        "up to the first suffix names the cell type; with --bigwigs or --fragments, peak sets to measure",
+        "without its ending names the cell type; with --bigwigs or --fragments, peak sets to measure",
     )
     bigwigs: list[Path] = Field(
         [], description="bigWig files of coverage, one per cell type, or folders of them; needs --peaks"

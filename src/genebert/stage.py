@@ -340,6 +340,8 @@ def _check_files(manifest: Manifest, verify: bool) -> None:
 def describe_input(name: str, path: Path) -> dict[str, str]:
     """Return {"path", "sha256"} of an input: a file, a folder of files, or the folder of an earlier stage.
 
+    The path is absolute: another stage may look for it from another folder.
+
     Raises:
         UserError: it does not exist or cannot be read.
     """
@@ -353,7 +355,7 @@ def describe_input(name: str, path: Path) -> dict[str, str]:
             checksum = sha256_of(path / MANIFEST if path.is_dir() else path)
     except OSError as error:
         raise UserError(problem(path, f"it cannot be read ({error.strerror})", "Check its permissions.")) from None
-    return {"path": str(path), "sha256": checksum}
+    return {"path": str(path.absolute()), "sha256": checksum}
 
 
 def sha256_of(path: Path) -> str:

@@ -74,7 +74,8 @@ def test_all_that_is_wrong_is_listed_with_its_place(tmp_path: Path) -> None:
         "and 2 more problems of this kind",
     ]
     assert f"there is no {tmp_path / 'none.meme'}" in lines[5]
-    assert lines[2] == "methods[0].options.bias: there is no such key. See docs/benchmark.md for the keys."
+    listed = "docs/benchmark.md lists the options of each method."
+    assert lines[2] == f"methods[0].options.bias: there is no such key. {listed}"
     assert "'constnat': there is no such method; there are" in lines[3]
     assert lines[4] == "ensembles[0].of: it is required. Add it."
 

@@ -124,6 +124,20 @@ def test_only_some_methods(toy: ModuleType, atlas: Path, tmp_path: Path) -> None
         cross_validate(settings_of(atlas, protocol_of(), tmp_path / "out", only=["H"]))
 
 
+def test_what_is_in_no_group_is_said_to_be_never_tested(
+    toy: ModuleType, atlas: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = settings_of(atlas, protocol_of(), tmp_path / "out")
+    cross_validate(given.model_copy(update={"dry_run": True}))
+    assert "in no group" not in capsys.readouterr().err
+    groups = {"cell_types": [[name] for name in CELL_TYPES[:3]], "chromosomes": [["chr1"], ["chr2"], ["chr3"]]}
+    fewer = settings_of(atlas, protocol_of(**groups), tmp_path / "out")
+    cross_validate(fewer.model_copy(update={"dry_run": True}))
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert f"chosen by, and never tested: {', '.join(CELL_TYPES[3:])}" in said
+    assert "in no group, so that they are learned from or chosen by, and never tested: chr4" in said
+
+
 def test_methods_are_put_together_with_what_is_known_of_other_cell_types(
     toy: ModuleType, atlas: Path, tmp_path: Path
 ) -> None:

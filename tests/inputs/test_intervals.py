@@ -193,6 +193,13 @@ def test_unknown_chromosomes_are_skipped_if_asked(bed: Path) -> None:
     assert found.skipped == {"chrUn": 2, "chrEBV": 1}
 
 
+def test_a_chromosome_that_is_spelled_in_two_ways_is_never_skipped(bed: Path) -> None:
+    """All of its peaks were, without a word."""
+    write(bed, "chr1\t10\t20\n1\t30\t40\nchr2\t1\t9\nchrUn\t1\t2\n")
+    with pytest.raises(UserError, match=r"line 1: chromosome 'chr1' .* unmatched names in the file: chr1, 1; names in"):
+        read_bed(bed, LENGTHS, skip_unknown=True)
+
+
 def test_a_file_without_any_known_chromosome_is_never_skipped_whole(bed: Path) -> None:
     with pytest.raises(UserError, match="chrUn"):
         read_bed(write(bed, "chrUn\t10\t20\n"), LENGTHS, skip_unknown=True)

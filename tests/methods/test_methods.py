@@ -36,6 +36,24 @@ NOTHING_TO_CHOOSE = {
 supports = [(key, kind) for key in BASELINES for kind in KINDS if kind in method_class(key).kinds]
 
 
+def test_the_docs_list_every_option_of_every_method() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "benchmark.md").read_text()
+    table = page[page.index("## Options of methods") : page.index("## Cells")]
+    groups = {
+        "CNNs": ["basset", "danq", "deepbind", "deepromoter", "deepsea", "splice-finder"],
+        "all trees": ["accessibility-trees", "kmer-trees", "motif-trees", "position-trees"],
+    }
+    listed = set()
+    for line in (line for line in table.splitlines() if line.startswith("| `")):
+        option, of, _, meaning = (cell.strip() for cell in line.strip("|").split(" | "))
+        for name in of.split(", "):
+            for key in groups.get(name, [name.strip("`")]):
+                field = method_class(key).model_fields[option.strip("`")]
+                assert meaning == field.description
+                listed.add((key, option.strip("`")))
+    assert listed == {(key, name) for key in method_keys() for name in method_class(key).model_fields}
+
+
 def small(key: str, **options: Any) -> Method:
     """The method, small enough for a test."""
     kind = method_class(key)

@@ -201,7 +201,9 @@ def read_yaml(path: Path, kind: type[Read], data: Path | None, what: str, keys: 
     except ValidationError as error:
         found = Problems(f"The {what} {path} cannot be used:")
         for item in error.errors():
-            found.add(_path_of(item["loc"]) or f"the {what}", *_what_is_wrong(item, keys))
+            of_method = "docs/benchmark.md lists the options of each method."
+            remedy = of_method if "options" in item["loc"] else keys
+            found.add(_path_of(item["loc"]) or f"the {what}", *_what_is_wrong(item, remedy))
         found.raise_any()
         raise
 

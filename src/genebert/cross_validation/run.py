@@ -72,6 +72,7 @@ def cross_validate(settings: CrossValidateSettings) -> Path:
     check_folder(settings.out, "cross-validate")
     grid = Grid.read(protocol.labels, protocol.genome, protocol.corpus)
     work = _Work(protocol, grid, _folds(protocol, grid))
+    _say_untested(grid, work.folds)
     cells = [cell for cell in cells_of(protocol, grid, work.folds, settings.out) if not work.flaw(cell)]
     to_do = [cell for cell in cells if cell.method.name in chosen and not cell.is_done()]
     if settings.dry_run:
@@ -90,6 +91,14 @@ def _folds(protocol: Protocol, grid: Grid) -> list[Fold]:
     if protocol.folds is not None:
         return given_folds(grid, [fold.model_dump() for fold in protocol.folds])
     return folds_of(grid, protocol.cell_types, protocol.chromosomes)
+
+
+def _say_untested(grid: Grid, folds: Sequence[Fold]) -> None:
+    every = {"cell_types": grid.cell_types, "chromosomes": sorted(set(grid.windows.table["chrom"]))}
+    for what, names in every.items():
+        tested = {name for fold in folds for name in fold.parts[f"test_{what}"]}
+        if left := [name for name in names if name not in tested]:
+            say(f"in no group, so that they are learned from or chosen by, and never tested: {', '.join(left)}")
 
 
 def _show(cells: Sequence[Cell], to_do: Sequence[Cell]) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pyarrow import compute
 
 from genebert.errors import Problems, UserError, problem
-from genebert.inputs.genome import GZIP_MAGIC, match_chromosomes
+from genebert.inputs.genome import GZIP_MAGIC, match_chromosomes, spelled_chromosomes
 
 NARROW_PEAK = ("chrom", "start", "end", "name", "score", "strand", "signal", "p", "q", "summit")
 BED = ("chrom", "start", "end", "name", "score", "strand")
@@ -233,8 +233,10 @@ def _map_chromosomes(
     names = table["chrom"].unique()
     mapped = match_chromosomes(names, lengths)
     unknown = [str(name) for name in names if name not in mapped]
-    if unknown and not skip_unknown:
-        raise UserError(_naming_error(table, path, unknown, lengths))
+    spelled = spelled_chromosomes(unknown, lengths)
+    doubtful = [name for name in unknown if name in spelled]  # another name of the file is the same chromosome
+    if doubtful or (unknown and not skip_unknown):
+        raise UserError(_naming_error(table, path, doubtful or unknown, lengths))
     if not mapped:
         raise UserError(
             problem(
@@ -256,7 +258,7 @@ def _naming_error(table: pd.DataFrame, path: Path, unknown: list[str], lengths: 
         f"chromosome {unknown[0]!r} cannot be matched to one of the genome without doubt; "
         f"unmatched names in the file: {_shorten(unknown)}; names in the genome: {_shorten(list(lengths))}",
         "Use one naming (chr1 or 1) throughout the file and the genome of the same assembly, or remove the rows "
-        "on chromosomes that the genome lacks (`genebert prepare --skip-unknown-chromosomes` does).",
+        "on chromosomes that the genome lacks (--skip-unknown-chromosomes does, in `prepare` and `add-cell-type`).",
     )
 
 

@@ -343,7 +343,7 @@ def _fractions(shown: Shown) -> Section:
     said = (
         "Means over cell types with 95% intervals. The fraction is of the training windows; those of a smaller fraction"
         " are part of those of a larger one. Baselines use the labels of all known cell types on the test chromosomes,"
-        " whatever the fraction."
+        " whatever the fraction. Where a fold is missing for one fraction, that fraction is measured on other windows."
     )
     figure = Figure("What more labels bring.", panels, caption=said, columns=2)
     return Section("Fewer labels", [figure, *(_by_fraction(shown, name, methods, rows) for name in shown.headlines)])

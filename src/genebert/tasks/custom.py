@@ -50,8 +50,8 @@ class Custom(Task):
     negatives: Path | None = Field(None, description="FASTA of sequences labelled 0, with --positives")
     bed: list[Path] = Field(
         [],
-        description="BED or narrowPeak files, instead of --table: one per class, whose file name up to the first "
-        "suffix names the class; or a single one, whose --bed-column tells",
+        description="BED or narrowPeak files, instead of --table: one per class, whose file name without "
+        "its ending names the class; or a single one, whose --bed-column tells",
     )
     bed_column: Literal["name", "score"] = Field(
         "name", description="what tells in a single BED: name (column 4, a class) or score (column 5, a number)"

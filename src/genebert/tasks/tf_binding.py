@@ -41,7 +41,7 @@ class TfBinding(Task):
     genome: Path = Field(description="genome: FASTA (plain or bgzip) or 2bit")
     peaks: list[Path] = Field(
         description="narrowPeak or BED files of one TF (gzip allowed), or folders of them: one per cell type, whose "
-        "file name up to the first suffix names the cell type"
+        "file name without its ending names the cell type"
     )
     accessible: list[Path] = Field(
         [],

@@ -150,6 +150,10 @@ def _chunks(path: Path, genome: Genome | None, width: int, rows: int) -> Iterato
         while chunk := list(islice(records, rows)):
             yield _from_records(pd.DataFrame(chunk, columns=list(_RECORD)), path)
         return
+    if kind == "bed" and genome is None:
+        what = "it is no FASTA and has no column `sequence`, and its windows cannot be coordinates without a genome"
+        remedy = "Name a column `sequence`; or give BED, or columns chrom, start, end, and --genome FASTA."
+        raise UserError(problem(path, what, remedy))
     table = read_bed(path, _need(genome, path).lengths, keep_repeats=True).table if kind == "bed" else read_table(path)
     if kind == "table" and "sequence" not in table:
         _check_columns(table, path, labelled=False)
