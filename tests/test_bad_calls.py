@@ -164,6 +164,10 @@ def test_prediction_without_the_genome_and_with_useless_cell_types(
     bed = tmp_path / "windows.bed"
     bed.write_text("chr1\t0\t60\n")
     check_refused(call("predict", bed, "--model", sequence_predictor), tmp_path, "windows.bed", "Add --genome")
+    table = tmp_path / "windows.csv"
+    table.write_text(f"seq,name\n{'ACGTA' * 12},a\n")
+    result = call("predict", table, "--model", sequence_predictor)
+    check_refused(result, tmp_path, "windows.csv", "nor in a column `sequence`", "name the column of sequences")
     fasta = tmp_path / "windows.fa"
     fasta.write_text(f">a\n{'ACGTA' * 12}\n")
     result = call("predict", fasta, "--model", sequence_predictor, "--cell-types", "B")

@@ -151,8 +151,8 @@ def _chunks(path: Path, genome: Genome | None, width: int, rows: int) -> Iterato
             yield _from_records(pd.DataFrame(chunk, columns=list(_RECORD)), path)
         return
     if kind == "bed" and genome is None:
-        what = "it is no FASTA and has no column `sequence`, and its windows cannot be coordinates without a genome"
-        remedy = "Name a column `sequence`; or give BED, or columns chrom, start, end, and --genome FASTA."
+        what = "its windows are neither FASTA nor in a column `sequence`, and for coordinates no genome is given"
+        remedy = "Add --genome FASTA, for BED or columns chrom, start, end; or name the column of sequences `sequence`."
         raise UserError(problem(path, what, remedy))
     table = read_bed(path, _need(genome, path).lengths, keep_repeats=True).table if kind == "bed" else read_table(path)
     if kind == "table" and "sequence" not in table:
