@@ -147,6 +147,29 @@ def test_negatives_are_drawn_from_accessible_regions_if_these_are_given(make: Ma
     assert made.notes["negatives wanting, for lack of windows"] == 7
 
 
+def test_what_is_accessible_in_held_out_cell_types_gives_training_chromosomes_no_negative(
+    genome: Genome, folder: Path, tmp_path: Path
+) -> None:
+    chroms = ["chr1", "chr2", "chr3"]
+    corpus = corpus_of(
+        [("chr1", 1000), ("chr2", 900), ("chr3", 700)],
+        {name: {0: 1.0, 1: 1.0, 2: 1.0} for name in PEAKS},
+        valid=["chr2"],
+        test=["chr3"],
+        test_cell_types=["NK"],
+    )
+    (tmp_path / "atac").mkdir()
+    for name, shift in (("T", 0), ("NK", 300)):
+        own = [Peak(chrom, 600 * i + shift, 600 * i + shift + 200, 100) for chrom in chroms for i in range(3, 20)]
+        write_peaks(tmp_path / "atac" / f"{name}.narrowPeak", own)
+    options = {"peaks": [folder], "width": 100, "ratio": 20, "chromosomes": chroms, "accessible": [tmp_path / "atac"]}
+    task = TfBinding(out=Path("out"), genome=genome.path, by_cell_type=True, **options)
+    table = task.windows(Sources(genome, corpus, ["chr2"], ["chr3"])).table
+    unbound = table[(table["label"] == 0) & (table["cell_type"] == "T")].assign(place=(table["start"] + 50) % 600)
+    pool = {chrom: set(rows["place"]) & {100, 400} for chrom, rows in unbound.groupby("chrom")}
+    assert pool == {"chr1": {100}, "chr2": {100, 400}, "chr3": {100, 400}}
+
+
 def test_blacklisted_windows_are_left_out(make: Make, tmp_path: Path) -> None:
     blacklist = tmp_path / "blacklist.bed"
     blacklist.write_text("chr1\t1240\t20000\nchr2\t2000\t20000\n")

@@ -69,19 +69,21 @@ class TfBinding(Task):
         peaks = self._read_peaks(genome, notes)
         cell_types = sorted(set(peaks["cell_type"]))
         peaks = peaks[peaks["chrom"].isin(self._chromosomes(peaks, genome, notes))]
+        corpus = sources.corpus if self.by_cell_type else None
         asked = peaks  # whose windows are chosen
-        if self.by_cell_type and sources.corpus:
-            asked = peaks[_may_choose(peaks, sources.corpus, self.peaks)]
+        if corpus is not None:
+            _check_known(peaks, corpus, self.peaks)
+            asked = peaks[_may_choose(peaks, corpus)]
         blacklist = [read_annotation(path, genome.lengths).table for path in [self.blacklist] if path]
         sites = self._sites(asked, blacklist, genome, notes)
         avoid = pd.concat([table[_COORDINATES] for table in (asked, sites, *blacklist)], ignore_index=True)
-        pool = self._accessible_windows(genome) if self.accessible else None
+        pool = self._accessible_windows(genome, corpus) if self.accessible else None
         unbound = matched_windows(genome, sites, avoid, generator, ratio=self.ratio, pool=pool)
         wanted = int((self.ratio * sites.groupby("chrom").size()).round().sum())
         notes["negatives wanting, for lack of windows"] = wanted - len(unbound)
         windows = pd.concat([sites, unbound], ignore_index=True)
         if self.by_cell_type:
-            return LabelTable(sort_windows(self._rows(windows, peaks, cell_types, sources.corpus)), notes)
+            return LabelTable(sort_windows(self._rows(windows, peaks, cell_types, corpus)), notes)
         if len(cell_types) == 1:
             windows["label"] = np.repeat([1, 0], [len(sites), len(unbound)])
         for name in cell_types if len(cell_types) > 1 else []:
@@ -147,24 +149,32 @@ class TfBinding(Task):
         rows = rows[rows["label"].notna()].astype({"label": np.int64}).reset_index(drop=True)
         return rows if corpus is None else _in_their_splits(rows, corpus)
 
-    def _accessible_windows(self, genome: Genome) -> pd.DataFrame:
-        files = find_files(self.accessible, PEAK_SUFFIXES, "--accessible")
-        tables = [read_bed(path, genome.lengths, skip_unknown=True).table for path in files.values()]
-        windows = self._around(pd.concat([_with_summits(table, {}) for table in tables], ignore_index=True))
+    def _accessible_windows(self, genome: Genome, corpus: Corpus | None) -> pd.DataFrame:
+        tables = []
+        for name, path in find_files(self.accessible, PEAK_SUFFIXES, "--accessible").items():
+            table = _with_summits(read_bed(path, genome.lengths, skip_unknown=True).table, {}).assign(cell_type=name)
+            if corpus is not None and name in corpus.cell_types:  # else it may be for all cell types
+                table = table[_may_choose(table, corpus)]
+            tables.append(table)
+        windows = self._around(pd.concat(tables, ignore_index=True))
         return windows[usable(windows, genome)]
 
 
-def _may_choose(peaks: pd.DataFrame, corpus: Corpus, files: Sequence[Path]) -> NDArray[np.bool_]:
-    """Return which peaks choose windows: on training chromosomes, those of held-out cell types have no say.
+def _check_known(peaks: pd.DataFrame, corpus: Corpus, files: Sequence[Path]) -> None:
+    """Check that a corpus has the cell types of peaks.
 
     Raises:
-        UserError: the corpus lacks a cell type.
+        UserError: it lacks one.
     """
     found = Problems(f"The peaks {', '.join(map(str, files))} are of cell types that the corpus {corpus.folder} lacks:")
     for name in sorted(set(peaks["cell_type"]) - set(corpus.cell_types)):
         remedy = f"Name the file as one of {', '.join(corpus.cell_types)}, add its ATAC-seq, or leave it out."
         found.add(name, "the corpus has no such cell type", remedy)
     found.raise_any()
+
+
+def _may_choose(peaks: pd.DataFrame, corpus: Corpus) -> NDArray[np.bool_]:
+    """Return which peaks choose windows: on training chromosomes, those of held-out cell types have no say."""
     part, split = _parts(peaks, corpus)
     return (part == _TRAIN) | (split != _TRAIN)
 
