@@ -85,6 +85,22 @@ def test_kept_arrays_are_the_same_files(toy_world: World, without_t: Path, tmp_p
     assert read_manifest(tmp_path / "kept", "add-cell-type", verify=True).metrics["added"]["regions"] == 0
 
 
+def test_a_run_that_was_killed_after_the_arrays_were_linked_resumes(
+    toy_world: World, without_t: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    add(toy_world, without_t, tmp_path / "whole", regions="keep")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("genebert.add_cell_type._distances", die)
+        add(toy_world, without_t, tmp_path / "kept", regions="keep")
+    assert (tmp_path / "kept.partial" / "evidence.npy").samefile(without_t / "evidence.npy")
+    add(toy_world, without_t, tmp_path / "kept", regions="keep")
+    kept, whole = (read_manifest(tmp_path / name, "add-cell-type", verify=True).files for name in ("kept", "whole"))
+    assert kept == whole
+
+
 def test_arrays_are_copied_where_the_disk_has_no_links(
     toy_world: World, without_t: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -379,6 +379,10 @@ def test_odd_region_width(healthy: Sample) -> None:
     assert odd(examine(healthy.settings(region_width=511))) == [("settings", "region width", "wrong")]
 
 
+def test_a_background_that_is_none(healthy: Sample) -> None:
+    assert odd(examine(healthy.settings(background="unifrom"))) == [("settings", "use", "wrong")]
+
+
 def motifs(count: int, width: int = 10) -> list[Motif]:
     generator = np.random.default_rng(0)
     return [random_motif(f"m{i}", width, generator) for i in range(count)]
@@ -483,6 +487,13 @@ def test_healthy_fragments(sample: Sample) -> None:
 def test_poor_fragments(sample: Sample, in_peaks: float, changes: dict[str, Any], check: str, verdict: str) -> None:
     settings = write_fragments(sample, in_peaks).model_copy(update=changes)
     assert find(examine(settings), "cell types: B", check).verdict == verdict
+
+
+def test_a_cell_type_that_is_dropped_need_not_be_good(sample: Sample) -> None:
+    settings = write_fragments(sample, 0.5)
+    with (sample.folder / "barcodes.csv").open("a") as table:
+        table.write("X1-1,rare\n")
+    assert odd(examine(settings)) == [("cell types: rare", "depth", "look")]
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,14 @@ def test_files_by_split(read: Read) -> None:
         assert [decode(codes) for codes in labelled.examples(split).codes] == [row[0] for row in given[name]]
 
 
+def test_rows_are_not_divided_in_two_ways(read: Read) -> None:
+    """All rows of the first file were once learned from, those that it calls test rows too."""
+    rows = sequences(("a",), ("b",))
+    with pytest.raises(UserError) as error:
+        read("sequence,label,split", {"labels": rows, "valid": rows, "test": rows})
+    assert str(error.value).count("it has a column `split`") == 3
+
+
 @pytest.mark.parametrize("prefix", ["chr", ""])
 def test_rows_are_divided_by_what_pretraining_held_out(prefix: str, read: Read, toy_world: World) -> None:
     """Whichever way chromosomes are spelled."""
@@ -105,8 +113,9 @@ def test_how_many_rows_repeat_another_is_said_once(
     """They once vanished without a word."""
     rows = [(f"chr{i}", "0", "40", label) for i in (1, 2, 3) for label in "abb"]
     read("chrom,start,end,label", rows, genome=toy_world.genome, held_out={"chr2": "valid", "chr3": "test"})
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("labels.csv: rows left out, since they repeat another: 3")
+    repeats, contradictions = capsys.readouterr().err.splitlines()
+    assert repeats.endswith("labels.csv: rows left out, since they repeat another: 3")
+    assert contradictions.endswith("labels.csv: rows at the place of another that is labelled otherwise: 6")
     read("sequence,label,split", sequences(("a",), ("b",), ("b",)))
     assert capsys.readouterr().err == ""
 

@@ -234,6 +234,15 @@ def test_it_does_not_matter_in_how_many_chunks_windows_come(
     assert contents[0] == contents[1] == contents[2]
 
 
+def test_columns_of_another_prediction_are_replaced(tmp_path: Path) -> None:
+    target = next(target for target in TARGETS if target.kind == "classes")
+    table, predicted = windows(), predictions(target, 12)
+    (fresh,) = write("tsv", tmp_path, target, table, predicted)
+    expected = fresh.read_text()
+    (again,) = write("tsv", tmp_path, target, pd.read_csv(fresh, sep="\t").assign(predicted="x"), predicted)
+    assert again.read_text() == expected
+
+
 # The stage --------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 from genebert.cell_type_distance import KnownCellTypes, new_cell_types
 from genebert.console import say
 from genebert.corpus.block import BlockInputs, build_block, map_blocks
-from genebert.corpus.build import peak_counts, with_usable_paths, workers_that_read
+from genebert.corpus.build import peak_counts, say_left_out, with_usable_paths, workers_that_read
 from genebert.corpus.join import JoinedRegions, write_joined
 from genebert.corpus.plan import read_blacklist
 from genebert.corpus.regions import Rules, find_regions
@@ -126,7 +126,9 @@ def _add(
         "fraction_of_peaks_in_regions": inside,
         "cell_type_distances": _distances(corpus, made, signal.cell_types),
     }
-    out = run.finish(_joined(corpus.manifest.metrics, _metrics(made, source, signal, peaks)) | {"added": facts})
+    measures = _metrics(made, source, signal, peaks)
+    out = run.finish(_joined(corpus.manifest.metrics, measures) | {"added": facts})
+    say_left_out(measures)
     say(f"{out}: {', '.join(signal.cell_types)} added, with {len(added):,} further regions")
     return out
 

@@ -32,7 +32,7 @@ LEVEL = 0.05
 FEWEST = 3
 """With fewer known cell types there is no telling how far they are from each other."""
 COARSE = 10
-"""Regions looked at together; so few that sums of evidence are exact in float32."""
+"""With fewer known cell types, their distances are a coarse scale."""
 
 _SAME = 1e-6
 """A cell type that is nearer is one of those that are known."""

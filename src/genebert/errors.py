@@ -19,6 +19,13 @@ def problem(where: object, what: str, remedy: str) -> str:
     return f"{where}: {what}. {remedy}"
 
 
+def listed(names: Iterable[object], most: int = 6, separator: str = ", ") -> str:
+    """Return the first names, and how many more there are."""
+    shown = [str(name) for name in names]
+    rest = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return separator.join(shown[:most]) + rest
+
+
 @dataclass
 class Problems:
     """Collects the problems of one input, to report them together.
@@ -44,5 +51,5 @@ class Problems:
             return
         shown = [f"  - {line}" for line in self.lines[:SHOWN]]
         if len(self.lines) > SHOWN:
-            shown.append(f"  - and {len(self.lines) - SHOWN} more problems of this kind")
+            shown.append(f"  - and {len(self.lines) - SHOWN} more problems")
         raise UserError("\n".join([self.heading, *shown]))

@@ -15,7 +15,7 @@ from genebert.console import say
 from genebert.corpus.store import Corpus
 from genebert.corpus.training import training_rows
 from genebert.device import pick_device
-from genebert.errors import Problems, UserError, problem
+from genebert.errors import Problems, UserError, listed, problem
 from genebert.inputs.genome import spelled_chromosomes
 from genebert.labelled import Labelled, LabelledFiles, read_labelled
 from genebert.methods import method_class, method_keys
@@ -29,7 +29,7 @@ from genebert.settings import FinetuneSettings, TuningSettings
 from genebert.shared_words import sharing, sharing_with_any
 from genebert.stage import Manifest, StageRun, open_stage, read_manifest
 from genebert.target import CLASS, HALF, best_threshold, mean_over_methods
-from genebert.tasks.windows import Windows, check_strands, say_unused
+from genebert.tasks.windows import Windows, check_strands, say_few_regions, say_unused, table_of
 from genebert.trained import Trained, Training
 
 PRETRAINED, SCRATCH, ENSEMBLE = "pre-trained", "from scratch", "ensemble"
@@ -55,7 +55,9 @@ def finetune(settings: FinetuneSettings) -> Path:
     pretrained = read_manifest(settings.model, "pretrain", verify=True)
     pick_device(settings.device)
     _check_methods(settings)
-    inputs = {name: getattr(settings, name) for name in ("labels", "model", "valid", "test", "genome", "corpus")}
+    tables = {name: getattr(settings, name) for name in ("labels", "valid", "test")}
+    inputs = {name: path and table_of(path) for name, path in tables.items()}
+    inputs |= {name: getattr(settings, name) for name in ("model", "genome", "corpus")}
     with open_stage("finetune", settings, inputs, resumable=True) as run:
         if run.finished:
             return run.out
@@ -89,11 +91,13 @@ def _read(settings: FinetuneSettings, pretrained: Manifest) -> Labelled:
         say(f"--corpus {settings.corpus}: its cell types are not used, since the labels have no column `cell_type`")
     say_unused(settings.genome, labelled.windows["train"])
     _check_unseen(labelled, pretrained)
+    _say_neighbours(labelled)
     _say_learned_cell_types(labelled)
     _say_classes_not_measured(labelled)
+    say_few_regions(labelled.test_regions)
     _check_kinds(settings, labelled)
     for windows in labelled.windows.values() if settings.oriented else ():
-        check_strands(windows)
+        check_strands(windows.table, windows.path)
     return labelled
 
 
@@ -109,6 +113,19 @@ def _check_unseen(labelled: Labelled, pretrained: Manifest) -> None:
             else ("Pre-train on a corpus that holds chromosomes out for testing.")
         )
         raise UserError(problem(test.path, what, remedy))
+
+
+def _say_neighbours(labelled: Labelled) -> None:
+    """Warn of test rows that lie on chromosomes of rows that are learned from or chosen by."""
+    test = labelled.windows["test"]
+    if not test.on_genome:
+        return
+    tuned = [labelled.windows[split].table["chrom"] for split in TUNED_ON if labelled.windows[split].on_genome]
+    shared = chromosomes_among(test, sorted({chrom for chroms in tuned for chrom in chroms}))
+    if shared:
+        count = int(test.table["chrom"].isin(shared).sum())
+        what = f"{count:,} test rows lie on chromosomes of training or validation rows ({listed(shared)})"
+        say(f"warning: {what}: neighbours are alike, which flatters. Divide rows by chromosome.")
 
 
 def _say_learned_cell_types(labelled: Labelled) -> None:
@@ -149,9 +166,12 @@ def _check_kinds(settings: FinetuneSettings, labelled: Labelled) -> None:
     found = Problems(f"The labels {settings.labels} cannot be learned as the options say:")
     for option in ("ensemble", "baselines"):
         for key in getattr(settings, option):
-            kinds = method_class(key).kinds
-            if labelled.target.kind not in kinds:
-                found.add(f"--{option} {key}", f"it predicts {', '.join(sorted(kinds))}", "Leave it out.")
+            kind = method_class(key)
+            if labelled.target.kind not in kind.kinds:
+                found.add(f"--{option} {key}", f"it predicts {', '.join(sorted(kind.kinds))}", "Leave it out.")
+            if kind.needs_cell_types and labelled.corpus is None:
+                what = "it sees accessibility alone, and the rows name no cell types"
+                found.add(f"--{option} {key}", what, "Leave it out.")
     if settings.threshold == "valid" and not labelled.target.is_binary:
         found.add("--threshold valid", "there are not two classes to choose it for", "Leave it out.")
     if settings.class_weights and labelled.target.kind != "classes":
@@ -190,10 +210,13 @@ def _finetune(settings: FinetuneSettings, labelled: Labelled, pretrained: Manife
     own = [training.train(PRETRAINED, GENEBERT, network)] if settings.network else []
     own += [_train_key(key, training, settings) for key in settings.ensemble]
     compared = list(own)
+    beside = {key: method_of(key, settings) for key in settings.baselines if key not in settings.ensemble}
+    failed: dict[str, str] = {}
     if settings.network and settings.scratch and settings.reads_encoders:  # else nothing is pre-trained
         untrained = network.model_copy(update={"initial": "random"})
-        compared.append(training.train(SCRATCH, GENEBERT, untrained))
-    compared += [_train_key(key, training, settings) for key in settings.baselines if key not in settings.ensemble]
+        compared += _compared(training, SCRATCH, GENEBERT, untrained, failed)
+    for key, method in beside.items():
+        compared += _compared(training, method.title, key, method, failed)
     members = [(one.key, fitted) for one in own for fitted in one.fitted]
     joined = joined_of(own)
     if len(members) > 1:
@@ -212,6 +235,7 @@ def _finetune(settings: FinetuneSettings, labelled: Labelled, pretrained: Manife
         "test_rows_sharing_32_bases_with_pretraining": _shared_with_pretraining(labelled, pretrained, settings.corpus),
         "cell_type_distances": distances,
         "members": [key for key, _ in members],
+        "not_compared": failed,
         "branch_weights": [fitted.branch_weights for _, fitted in members if isinstance(fitted, FittedGeneBert)],
         "oriented": _tells_strands(settings),
         "calibration": _facts_of(calibration, labelled, joined.test[0], calibrated),
@@ -263,6 +287,16 @@ def method_of(key: str, settings: FinetuneSettings) -> Method:
 def _train_key(key: str, training: Training, settings: FinetuneSettings) -> Trained:
     method = method_of(key, settings)
     return training.train(method.title, key, method)
+
+
+def _compared(training: Training, title: str, key: str, method: Method, failed: dict[str, str]) -> list[Trained]:
+    """Return a method to compare with, trained; none if it cannot be: that is said, and must not cost the predictor."""
+    try:
+        return [training.train(title, key, method)]
+    except UserError as error:
+        failed[title] = str(error)
+        say(f"warning: {title} is left out of the comparison: {error}")
+        return []
 
 
 def _facts(labelled: Labelled, pretrained: Manifest) -> dict[str, Any]:
@@ -332,11 +366,10 @@ def _equal_rows(test: NDArray[np.uint8], tuned: NDArray[np.uint8]) -> int:
 
 
 def _seen_chromosomes(labelled: Labelled, pretrained: Manifest) -> list[str]:
-    """Return the chromosomes that anything was fitted or chosen on; empty for sequences without coordinates."""
-    if not labelled.windows["test"].on_genome:
-        return []
-    tuned = (chrom for split in TUNED_ON for chrom in labelled.windows[split].table["chrom"])
-    return sorted({*pretrained.metrics["train_chromosomes"], *tuned})
+    """Return the chromosomes that anything is known to have been fitted or chosen on."""
+    tuned = (labelled.windows[split] for split in TUNED_ON)
+    chroms = (chrom for one in tuned if one.on_genome for chrom in one.table["chrom"])
+    return sorted({*pretrained.metrics["train_chromosomes"], *chroms})
 
 
 def _thresholds(valid: Sequence[NDArray[np.float64]], labelled: Labelled, settings: FinetuneSettings) -> list[float]:

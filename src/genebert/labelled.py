@@ -111,7 +111,7 @@ def read_labelled(
     finally:
         if genome:
             genome.close()
-    say_repeats(windows.values())
+    say_repeats(list(windows.values()))
     every = pd.concat([one.table for one in windows.values()])
     _check_splits(windows, files.labels)
     target = Target.of(every, windows["train"].table)
@@ -169,8 +169,12 @@ def _read_splits(
         raise UserError(problem("--valid and --test", "only one of them is given", "Give both, or a column `split`."))
     windows = read_windows(files.labels, genome, labelled=True)
     if files.valid and files.test:
-        others: dict[Split, Path] = {"valid": files.valid, "test": files.test}
-        return {"train": windows, **{name: read_windows(path, genome, labelled=True) for name, path in others.items()}}
+        valid, test = (read_windows(path, genome, labelled=True) for path in (files.valid, files.test))
+        found = Problems("The rows are divided in two ways, by --valid and --test and by a column:")
+        for path in dict.fromkeys(one.path for one in (windows, valid, test) if "split" in one.table):
+            found.add(path, "it has a column `split`", "Remove the column, or leave --valid and --test out.")
+        found.raise_any()
+        return {"train": windows, "valid": valid, "test": test}
     if "split" in windows.table:
         split = windows.table["split"].to_numpy()
     elif windows.on_genome and held_out is not None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,25 @@ from numpy.typing import NDArray
 from genebert.cell_type_distance import Distance, new_cell_types
 from genebert.console import progress_bar, say
 from genebert.corpus.store import Corpus
-from genebert.errors import UserError, problem
+from genebert.errors import UserError, listed, problem
 from genebert.finetune import chromosomes_among, title_of
 from genebert.inputs.genome import Genome
 from genebert.known_labels import KnownLabels, with_known
 from genebert.metrics import Estimate
-from genebert.prediction_files import FILES, ON_GENOME, TsvFile
+from genebert.prediction_files import FILES, ON_GENOME, PredictionFile, TsvFile
 from genebert.predictor import Predictor
 from genebert.settings import EvaluateSettings, PredictSettings
-from genebert.stage import open_stage
+from genebert.stage import StageRun, open_stage
 from genebert.tasks.labels import check_genome
-from genebert.tasks.windows import Windows, read_windows, say_repeats, say_unused, window_chunks
+from genebert.tasks.windows import (
+    Windows,
+    read_windows,
+    say_few_regions,
+    say_repeats,
+    say_unused,
+    table_of,
+    window_chunks,
+)
 
 CHUNK = 1 << 14
 """Rows predicted at a time, so that memory for bases and motif evidence does not grow with their number."""
@@ -42,7 +51,8 @@ def predict(settings: PredictSettings) -> Path:
     Raises:
         UserError: an input cannot be used, or inputs do not belong together.
     """
-    inputs = {name: getattr(settings, name) for name in ("windows", "model", "genome", "corpus", "known")}
+    inputs = {name: getattr(settings, name) for name in ("model", "genome", "corpus")}
+    inputs |= {"windows": table_of(settings.windows), "known": settings.known and table_of(settings.known)}
     with open_stage("predict", settings, inputs) as run:
         if run.finished:
             return run.out
@@ -93,9 +103,11 @@ def _predict_all(
         made = FILES[settings.format](folder, predictor.target, lengths, predictor.ensemble.threshold)
         with made as file, progress_bar() as progress:
             task = progress.add_task("predicting", total=None, note="")
-            for windows in window_chunks(settings.windows, genome, width=predictor.width, rows=size):
+            check = partial(predictor.check_table, path=settings.windows, corpus=corpus)
+            for windows in window_chunks(settings.windows, genome, width=predictor.width, rows=size, check=check):
                 if not rows:
                     say_unused(settings.genome, windows)
+                    _say_replaced(windows, file)
                 _check_place(windows, settings, corpus)
                 predictor.check_windows(windows)
                 windows = _for_cell_types(windows, corpus, chosen)
@@ -112,6 +124,13 @@ def _predict_all(
     finally:
         if genome:
             genome.close()
+
+
+def _say_replaced(windows: Windows, file: PredictionFile) -> None:
+    """Say which columns of the windows have the names of those to be written, as what another model predicted has."""
+    replaced = [name for name in file.titles if name in windows.table]
+    if replaced:
+        say(f"{windows.path}: its columns {listed(replaced)} are left out: those to be written are named so")
 
 
 def _check_cell_types(settings: PredictSettings, corpus: Corpus | None) -> None:
@@ -168,7 +187,8 @@ def evaluate(settings: EvaluateSettings) -> Path:
     Raises:
         UserError: an input cannot be used, inputs do not belong together, or labels are unknown to the model.
     """
-    inputs = {name: getattr(settings, name) for name in ("labels", "model", "genome", "corpus")}
+    inputs = {name: getattr(settings, name) for name in ("model", "genome", "corpus")}
+    inputs["labels"] = table_of(settings.labels)
     with open_stage("evaluate", settings, inputs) as run:
         if run.finished:
             return run.out
@@ -177,9 +197,10 @@ def evaluate(settings: EvaluateSettings) -> Path:
         windows = _read_labelled(settings, predictor, corpus)
         if "split" in windows.table:
             windows = windows.rows((windows.table["split"] == "test").to_numpy())
-        else:
-            _warn_of_learned(run.inputs["labels"]["sha256"], predictor)
-        _check_unseen(windows, predictor)
+        elif _learned(run, predictor):
+            say("warning: the model was fitted to this very file: its measures on it say nothing of other rows")
+        if "split" not in windows.table or not _learned(run, predictor):  # else finetune has looked at its test rows
+            _check_unseen(windows, predictor)
         truth = _truth(windows, predictor)
         if corpus is not None and not windows.per_cell_type:
             what = "the model predicts per cell type, and the rows name none"
@@ -191,8 +212,9 @@ def evaluate(settings: EvaluateSettings) -> Path:
             for chunk, predicted in _predicted(windows, predictor, corpus):
                 file.write(_with_p(chunk.table, distances), predicted)
                 found.append(predicted)
-        ensemble = predictor.ensemble
-        measures = ensemble.target.measures(truth, [np.concatenate(found)], [ensemble.threshold], windows.regions())
+        ensemble, region = predictor.ensemble, windows.regions()
+        say_few_regions(region)
+        measures = ensemble.target.measures(truth, [np.concatenate(found)], [ensemble.threshold], region)
         defined = {name: one for name, one in measures.items() if np.isfinite(one.value)}  # a label may have one answer
         results = [
             {"method": title_of(predictor.manifest), "metric": name, **one.to_json()} for name, one in defined.items()
@@ -235,11 +257,10 @@ def _read_labelled(settings: EvaluateSettings, predictor: Predictor, corpus: Cor
     return windows
 
 
-def _warn_of_learned(labels: str, predictor: Predictor) -> None:
-    """Warn if the rows are those that the predictor has learned from; labels: SHA-256 of their file."""
+def _learned(run: StageRun, predictor: Predictor) -> bool:
+    """Return whether the labels are a file that the predictor has learned from."""
     inputs = predictor.manifest.inputs
-    if labels in {inputs[name]["sha256"] for name in ("labels", "valid") if name in inputs}:
-        say("warning: the model was fitted to this very file: its measures on it say nothing of other rows")
+    return run.inputs["labels"]["sha256"] in {inputs[name]["sha256"] for name in ("labels", "valid") if name in inputs}
 
 
 def _check_unseen(windows: Windows, predictor: Predictor) -> None:

@@ -58,11 +58,18 @@ class PredictionFile(ABC):
 
     def with_columns(self, table: pd.DataFrame, predicted: Numbers) -> pd.DataFrame:
         """Return the windows with a column per class or label, `p(NAME)`, and `predicted`, the class or the number."""
-        titles = [PREDICTED] if self.target.kind == "value" else [f"p({name})" for name in self.target.names]
-        found = pd.DataFrame(predicted, columns=titles)
+        titles = self.titles
+        found = pd.DataFrame(predicted, columns=titles[: predicted.shape[1]])
         if self.target.kind == "classes":
             found[PREDICTED] = np.array(self.target.names, object)[self.target.guesses(predicted, self.threshold)]
-        return pd.concat([table.reset_index(drop=True), found], axis=1)
+        given = table.drop(columns=[name for name in titles if name in table])
+        return pd.concat([given.reset_index(drop=True), found], axis=1)
+
+    @property
+    def titles(self) -> list[str]:
+        """The columns that are written beside those of the windows."""
+        probabilities = [f"p({name})" for name in self.target.names]
+        return {"value": [PREDICTED], "labels": probabilities, "classes": [*probabilities, PREDICTED]}[self.target.kind]
 
     def intervals(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return chrom, start, end of windows, without what lies beyond the ends of their chromosomes."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from genebert.calibration import UNCALIBRATED, Calibration
@@ -22,7 +23,7 @@ from genebert.pretrained import check_motifs, read_scanner, write_scanner
 from genebert.settings import Device
 from genebert.stage import Manifest, read_manifest, write_json
 from genebert.target import HALF, Target, Threshold, mean_over_methods
-from genebert.tasks.windows import Windows, check_strands
+from genebert.tasks.windows import Windows, check_strands, wrong_length
 
 MEMBERS = "members"
 PREDICTOR_FILE = "predictor.json"
@@ -218,6 +219,22 @@ class Predictor:
             return []
         return self.known_cell_types.distances(corpus, names)
 
+    def check_table(self, table: pd.DataFrame, path: Path, corpus: Corpus | None) -> None:
+        """Check that windows name a strand, if the model tells strands apart, and no unknown cell type.
+
+        Args:
+            table: see `Windows`.
+            path: the file it is from, for errors.
+            corpus: that knows the cell types, or None if the model knows none.
+
+        Raises:
+            UserError: they do not.
+        """
+        if self.oriented:
+            check_strands(table, path)
+        if corpus is not None and "cell_type" in table:
+            corpus.cell_type_indices(sorted(set(table["cell_type"])))
+
     def check_windows(self, windows: Windows) -> None:
         """Check that windows have the length that the model was trained on, and a strand if it tells strands apart.
 
@@ -225,8 +242,7 @@ class Predictor:
             UserError: they have not.
         """
         if self.oriented:
-            check_strands(windows)
+            check_strands(windows.table, windows.path)
         length = windows.codes.shape[1]
         if length != self.width:
-            what = f"its longest window has {length} bp, and the model was fine-tuned on windows of {self.width} bp"
-            raise UserError(problem(windows.path, what, f"Give windows of {self.width} bp."))
+            raise wrong_length(windows, length, self.width)

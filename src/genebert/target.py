@@ -91,12 +91,13 @@ class Target:
         return (truth - self.centre) / self.scale if self.kind == "value" else truth
 
     def from_logits(self, logits: Numbers) -> Numbers:
-        """Return predictions of a network's outputs, float64, shape (..., len(names)) both."""
+        """Return predictions of a network's outputs, float64, shape (..., len(names)) both; of infinite ones, NaN."""
         if self.kind == "value":
             return logits * self.scale + self.centre
         if self.kind == "labels":
             return np.exp(-np.logaddexp(0, -logits))
-        shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        with np.errstate(invalid="ignore"):  # training that diverges may end in infinite outputs
+            shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
         return shifted / shifted.sum(axis=-1, keepdims=True)
 
     def loss(self, truth: NDArray[Any], predicted: Numbers, weights: Numbers | None = None) -> float:
@@ -195,6 +196,11 @@ def class_names(labels: pd.Series) -> list[str]:
         return sorted(names, key=float)
     except ValueError:
         return names
+
+
+def target_columns(table: pd.DataFrame) -> list[str]:
+    """Return the columns of a table that say what its rows are labelled."""
+    return [name for name in (CLASS, VALUE) if name in table] + [LABEL_PREFIX + name for name in label_names(table)]
 
 
 def label_names(table: pd.DataFrame) -> list[str]:

@@ -71,7 +71,7 @@ def test_all_that_is_wrong_is_listed_with_its_place(tmp_path: Path) -> None:
         "tasks[0].labels",
         "tasks[0].threshold",
         "tasks[1].valid_fraction",
-        "and 2 more problems of this kind",
+        "and 2 more problems",
     ]
     assert f"there is no {tmp_path / 'none.meme'}" in lines[5]
     listed = "docs/benchmark.md lists the options of each method."

@@ -184,11 +184,14 @@ def test_a_cell_type_with_peaks_on_held_out_chromosomes_only(world: World) -> No
     assert set(corpus.split[corpus.accessible(3)]) == {2}
 
 
-def test_unknown_chromosomes_are_dropped_and_counted_if_asked(toy_folder: Path, world: World) -> None:
+def test_unknown_chromosomes_are_dropped_and_counted_if_asked(
+    toy_folder: Path, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = world.peaks / "B.narrowPeak"
     toys.write_peaks(path, [*path.read_text().splitlines(), Peak("chrUn_1", 5, 90), Peak("chrUn_1", 300, 390)])
     corpus = build(world, skip_unknown_chromosomes=True)
     assert corpus.manifest.metrics["peaks_on_unknown_chromosomes"] == {"B": {"chrUn_1": 2}}
+    assert "left out, on chromosomes that the genome lacks: 2 (chrUn_1)" in " ".join(capsys.readouterr().err.split())
     assert contents(corpus.folder) == contents(toy_folder)
 
 

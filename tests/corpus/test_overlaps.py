@@ -1,9 +1,11 @@
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import toys
 
 from genebert.corpus.overlaps import best_overlaps, regions_in
+from genebert.errors import UserError
 
 
 def table(*rows: tuple[str, int, int]) -> pd.DataFrame:
@@ -27,3 +29,10 @@ def test_regions_that_overlap_intervals_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "some.bed").write_text("chr1\t550\t600\nchr2\t100\t110\nchr1\t20\t30\n")
     assert regions_in(tmp_path / "some.bed", corpus).tolist() == [True, True, False]
     assert regions_in(None, corpus).all()
+
+
+def test_intervals_that_overlap_no_region_are_refused(tmp_path: Path) -> None:
+    corpus = toys.corpus_of([("chr1", 0), ("chr1", 500), ("chr2", 0)], {"B": {0: 1.0}})
+    (tmp_path / "none.bed").write_text("chr1\t400\t450\n")
+    with pytest.raises(UserError, match=r"none.bed: none of its intervals overlaps a region of the corpus .*Choose"):
+        regions_in(tmp_path / "none.bed", corpus)

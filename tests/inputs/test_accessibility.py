@@ -65,6 +65,12 @@ def test_problems_with_paths_are_collected(tmp_path: Path) -> None:
     assert f"{second}: cell type 'T' is already given by {first}" in message
 
 
+def test_a_file_has_to_name_a_cell_type(tmp_path: Path) -> None:
+    touch(tmp_path / "peaks", "_peaks.narrowPeak", "T.bed")
+    with pytest.raises(UserError, match=r"_peaks.narrowPeak: its name .* Name it CELLTYPE_peaks.narrowPeak"):
+        find_files([tmp_path / "peaks"], PEAK_SUFFIXES, "--peaks")
+
+
 def test_no_path_at_all() -> None:
     with pytest.raises(UserError, match=r"--bigwigs: no cell type is given. Give at least one \*.bw or \*.bigWig file"):
         find_files([], BIGWIG_SUFFIXES, "--bigwigs")

@@ -97,6 +97,12 @@ def test_chromosomes_are_matched_and_unknown_ones_left_out_if_asked(tmp_path: Pa
         read_h5ad_peaks(path, {"I": 9}, skip_unknown=True)
 
 
+def test_a_chromosome_in_two_spellings_is_never_left_out(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5ad", names=["chr1:100-601", "1:5-9", "2:1000-1501", "2:10-20"])
+    with pytest.raises(UserError, match=r"chromosomes chr1, 1 cannot be matched without doubt [^-]*$"):
+        read_h5ad_peaks(path, LENGTHS, skip_unknown=True)
+
+
 @pytest.mark.parametrize("matrix", [np.array, sparse.csr_matrix, sparse.csc_matrix, sparse.csr_array])
 @pytest.mark.parametrize("kind", [np.float32, np.int64, np.uint8, bool])
 @pytest.mark.parametrize("piece", [1, 3, 1 << 20])

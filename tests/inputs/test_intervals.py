@@ -254,7 +254,7 @@ def test_all_malformed_rows_are_reported_once_each(bed: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize(("summit", "shown"), [("50", "'50'"), ("1e9", "'1e9'"), (".", "'.'")])
+@pytest.mark.parametrize(("summit", "shown"), [("50", "'50'"), ("1e9", "'1e9'"), (".", "'.'"), ("-7", "'-7'")])
 def test_summit_outside_its_peak(tmp_path: Path, summit: str, shown: str) -> None:
     path = write_peaks(
         tmp_path / "B.narrowPeak", [Peak("chr1", 0, 9), str(Peak("chr1", 10, 60, 77)).replace("77", summit)]
@@ -330,3 +330,40 @@ def test_table_with_a_header(tmp_path: Path, text: str) -> None:
 def test_malformed_tables(tmp_path: Path, text: str, fault: str) -> None:
     with pytest.raises(UserError, match=fault):
         read_table(write(tmp_path / "labels.csv", text))
+
+
+def test_mistakes_of_all_kinds_are_reported_together(bed: Path) -> None:
+    good = ["a", "0", ".", "1", "1", "-1", "5"]
+    lines = [
+        ["chr1", "10", "x", *good],
+        ["chr9", "10", "20", *good],
+        ["chr1", "10", "2000", *good],
+        ["chr1", "10", "20", *good[:3], "much", *good[4:]],
+        ["chr1", "10", "20", *good[:3], "-2", *good[4:]],
+        ["chr1", "10", "20", *good[:6], "10"],
+        ["chr1", "10", "20", *good],
+    ]
+    with pytest.raises(UserError) as error:
+        read_peaks(write(bed, "".join("\t".join(line) + "\n" for line in lines)), LENGTHS)
+    heading, *found = str(error.value).splitlines()
+    assert heading == f"The peaks of {bed} cannot be used:"
+    assert sorted(line.split(":")[0].removeprefix("  - line ") for line in found) == ["1", "2", "3", "4", "5", "6"]
+    for words in ("end is 'x'", "'chr9' cannot be matched", "beyond the end", "'much', not", "is -2.0", "is '10'"):
+        assert sum(words in line for line in found) == 1
+
+
+def test_a_mistake_is_not_taken_for_another_assembly(bed: Path) -> None:
+    write(bed, "chr1\t1000x\t2000\nchrUn\t1\t2\n")
+    with pytest.raises(UserError) as error:
+        read_annotation(bed, LENGTHS)
+    assert str(error.value).splitlines()[1:] == [
+        "  - line 1: start is '1000x', not a whole number. Write chrom, start, end separated by tabs."
+    ]
+
+
+def test_a_column_that_is_named_like_the_number_of_lines(tmp_path: Path) -> None:
+    """It was once replaced by these numbers without a word."""
+    path = write(tmp_path / "cells.csv", "Line,value\nK562,1\n")
+    with pytest.raises(UserError, match=r"line 1: a column is named 'line', .* Rename it"):
+        read_table(path)
+    assert read_table(path, " line")["line"].tolist() == ["K562"]

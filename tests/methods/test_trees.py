@@ -27,6 +27,14 @@ def test_there_are_as_many_trees_as_the_validation_rows_like(task: Callable[...,
     assert toy.target.loss(noisy.truth, chosen.predict(noisy)) == pytest.approx(min(losses))
 
 
+def test_few_rows_are_learned_from_too(task: Callable[..., Any]) -> None:
+    """Of fewer than twice `least_rows` rows, all were once predicted alike."""
+    toy = task("classes")
+    few = toy.train.rows(np.arange(60))
+    predicted = PositionTrees(kmers=()).fit(few, toy.valid, toy.target, 0).predict(few)
+    assert len(few) < 2 * PositionTrees().least_rows and len(np.unique(predicted[:, 1])) > 1
+
+
 def test_patience_ends_the_search(task: Callable[..., Any]) -> None:
     toy = task("classes")
     wrong = replace(toy.valid, truth=1 - toy.valid.truth)

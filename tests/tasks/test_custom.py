@@ -105,6 +105,21 @@ def test_short_sequences_that_are_the_same_stay_together(make: Make, tmp_path: P
     assert (split[:20].to_numpy() == split[40:].to_numpy()).all()
 
 
+def test_short_sequences_stay_with_their_reverse_complement(make: Make, tmp_path: Path) -> None:
+    rows = sequences(40, length=20)
+    others = [reverse_complement(letters) for letters in rows]
+    table = write_table(tmp_path / "t.csv", sequence=rows + others, value=range(80))
+    split = read_labels(make(table=table, **FRACTIONS))["split"]
+    assert (split[:40].to_numpy() == split[40:].to_numpy()).all()
+
+
+def test_sequences_with_an_adapter_cannot_be_divided(make: Make, tmp_path: Path) -> None:
+    adapter = sequences(1, length=34, seed=9)[0]
+    table = write_table(tmp_path / "t.csv", sequence=[adapter + row for row in sequences(30)], value=range(30))
+    with pytest.raises(UserError, match=r"30 of 30 sequences share 32 bases .* Cut off what they have in common"):
+        make(table=table, **FRACTIONS)
+
+
 @given(groups=st.lists(st.integers(0, 8), min_size=1, max_size=60), seed=st.integers(0, 5))
 def test_groups_are_never_divided_and_fractions_never_exceeded(groups: list[int], seed: int) -> None:
     group = np.unique(groups, return_inverse=True)[1]

@@ -9,7 +9,17 @@ from toys import World, read_fasta, reverse_complement
 from genebert.errors import UserError
 from genebert.inputs.genome import Genome
 from genebert.schema import decode
-from genebert.tasks.windows import Windows, check_strands, overlapping_groups, read_windows
+from genebert.tasks.windows import (
+    FEW_REGIONS,
+    LONGEST,
+    Windows,
+    check_strands,
+    overlapping_groups,
+    read_windows,
+    say_few_regions,
+    table_of,
+    window_chunks,
+)
 
 
 @pytest.fixture
@@ -19,6 +29,10 @@ def genome(toy_world: World) -> Iterator[Genome]:
 
 
 Write = Callable[..., Path]
+
+
+def check(windows: Windows) -> None:
+    check_strands(windows.table, windows.path)
 
 
 @pytest.fixture
@@ -127,16 +141,16 @@ def test_oriented_windows_on_the_genome_have_a_strand(case: str, write: Write, g
     """A model of promoters once predicted windows without a strand as if they were all on the plus strand."""
     text, name, place = STRANDS[case]
     with pytest.raises(UserError) as error:
-        check_strands(read_windows(write(text, name), genome, labelled=False, width=10))
+        check(read_windows(write(text, name), genome, labelled=False, width=10))
     assert name in str(error.value) and f"such as that around {place}. Give + or -" in str(error.value)
     stranded = text.replace(".\n", "+\n")
     if stranded != text:
-        check_strands(read_windows(write(stranded, name), genome, labelled=False, width=10))
+        check(read_windows(write(stranded, name), genome, labelled=False, width=10))
 
 
 def test_sequences_are_on_their_strand_as_they_are(write: Write) -> None:
     for text, name in ((">one\nACGT\n", "w.fa"), ("chrom,start,end,sequence\nchr1,0,4,ACGT\n", "w.csv")):
-        check_strands(read_windows(write(text, name), None, labelled=False))
+        check(read_windows(write(text, name), None, labelled=False))
 
 
 def test_of_the_coordinates_of_sequences_the_chromosome_is_kept(write: Write) -> None:
@@ -178,6 +192,51 @@ def test_windows_that_overlap_lie_in_one_region() -> None:
     assert found[2] == found[4]  # 0..60 and 50..90
     assert found[1] == found[3] != found[4]  # 90..120 and 100..130; 90 only abuts on 50..90
     assert found[0] not in found[1:]
+
+
+def test_windows_that_slide_along_a_chromosome_are_many_regions() -> None:
+    """They once were one, so that all intervals had a width of 0."""
+    start = np.random.default_rng(0).permutation(50 * np.arange(20_000))
+    found = overlapping_groups(pd.DataFrame({"chrom": "chr1", "start": start, "end": start + 200}))
+    assert len(set(found)) == 50 * 20_000 // (LONGEST * 200)
+    assert (found[start.argsort()] == np.sort(found)).all()  # each is a stretch
+
+
+def test_few_regions_are_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+    say_few_regions(np.arange(FEW_REGIONS))
+    assert capsys.readouterr().err == ""
+    say_few_regions(np.arange(FEW_REGIONS - 1).repeat(2))
+    assert f"{2 * FEW_REGIONS - 2} test rows lie in {FEW_REGIONS - 1} regions" in capsys.readouterr().err
+
+
+def test_the_table_of_a_folder_made_by_labels(tmp_path: Path, write: Write) -> None:
+    path = write("label\n", "labels.tsv")
+    assert table_of(tmp_path) == table_of(path) == path
+    assert table_of(tmp_path / "other") == tmp_path / "other"
+
+
+def test_tables_are_checked_whole_before_the_first_chunk(write: Write, genome: Genome) -> None:
+    def chunks(text: str, width: int) -> Iterator[Windows]:
+        return window_chunks(write(text, "w.csv"), genome, width=width, rows=2, check=tables.append)
+
+    tables: list[pd.DataFrame] = []
+    with pytest.raises(UserError, match="line 6: letter '!'"):
+        next(chunks("sequence\n" + "ACGT\n" * 4 + "AC!T\n", 4))
+    with pytest.raises(UserError, match="its longest window has 4 bp, and"):
+        next(chunks("sequence\n" + "ACGT\n" * 5, 5))
+    with pytest.raises(UserError, match="its longest window has 5 bp, that of line_5, and"):
+        next(chunks("sequence\n" + "ACGT\n" * 3 + "ACGTA\n", 4))
+    assert [len(one) for one in chunks("sequence\n" + "ACGT\n" * 5, 4)] == [2, 2, 1]
+    assert not tables
+    assert len(next(chunks("chrom,start,end\n" + "chr1,5,9\n" * 5, 4))) == 2
+    assert [len(table) for table in tables] == [5]
+
+
+@pytest.mark.parametrize("header", ['"chrom","start","end"', "chrom, start, end", "#Chrom,Start,End"])
+def test_headers_are_told_as_tables_are_read(header: str, write: Write, genome: Genome) -> None:
+    """As R writes them, among others, which were once taken for rows of a BED."""
+    found = read_windows(write(f"{header}\nchr1,5,9\n"), genome, labelled=False)
+    assert found.table[["chrom", "start", "end"]].to_numpy().tolist() == [["chr1", 5, 9]]
 
 
 def test_sequences_that_share_32_bases_lie_in_one_region() -> None:

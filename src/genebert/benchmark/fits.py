@@ -24,6 +24,7 @@ from genebert.methods.base import Examples, Fitted, Method
 from genebert.settings import StageSettings, load_preset
 from genebert.stage import MANIFEST, describe_input, digest, open_stage, read_manifest
 from genebert.target import Kind, Target
+from genebert.tasks.windows import table_of
 
 RUNS = "runs"
 MODEL = "model"
@@ -197,7 +198,7 @@ def checksums() -> Checksum:
 
     It raises a UserError where one cannot be read.
     """
-    return cache(lambda path: describe_input("suite", path)["sha256"])  # a genome may be a file of many rows
+    return cache(lambda path: describe_input("suite", table_of(path))["sha256"])  # a genome is a file of many rows
 
 
 def motifs_digest(scanner: Scanner) -> str:

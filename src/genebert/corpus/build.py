@@ -5,6 +5,7 @@ motif evidence are computed in blocks of regions (`build`). The results of tasks
 until the corpus is complete, so that a run that was killed resumes where it was.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from genebert.corpus.plan import Plan, plan
 from genebert.corpus.signal import Source, find_source
 from genebert.corpus.store import CorpusWriter
 from genebert.corpus.work import Results, Work
-from genebert.errors import UserError, problem
+from genebert.errors import UserError, listed, problem
 from genebert.inputs.genome import Genome
 from genebert.settings import CorpusInputs, PrepareSettings
 from genebert.stage import StageRun, open_stage
@@ -117,7 +118,9 @@ def build(planned: Plan, run: StageRun) -> None:
         work = Work(run.scratch, workers)
         blocks = map_blocks(planned.regions, work, "blocks", "scanning motifs", build_block, inputs)
     _write(planned, blocks, run.folder)
-    out = run.finish(_metrics(planned, blocks))
+    metrics = _metrics(planned, blocks)
+    out = run.finish(metrics)
+    say_left_out(metrics)
     say(
         f"{out}: {len(planned.regions):,} regions, {planned.examples:,} examples, "
         f"{len(planned.signal.cell_types)} cell types, {len(planned.scanner.motifs)} motifs"
@@ -168,6 +171,22 @@ def _metrics(planned: Plan, blocks: Results) -> dict[str, Any]:
         "ambiguous_bases_read_as_n": sum(int(block["ambiguous"][0]) for block in blocks),
         "signal": signal.facts,
     }
+
+
+def say_left_out(metrics: dict[str, Any]) -> None:
+    """Say how much lies on chromosomes that the genome lacks.
+
+    Args:
+        metrics: of a corpus; those of `peak_counts`, and `signal`.
+    """
+    peaks = Counter[str]()
+    for skipped in metrics["peaks_on_unknown_chromosomes"].values():
+        peaks.update(skipped)
+    fragments = Counter[str](metrics["signal"].get("fragments_on_unknown_chromosomes", {}))
+    for what, counts in (("peaks", peaks), ("fragments", fragments)):
+        if counts:
+            names = listed(name for name, _ in counts.most_common())
+            say(f"{what} left out, on chromosomes that the genome lacks: {counts.total():,} ({names})")
 
 
 def peak_counts(source: Source, candidates: Results) -> dict[str, Any]:

@@ -2,10 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from genebert.errors import Problems
+from genebert.errors import Problems, listed
 from genebert.inputs.genome import spelled_chromosomes
-
-_SHOWN = 12
 
 
 def held_out_chromosomes(
@@ -26,8 +24,8 @@ def held_out_chromosomes(
         known = spelled_chromosomes(names, lengths)
         for name in names:
             if name not in known:
-                has = ", ".join(list(lengths)[:_SHOWN])
-                found.add(option, f"the genome has no chromosome {name!r}; it has {has}", "Correct the name.")
+                what = f"the genome has no chromosome {name!r}; it has {listed(lengths, 12)}"
+                found.add(option, what, "Correct the name.")
         mapped[option] = sorted({known[name] for name in names if name in known})
     for name in sorted(set.intersection(*map(set, mapped.values()))):
         found.add(name, "the chromosome is given for validation and for testing", "Name it once.")

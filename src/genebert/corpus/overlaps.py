@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genebert.corpus.store import Corpus
+from genebert.errors import UserError, problem
 from genebert.inputs.intervals import read_bed
 
 
@@ -15,11 +16,15 @@ def regions_in(path: Path | None, corpus: Corpus) -> NDArray[np.bool_]:
     """Return which regions of a corpus overlap intervals of a BED file; all, if there is none: bool, shape (n,).
 
     Raises:
-        UserError: the file cannot be read, or does not fit the genome.
+        UserError: the file cannot be read, does not fit the genome, or overlaps no region.
     """
     if path is None:
         return np.ones(len(corpus.regions), dtype=bool)
-    return best_overlaps(corpus.regions, read_bed(path, corpus.lengths).table) >= 0
+    found = best_overlaps(corpus.regions, read_bed(path, corpus.lengths).table) >= 0
+    if not found.any():
+        what = f"none of its intervals overlaps a region of the corpus {corpus.folder}"
+        raise UserError(problem(path, what, "Choose from regions.tsv in it, or leave --regions out."))
+    return found
 
 
 def best_overlaps(peaks: pd.DataFrame, regions: pd.DataFrame) -> NDArray[np.int64]:

@@ -167,12 +167,12 @@ class _Elsewhere(ABC):
                 waiting, running = [*waiting, *running.values()], {}
 
 
-def _killed(what: str, option: str) -> ResumableError:
+def _killed(option: str, what: str, fewer: str) -> ResumableError:
     return ResumableError(
         problem(
-            "genebert prepare",
-            f"{what} that do the work were killed {RETRIES + 1} times, most likely for want of memory",
-            f"Give fewer {option}, or more memory, then run the same command again; what is done is kept.",
+            option,
+            f"the {what} that do the work were killed {RETRIES + 1} times, most likely for want of memory",
+            f"Give fewer {fewer}, or more memory, then run the same command again; what is done is kept.",
         )
     )
 
@@ -223,7 +223,7 @@ class Processes(_Elsewhere):
                 )
             )
         if failures > RETRIES:
-            raise _killed("processes", "--workers")
+            raise _killed("--workers", "processes", "of them")
 
 
 class Cluster(_Elsewhere):
@@ -281,7 +281,7 @@ class Cluster(_Elsewhere):
             time.sleep(_NOTICING)
         self._check_connected()
         if failures > RETRIES or isinstance(error, self._killed_worker):
-            raise _killed("Dask workers", "workers per machine")
+            raise _killed("--scheduler", "Dask workers", "workers per machine")
         self._sent = None
 
     def _check_connected(self) -> None:

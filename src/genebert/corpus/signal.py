@@ -354,6 +354,7 @@ class FragmentFiles:
         counted = Pseudobulk.merge(self._count(work, "counts", place.regions, place.lengths))
         facts = {
             "fragments_of_other_barcodes": counted.unassigned,
+            "fragments_on_unknown_chromosomes": dict(counted.unknown_chromosomes),
             "fraction_of_insertions_in_regions": {
                 name: round(inside / (2 * counted.fragments[name]), 4) if counted.fragments[name] else None
                 for name, inside in counted.in_windows.items()
@@ -382,8 +383,8 @@ def _large_enough(
     kept, dropped = drop_small(cells, fragments, settings.min_cells, settings.min_fragments)
     if not kept:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in dropped.items())
-        what, remedy = f"no cell type is large enough ({reasons})", "Lower --min-cells, --min-fragments."
-        raise UserError(problem("genebert prepare", what, remedy))
+        what = f"no cell type is large enough ({reasons})"
+        raise UserError(problem("--min-cells, --min-fragments", what, "Lower them."))
     return kept, dropped
 
 

@@ -404,6 +404,7 @@ def link_arrays(corpus: Corpus, folder: Path) -> None:
     """
     for name in _PER_REGION:
         source, place = corpus.folder / f"{name}.npy", folder / f"{name}.npy"
+        place.unlink(missing_ok=True)  # an interrupted run may have left it, and a copy would write into its source
         try:
             place.hardlink_to(source)
         except OSError:

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genebert.corpus.store import Corpus
-from genebert.errors import Problems, UserError, problem
+from genebert.errors import Problems, UserError, listed, problem
 from genebert.inputs.genome import Genome
 from genebert.methods.base import Examples
 from genebert.pretrained import context_of
@@ -21,7 +21,6 @@ from genebert.target import CLASS, LABEL_PREFIX, VALUE, Target, class_names, lab
 from genebert.tasks.labels import check_genome
 from genebert.tasks.windows import COORDINATES, Windows, read_windows, say_repeats
 
-_SHOWN = 10
 Numbers = NDArray[np.float64]
 Cells = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Windows and cell types, indices, shape (rows,) each."""
@@ -156,7 +155,7 @@ def _check_shape(windows: Windows) -> None:
         what = "it names no cell types"
         raise UserError(problem(windows.path, what, "Give columns `label:CELLTYPE`, or a column `cell_type`."))
     if CLASS in table and len(classes := class_names(table[CLASS])) != 2:
-        what = f"its labels are {', '.join(classes[:_SHOWN])}, and cell types are compared in two classes"
+        what = f"its labels are {listed(classes, 10)}, and cell types are compared in two classes"
         raise UserError(problem(windows.path, what, "Give two classes, or numbers in a column `value`."))
 
 

@@ -14,7 +14,7 @@ from genebert.console import say, table, track
 from genebert.corpus.parallel import open_workers
 from genebert.corpus.signal import BigWigFiles, FragmentFiles, H5adFile, Source, find_source, peak_table
 from genebert.corpus.work import Work
-from genebert.doctor.finding import Finding, attempt, judge, listed
+from genebert.doctor.finding import Finding, attempt, judge
 from genebert.doctor.motifs import examine_motifs
 from genebert.doctor.peaks import (
     PeakSet,
@@ -29,11 +29,12 @@ from genebert.doctor.peaks import (
 from genebert.doctor.sequence import examine_genome, sample_genome
 from genebert.doctor.signal import examine_bigwigs, examine_fragments, examine_h5ad, examine_padding
 from genebert.doctor.splits import examine_splits
-from genebert.errors import Problems
+from genebert.errors import Problems, listed
 from genebert.inputs.genome import Genome
 from genebert.inputs.h5ad import read_h5ad_peaks
 from genebert.inputs.intervals import Intervals, read_annotation, read_peaks
 from genebert.inputs.motifs import read_motifs
+from genebert.inputs.scan import parse_background
 from genebert.settings import CorpusInputs, DoctorSettings
 
 _PLACE = ["chrom", "start", "end"]
@@ -96,6 +97,7 @@ def examine(settings: CorpusInputs) -> list[Finding]:
     if settings.region_width % 2:
         remedy = "Give an even width in bp."
         found.append(Finding("settings", "region width", f"{settings.region_width} is odd", "wrong", remedy))
+    attempt(found, "settings", lambda: parse_background(settings.background))
     genome = attempt(found, "genome", lambda: Genome(settings.genome))
     source = attempt(found, "ATAC-seq", lambda: find_source(settings))
     if genome is not None:

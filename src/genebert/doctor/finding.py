@@ -60,10 +60,3 @@ def judge(subject: str, check: str, found: str, faults: Iterable[tuple[bool, Ver
 def percent(fraction: float) -> str:
     """Return a fraction as a percentage: 2 %, 0.13 %."""
     return f"{100 * fraction:.3g} %"
-
-
-def listed(names: Iterable[object], most: int = 6, separator: str = ", ") -> str:
-    """Return the first names, and how many more there are."""
-    shown = [str(name) for name in names]
-    rest = f" and {len(shown) - most} more" if len(shown) > most else ""
-    return separator.join(shown[:most]) + rest

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from genebert.doctor.finding import Finding, judge, listed
+from genebert.doctor.finding import Finding, judge
+from genebert.errors import listed
 from genebert.schema import Motif
 
 _FEW, _MANY = 50, 5000

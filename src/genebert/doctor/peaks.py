@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genebert.doctor.finding import Finding, judge, listed, percent
+from genebert.doctor.finding import Finding, judge, percent
 from genebert.doctor.sequence import SAMPLE, Composition, composition, fitting_assemblies
+from genebert.errors import listed
 from genebert.inputs.accessibility import overlapping
 from genebert.inputs.genome import Genome
 from genebert.inputs.intervals import Intervals

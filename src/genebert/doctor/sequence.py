@@ -8,8 +8,8 @@ import bioframe
 import numpy as np
 from numpy.typing import NDArray
 
-from genebert.doctor.finding import Finding, judge, listed, percent
-from genebert.errors import UserError, problem
+from genebert.doctor.finding import Finding, judge, percent
+from genebert.errors import UserError, listed, problem
 from genebert.inputs.genome import Genome, match_chromosomes
 from genebert.schema import N, gc_fraction
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from genebert.corpus.signal import BigWigFiles, FragmentFiles, H5adFile
 from genebert.doctor.finding import Finding, attempt, judge, percent
 from genebert.doctor.peaks import padded_fraction
-from genebert.inputs.accessibility import count_signal
+from genebert.inputs.accessibility import count_signal, drop_small
 from genebert.inputs.bigwig import bigwig_counts
 from genebert.inputs.fragments import count_fragments
 from genebert.inputs.h5ad import h5ad_counts, read_h5ad_peaks
@@ -56,7 +56,7 @@ def examine_fragments(
     if counted:
         merged = Pseudobulk.merge(counted)
         found += _amounts(merged, settings)
-        found += [_in_peaks(f"cell types: {name}", name, merged) for name in merged.cell_types]
+        found += [_in_peaks(f"cell types: {name}", name, merged) for name in _kept(merged, settings)]
         found += _padding(merged, windows["chrom"], settings)
     return found
 
@@ -124,6 +124,11 @@ def _amounts(bulk: Pseudobulk, settings: CorpusInputs) -> Iterator[Finding]:
         )
 
 
+def _kept(bulk: Pseudobulk, settings: CorpusInputs) -> list[str]:
+    """Return the cell types that `prepare` keeps; what it drops need not be good."""
+    return drop_small(bulk.cells, bulk.fragments, settings.min_cells, settings.min_fragments)[0]
+
+
 def _in_peaks(subject: str, name: str, bulk: Pseudobulk) -> Finding:
     fraction = bulk.in_windows[name] / max(1, 2 * bulk.fragments[name])
     return judge(
@@ -140,7 +145,7 @@ def _in_peaks(subject: str, name: str, bulk: Pseudobulk) -> Finding:
 def _padding(bulk: Pseudobulk, chroms: pd.Series, settings: CorpusInputs) -> Iterator[Finding]:
     codes, names = pd.factorize(chroms)
     everywhere = np.ones(len(codes), dtype=bool)
-    for name in bulk.cell_types:
+    for name in _kept(bulk, settings):
         rows, _ = count_signal(bulk.of(name), everywhere, min_count=settings.min_count, min_cpm=settings.min_cpm)
         yield examine_padding(f"cell types: {name}", np.bincount(codes[rows], minlength=len(names)))
 

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from genebert.corpus.splits import check_cell_types, check_installed
-from genebert.doctor.finding import Finding, attempt, judge, listed, percent
+from genebert.doctor.finding import Finding, attempt, judge, percent
+from genebert.errors import listed
 from genebert.inputs.genome import spelled_chromosomes
 from genebert.schema import SPLITS, split_of
 from genebert.settings import CorpusInputs

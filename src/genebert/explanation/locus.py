@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genebert.corpus.store import Corpus
-from genebert.errors import UserError, problem
+from genebert.errors import UserError, listed, problem
 from genebert.inputs.genome import Genome
 from genebert.methods.base import Place
 from genebert.predictor import Predictor
@@ -51,7 +51,7 @@ class Locus:
         start, end = (int(match[name].replace(",", "")) for name in ("start", "end"))
         length = corpus.lengths.get(chrom)
         if length is None:
-            what = f"the genome has no chromosome {chrom}; it has {', '.join(list(corpus.lengths)[:12])}"
+            what = f"the genome has no chromosome {chrom}; it has {listed(corpus.lengths, 12)}"
             raise UserError(problem(f"--locus {text}", what, "Correct it."))
         if not 0 <= start < end <= length:
             what = f"it is empty, or not within {chrom}, which has {length:,} bp"

@@ -33,13 +33,16 @@ def find_files(paths: Sequence[Path], suffixes: Sequence[str], option: str) -> d
         cell type -> file, sorted by name; see `cell_type_of`.
 
     Raises:
-        UserError: a path does not exist, a folder holds no such file, or two files name the same cell type.
+        UserError: a path does not exist, a folder holds no such file, a file names no cell type, or two the
+            same.
     """
     found = Problems(f"The files of {option} cannot be used:")
     files: dict[str, Path] = {}
     for path in paths:
         for member in _members(path, suffixes, option, found):
             name = cell_type_of(member, suffixes)
+            if not name.strip():
+                found.add(member, "its name leaves none for a cell type", f"Name it CELLTYPE{member.name}.")
             if name in files:
                 what = f"cell type {name!r} is already given by {files[name]}"
                 found.add(member, what, "Give each cell type one file.")

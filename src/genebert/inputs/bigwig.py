@@ -13,7 +13,7 @@ import pyBigWig
 from numpy.typing import NDArray
 
 from genebert.errors import Problems, UserError, problem
-from genebert.inputs.genome import match_chromosomes
+from genebert.inputs.genome import match_chromosomes, other_genome
 
 _MAGIC = {b"\x26\xfc\x8f\x88": "bigWig", b"\x88\x8f\xfc\x26": "bigWig", b"\xeb\xf2\x89\x87": "bigBed"}
 """First four bytes of the kinds of file; a bigWig may be of either byte order."""
@@ -85,9 +85,7 @@ def _match(path: Path, chroms: Mapping[str, int], lengths: Mapping[str, int]) ->
     """
     mapped = match_chromosomes(chroms, lengths)
     if not mapped:
-        shown, has = ", ".join(list(chroms)[:6]), ", ".join(list(lengths)[:6])
-        what = f"none of its chromosomes ({shown}) is in the genome, which has {has}"
-        raise UserError(problem(path, what, "Use the same assembly and naming as the genome."))
+        raise other_genome(path, chroms, lengths)
     found = Problems(f"The bigWig {path} is of another assembly than the genome:")
     for name, target in mapped.items():
         if chroms[name] != lengths[target]:

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from genebert.errors import Problems, UserError, problem
-from genebert.inputs.genome import BGZF_SUBFIELD, GZIP_MAGIC, match_chromosomes
+from genebert.errors import Problems, UserError, listed, problem
+from genebert.inputs.genome import BGZF_SUBFIELD, GZIP_MAGIC, match_chromosomes, other_genome
 from genebert.inputs.intervals import read_table
 from genebert.inputs.pseudobulk import Pseudobulk, Tally
 from genebert.inputs.windows import WindowIndex
@@ -63,8 +63,6 @@ def read_barcodes(path: Path) -> pd.DataFrame:
         if name not in table:
             found.add("line 1", f"there is no column {name!r} among {', '.join(table.columns[:-1])}", "Name it so.")
     found.raise_any()
-    for name in table.columns.intersection(["barcode", "cell_type", "file"]):
-        table[name] = table[name].str.strip()
     for line in table["line"][table["barcode"] == ""]:
         found.add(f"line {line}", "the barcode is empty", "Give it, or remove the line.")
     table = table[~table["cell_type"].str.lower().isin(MISSING)]
@@ -290,9 +288,7 @@ class _Counter:
             UserError: no chromosome or no barcode was known.
         """
         if not any(self._chroms.values()):
-            shown, has = ", ".join(list(self._chroms)[:6]), ", ".join(list(self._lengths)[:6])
-            what = f"none of its chromosomes ({shown}) is in the genome, which has {has}"
-            raise UserError(problem(self._path, what, "Use the same assembly and naming as the genome."))
+            raise other_genome(self._path, self._chroms, self._lengths)
         if not self._seen.any():
             assert self._examples is not None
             raise UserError(_barcode_problem(self._path, self._barcodes.tolist(), self._examples.tolist()))
@@ -318,7 +314,7 @@ def _barcode_problem(path: Path, table: list[str], file: list[str]) -> str:
     alike = next((barcode for barcode in table if _core(barcode) in in_file), None)
     what = f"none of the table's {len(table)} barcodes occurs in it; "
     if alike is None:
-        what += f"the file has {', '.join(file[:3])}, the table {', '.join(table[:3])}"
+        what += f"the file has {listed(file, 3)}, the table {listed(table, 3)}"
         return problem(path, what, "Give the table of the cells of this file.")
     what += f"the file writes {in_file[_core(alike)]!r} where the table writes {alike!r}"
     return problem(path, what, "Add or remove the suffix or sample prefix in the table, so that both are the same.")

@@ -17,7 +17,7 @@ import pysam
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from genebert.errors import UserError, problem
+from genebert.errors import UserError, listed, problem
 from genebert.inputs.faidx import index_fits
 from genebert.schema import Encoded, N, encode
 
@@ -390,6 +390,12 @@ def spelled_chromosomes(names: Iterable[str], known: Container[str]) -> dict[str
         if spelling is not None:
             mapped[name] = spelling
     return mapped
+
+
+def other_genome(path: Path, names: Iterable[str], lengths: Mapping[str, int]) -> UserError:
+    """Return what to say of a file of which no chromosome is in the genome."""
+    what = f"none of its chromosomes ({listed(names)}) is in the genome, which has {listed(lengths)}"
+    return UserError(problem(path, what, "Use the same assembly and naming as the genome."))
 
 
 def _spellings(name: str) -> list[str]:

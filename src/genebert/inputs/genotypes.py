@@ -13,7 +13,7 @@ import pandas as pd
 import pysam
 from numpy.typing import NDArray
 
-from genebert.errors import UserError, problem
+from genebert.errors import UserError, listed, problem
 from genebert.inputs.genome import Genome
 from genebert.inputs.vcf import VcfReader
 from genebert.schema import Variant
@@ -135,8 +135,8 @@ class GenotypeReader(VcfReader):
         place = {name: i for i, name in enumerate(names)}
         absent = [name for name in self.samples if name not in place]
         if absent:
-            what = f"{len(absent)} of {len(self.samples)} samples are not in it: {', '.join(absent)}"
-            remedy = f"It has {len(names)}, such as {', '.join(names[:3])}: correct the names, or leave those out."
+            what = f"{len(absent)} of {len(self.samples)} samples are not in it: {listed(absent)}"
+            remedy = f"It has {len(names)}, such as {listed(names, 3)}: correct the names, or leave those out."
             raise UserError(problem(self.path, what, remedy))
         return np.array([place[name] for name in self.samples], dtype=np.int64)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from genebert.errors import Problems, UserError, problem
+from genebert.errors import Problems, UserError, listed, problem
 from genebert.inputs.intervals import check_intervals, read_text
 
 _COLUMNS = 9
@@ -98,7 +98,7 @@ def _read_features(path: Path, lengths: Mapping[str, int], features: Collection[
             others.add(cells[2])
     found.raise_any()
     if not rows:
-        has = f"it has {', '.join(sorted(others)[:10])}" if others else "it has no line but comments"
+        has = f"it has {listed(sorted(others), 10)}" if others else "it has no line but comments"
         what = f"no line has the feature {' or '.join(features)}; {has}"
         raise UserError(problem(path, what, "Give the GTF or GFF3 of a gene annotation."))
     table = pd.DataFrame(rows, columns=["chrom", "start", "end", "feature", "strand", "attributes", "line"])

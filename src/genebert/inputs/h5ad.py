@@ -21,9 +21,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import compute
 
-from genebert.errors import Problems, UserError, problem
+from genebert.errors import Problems, UserError, listed, problem
 from genebert.inputs.fragments import MISSING
-from genebert.inputs.genome import match_chromosomes
+from genebert.inputs.genome import match_chromosomes, spelled_chromosomes
 from genebert.inputs.intervals import Intervals
 from genebert.inputs.pseudobulk import Pseudobulk, Tally
 
@@ -190,11 +190,12 @@ def _on_genome(
     """Return the peaks with the genome's chromosome names, and the number left out on each unknown one."""
     mapped = match_chromosomes(table["chrom"].unique(), lengths)
     unknown = table["chrom"][~table["chrom"].isin(list(mapped))].value_counts()
-    if not mapped or (len(unknown) and not skip_unknown):
-        names, has = ", ".join(unknown.index[:12]), ", ".join(list(lengths)[:12])
+    doubtful = spelled_chromosomes(unknown.index, lengths)  # another name in the file is the same chromosome
+    if doubtful or not mapped or (len(unknown) and not skip_unknown):
+        names, has = listed(unknown.index), listed(lengths)
         what = f"chromosomes {names} cannot be matched without doubt to the genome's, which are {has}"
         remedy = "Use the same assembly and naming as the genome"
-        remedy += ", or --skip-unknown-chromosomes." if mapped else "."
+        remedy += ", or --skip-unknown-chromosomes." if mapped and not doubtful else "."
         raise UserError(problem(path, what, remedy))
     table = table.assign(chrom=table["chrom"].map(mapped)).dropna(subset="chrom").reset_index(drop=True)
     return table, {str(name): int(number) for name, number in unknown.items()}

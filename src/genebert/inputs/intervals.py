@@ -18,8 +18,8 @@ import pyarrow.csv
 from numpy.typing import NDArray
 from pyarrow import compute
 
-from genebert.errors import Problems, UserError, problem
-from genebert.inputs.genome import GZIP_MAGIC, match_chromosomes, spelled_chromosomes
+from genebert.errors import Problems, UserError, listed, problem
+from genebert.inputs.genome import GZIP_MAGIC, match_chromosomes, other_genome, spelled_chromosomes
 
 NARROW_PEAK = ("chrom", "start", "end", "name", "score", "strand", "signal", "p", "q", "summit")
 BED = ("chrom", "start", "end", "name", "score", "strand")
@@ -78,8 +78,9 @@ def read_peaks(
     Raises:
         UserError: the file cannot be read, or rows are malformed (all problems are listed with their lines).
     """
+    found = Problems(f"The peaks of {path} cannot be used:")
     rows = _read_rows(path, without=["name"])
-    intervals = check_intervals(rows, path, lengths, skip_unknown=skip_unknown, beyond_end=beyond_end)
+    intervals = _checked(rows, path, lengths, found, skip_unknown=skip_unknown, beyond_end=beyond_end)
     table = intervals.table
     middle = (table["start"] + table["end"]) // 2
     rank = pd.Series(0.0, index=table.index)
@@ -88,55 +89,49 @@ def read_peaks(
         rank = _number(table["score"]).fillna(0.0)
         signal = rank if rank.gt(0).any() else signal
     if "summit" in table:
-        _check_numbers(intervals)
-        _check_summits(intervals)
+        _check_numbers(table, found)
+        _check_summits(table, found)
         signal, p = _number(table["signal"]), _number(table["p"])
         rank = p if p.ge(0).any() else signal
         summit = _number(table["summit"])
-        middle = (table["start"] + summit).where(summit >= 0, middle).astype(np.int64)
-    _check_signal(intervals, signal)
-    found = table[["chrom", "start", "end", "line"]].assign(score=rank, signal=signal, summit=middle)
-    return Intervals(found, path, intervals.duplicates, intervals.skipped)
+        middle = (table["start"] + summit).where(summit >= 0, middle)
+    _check_signal(table, signal, found)
+    found.raise_any()
+    peaks = table[["chrom", "start", "end", "line"]].assign(score=rank, signal=signal, summit=middle.astype(np.int64))
+    return Intervals(peaks, path, intervals.duplicates, intervals.skipped)
 
 
 def _number(column: pd.Series) -> pd.Series:
     return pd.to_numeric(column, errors="coerce")
 
 
-def _check_numbers(intervals: Intervals) -> None:
-    found = Problems(f"The peaks of {intervals.path} cannot be used:")
+def _check_numbers(table: pd.DataFrame, found: Problems) -> None:
     for number, name in ((7, "signal"), (8, "p")):
-        column = intervals.table[name]
+        column = table[name]
         wrong = _number(column).isna()
-        for line, value in zip(intervals.table["line"][wrong], column[wrong].astype(str), strict=True):
+        for line, value in zip(table["line"][wrong], column[wrong].astype(str), strict=True):
             found.add(f"line {line}", f"column {number} ({name}) is {value!r}, not a number", "Correct it.")
-    found.raise_any()
 
 
-def _check_summits(intervals: Intervals) -> None:
-    table = intervals.table
+def _check_summits(table: pd.DataFrame, found: Problems) -> None:
     summit = _number(table["summit"])
-    wrong = summit.isna() | (summit % 1 != 0) | (summit >= table["end"] - table["start"])
-    found = Problems(f"The peaks of {intervals.path} cannot be used:")
+    wrong = summit.isna() | (summit % 1 != 0) | (summit < -1) | (summit >= table["end"] - table["start"])
     for line, value in zip(table["line"][wrong], table["summit"][wrong].astype(str), strict=True):
         found.add(
             f"line {line}",
             f"column 10 (summit) is {value!r}, and not an offset inside the peak",
             "Give the offset from start, or -1 if there is none.",
         )
-    found.raise_any()
 
 
-def _check_signal(intervals: Intervals, signal: pd.Series) -> None:
-    wrong = ~np.isfinite(signal) | (signal < 0)
-    found = Problems(f"The peaks of {intervals.path} cannot be used:")
-    for line, value in zip(intervals.table["line"][wrong], signal[wrong], strict=True):
+def _check_signal(table: pd.DataFrame, signal: pd.Series, found: Problems) -> None:
+    wrong = np.isinf(signal) | (signal < 0)
+    for line, value in zip(table["line"][wrong], signal[wrong], strict=True):
         found.add(
             f"line {line}",
             f"its signal is {value}, and not an amount",
             "Give a number from 0 on in column 7 of a narrowPeak file, or in column 5 of a BED file.",
         )
-    found.raise_any()
 
 
 def read_bed(
@@ -176,9 +171,30 @@ def check_intervals(
         UserError: as `read_peaks`.
     """
     found = Problems(f"The intervals of {path} cannot be used:")
-    table = _parse_coordinates(rows, found)
+    intervals = _checked(
+        rows, path, lengths, found, skip_unknown=skip_unknown, beyond_end=beyond_end, keep_repeats=keep_repeats
+    )
     found.raise_any()
-    table, skipped = _map_chromosomes(table, path, lengths, skip_unknown)
+    return intervals
+
+
+def _checked(
+    rows: pd.DataFrame,
+    path: Path,
+    lengths: Mapping[str, int],
+    found: Problems,
+    *,
+    skip_unknown: bool,
+    beyond_end: bool,
+    keep_repeats: bool = False,
+) -> Intervals:
+    """Return what can be used of a table of text, and note what cannot; see `check_intervals`.
+
+    Raises:
+        UserError: no chromosome is in the genome.
+    """
+    table = _parse_coordinates(rows, found)
+    table, skipped = _map_chromosomes(table, path, lengths, found, skip_unknown)
     beyond = (table["end"] > table["chrom"].map(dict(lengths)).astype("int64")) & (not beyond_end)
     for line, chrom, end in table.loc[beyond, ["line", "chrom", "end"]].itertuples(index=False):
         found.add(
@@ -186,7 +202,6 @@ def check_intervals(
             f"end {end} lies beyond the end of {chrom}, which has {lengths[chrom]} bp in the genome",
             "Use the genome assembly that the intervals were called on, or cut them.",
         )
-    found.raise_any()
     repeated = np.zeros(len(table), dtype=bool) if keep_repeats else repeats_of(table)
     if repeated.any():
         table = table[~repeated].reset_index(drop=True)
@@ -202,6 +217,7 @@ def repeats_of(table: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def _parse_coordinates(rows: pd.DataFrame, found: Problems) -> pd.DataFrame:
+    """Return the rows whose coordinates are right, as int64; note the others."""
     table = rows.copy(deep=False)
     readable = pd.Series(True, index=rows.index)
     for name in ("start", "end"):
@@ -215,7 +231,8 @@ def _parse_coordinates(rows: pd.DataFrame, found: Problems) -> pd.DataFrame:
                 "Write chrom, start, end separated by tabs.",
             )
         table[name] = numbers.where(~bad, 0).astype(np.int64)
-    for line, start in table.loc[readable & (table["start"] < 0), ["line", "start"]].itertuples(index=False):
+    negative = readable & (table["start"] < 0)
+    for line, start in table.loc[negative, ["line", "start"]].itertuples(index=False):
         found.add(f"line {line}", f"start is {start}", "Coordinates are 0-based and not negative; correct the line.")
     empty = readable & (table["end"] <= table["start"])
     for line, start, end in table.loc[empty, ["line", "start", "end"]].itertuples(index=False):
@@ -224,46 +241,38 @@ def _parse_coordinates(rows: pd.DataFrame, found: Problems) -> pd.DataFrame:
             f"end {end} is not after start {start}",
             "Intervals are half-open, [start, end); correct the line.",
         )
-    return table
+    right = readable & ~negative & ~empty
+    return table if right.all() else table[right]
 
 
 def _map_chromosomes(
-    table: pd.DataFrame, path: Path, lengths: Mapping[str, int], skip_unknown: bool
+    table: pd.DataFrame, path: Path, lengths: Mapping[str, int], found: Problems, skip_unknown: bool
 ) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Return the rows on chromosomes of the genome, by its names, and how many others there are of each name."""
     names = table["chrom"].unique()
     mapped = match_chromosomes(names, lengths)
     unknown = [str(name) for name in names if name not in mapped]
     spelled = spelled_chromosomes(unknown, lengths)
     doubtful = [name for name in unknown if name in spelled]  # another name of the file is the same chromosome
     if doubtful or (unknown and not skip_unknown):
-        raise UserError(_naming_error(table, path, doubtful or unknown, lengths))
-    if not mapped:
-        raise UserError(
-            problem(
-                path,
-                f"none of its chromosomes ({_shorten(unknown)}) is in the genome, which has {_shorten(list(lengths))}",
-                "Use the same assembly and naming as the genome.",
-            )
-        )
+        _note_names(table, doubtful or unknown, lengths, found)
+    elif unknown and not mapped and not found.lines:  # else rows of the genome may be among those noted
+        raise other_genome(path, unknown, lengths)
     skipped = {name: int((table["chrom"] == name).sum()) for name in unknown}
     table = table.copy(deep=False)
     table["chrom"] = table["chrom"].map(mapped)
     return table.dropna(subset="chrom", ignore_index=True) if unknown else table, skipped
 
 
-def _naming_error(table: pd.DataFrame, path: Path, unknown: list[str], lengths: Mapping[str, int]) -> str:
+def _note_names(table: pd.DataFrame, unknown: list[str], lengths: Mapping[str, int], found: Problems) -> None:
     line = table.loc[table["chrom"] == unknown[0], "line"].iloc[0]
-    return problem(
-        f"{path}, line {line}",
+    found.add(
+        f"line {line}",
         f"chromosome {unknown[0]!r} cannot be matched to one of the genome without doubt; "
-        f"unmatched names in the file: {_shorten(unknown)}; names in the genome: {_shorten(list(lengths))}",
+        f"unmatched names in the file: {listed(unknown, 12)}; names in the genome: {listed(lengths, 12)}",
         "Use one naming (chr1 or 1) throughout the file and the genome of the same assembly, or remove the rows "
         "on chromosomes that the genome lacks (--skip-unknown-chromosomes does, in `prepare` and `add-cell-type`).",
     )
-
-
-def _shorten(names: list[str], most: int = 12) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def open_text(path: Path) -> IO[str]:
@@ -467,15 +476,16 @@ def read_table(path: Path, line: str = "line") -> pd.DataFrame:
         UserError: it cannot be read, or rows differ in length.
     """
     lines = read_text(path).splitlines()
-    delimiter = "\t" if "\t" in lines[0] else ","
     try:
-        rows = list(csv.reader(lines, delimiter=delimiter))
+        rows = list(csv.reader(lines, delimiter=_delimiter(lines[0])))
     except csv.Error as error:
         raise UserError(problem(path, f"it is no CSV or TSV ({error})", "Correct it.")) from None
     header = [column_name(cell) for cell in rows[0]]
     found = Problems(f"The table {path} cannot be used:")
     if len(set(header)) != len(header):
         found.add("line 1", f"column names repeat: {', '.join(header)}", "Give every column its own name.")
+    if line in header:
+        found.add("line 1", f"a column is named {line!r}, as the number of each line is here", "Rename it.")
     kept = [(number, row) for number, row in enumerate(rows[1:], 2) if row]
     for number, row in kept:
         if len(row) != len(header):
@@ -489,6 +499,15 @@ def read_table(path: Path, line: str = "line") -> pd.DataFrame:
     found.raise_any()
     table = pd.DataFrame([[cell.strip() for cell in row] for _, row in kept], columns=header, dtype=object)
     return table.assign(**{line: [number for number, _ in kept]})
+
+
+def columns_of(header: str) -> list[str]:
+    """Return the names of columns in the first line of a CSV or TSV; see `column_name`."""
+    return [column_name(cell) for cell in next(csv.reader([header], delimiter=_delimiter(header)), [])]
+
+
+def _delimiter(header: str) -> str:
+    return "\t" if "\t" in header else ","
 
 
 def column_name(cell: str) -> str:

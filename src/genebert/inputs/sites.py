@@ -11,7 +11,7 @@ import bioframe
 import pandas as pd
 import pysam
 
-from genebert.errors import Problems
+from genebert.errors import Problems, listed
 from genebert.inputs.genome import Genome, spelled_chromosomes
 from genebert.inputs.intervals import read_bed
 from genebert.inputs.vcf import NUCLEOTIDES, Allele, Record, VcfReader
@@ -70,7 +70,7 @@ def _parse(regions: Sequence[str], genome: Genome) -> pd.DataFrame:
             found.add("--regions", f"{text!r} is no region, and no file of that name is there", remedy)
         elif chrom is None:
             what = f"the genome {genome.path} has no chromosome {parts['chrom']!r}"
-            found.add(f"--regions {text}", what, f"It has {', '.join(list(genome.lengths)[:12])}.")
+            found.add(f"--regions {text}", what, f"It has {listed(genome.lengths, 12)}.")
         else:
             first, last = int(parts["first"] or 1), int(parts["last"] or genome.lengths[chrom])
             if not 1 <= first <= last <= genome.lengths[chrom]:

@@ -16,6 +16,7 @@ class AccessibilityTrees(BoostedTrees):
 
     title: ClassVar[str] = "boosted trees on accessibility"
     cell_types_by_name: ClassVar[bool] = False
+    needs_cell_types: ClassVar[bool] = True
 
     accessibility: Literal["around", "own"] = Field(
         "around", description="how accessible the window's surroundings are is seen, or also the window itself"

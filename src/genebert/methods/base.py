@@ -201,6 +201,8 @@ class Method(BaseModel, ABC):
     """Whether another seed gives another result."""
     cell_types_by_name: ClassVar[bool] = True
     """Whether rows that name cell types are told apart by the names, so that nothing is known of a new one."""
+    needs_cell_types: ClassVar[bool] = False
+    """Whether rows have to name a cell type each."""
     strand_as_given: ClassVar[bool] = False
     """Whether strands are told apart, whatever the options say."""
     fitted: ClassVar[type[Fitted]]

@@ -69,7 +69,7 @@ class BoostedTrees(Method):
     leaves: int = Field(31, ge=2, description="most leaves of a tree")
     trees: int = Field(2000, ge=1, description="most trees")
     patience: int = Field(100, ge=1, description="trees without a lower validation loss after which to stop")
-    least_rows: int = Field(40, ge=1, description="fewest training rows in a leaf")
+    least_rows: int = Field(40, ge=1, description="fewest training rows in a leaf, of few rows a quarter of them")
 
     @property
     @abstractmethod
@@ -89,12 +89,13 @@ class BoostedTrees(Method):
         learned, held_out = self.features.of(train), self.features.of(valid)
         objective, truths = _objective(train, target)
         _, others = _objective(valid, target)
-        options = self._options(seed) | {"objective": objective}
+        shared = self._options(seed) | {"objective": objective}
         if objective == "multiclass":
-            options["num_class"] = len(target.names)
+            shared["num_class"] = len(target.names)
         ensembles = []
         for truth, other in zip(truths, others, strict=True):
             rows, other_rows = np.isfinite(truth), np.isfinite(other)
+            options = shared | {"min_child_samples": max(1, min(self.least_rows, int(rows.sum()) // 4))}
             training = _lightgbm().Dataset(learned[rows], truth[rows], params=options)
             validation = _lightgbm().Dataset(held_out[other_rows], other[other_rows], reference=training)
             ensembles.append(self._grow(options, training, validation, description))
@@ -111,7 +112,6 @@ class BoostedTrees(Method):
             "feature_fraction": 0.2,
             "bagging_fraction": 0.8,
             "bagging_freq": 1,
-            "min_child_samples": self.least_rows,
             "lambda_l2": 5.0,
             "seed": seed,
             "deterministic": True,

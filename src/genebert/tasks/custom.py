@@ -15,7 +15,7 @@ from genebert.inputs.genome import Genome
 from genebert.inputs.intervals import read_bed, read_table, repeats_of
 from genebert.schema import Split
 from genebert.shared_words import LENGTH, groups
-from genebert.target import CLASS, LABEL_PREFIX, VALUE, check_target, label_names
+from genebert.target import CLASS, LABEL_PREFIX, VALUE, check_target, target_columns
 from genebert.tasks.base import LabelTable, Note, Sources, Task
 from genebert.tasks.on_genome import inside
 from genebert.tasks.windows import encode_all, of_one_width, read_fasta, windows_of
@@ -92,7 +92,7 @@ class Custom(Task):
         self._check_rows(table, codes)
         if codes is None or not self.by_fraction:
             return LabelTable(table, notes)
-        group = groups(codes) if codes.shape[1] >= LENGTH else np.unique(codes, axis=0, return_inverse=True)[1]
+        group = groups(codes)
         size = np.bincount(group)
         table = table.assign(split=self._divided(group))
         return LabelTable(
@@ -105,7 +105,13 @@ class Custom(Task):
 
     def _divided(self, group: NDArray[np.int64]) -> list[str]:
         fractions: dict[Split, float] = {"test": self.test_fraction, "valid": self.valid_fraction}
-        return divided(group, fractions, np.random.default_rng(self.seed))
+        split = divided(group, fractions, np.random.default_rng(self.seed))
+        most = int(np.bincount(group).max())
+        if most > len(group) / 2 and any(part not in split for part, fraction in fractions.items() if fraction):
+            what = f"{most:,} of {len(group):,} sequences share {LENGTH} bases or are equal, and may not be divided"
+            remedy = "Cut off what they have in common, such as adapters, or give a column `split`."
+            raise UserError(problem("--valid-fraction, --test-fraction", what, remedy))
+        return split
 
     def _check_rows(self, table: pd.DataFrame, codes: NDArray[np.uint8] | None) -> None:
         """Check that one thing says how rows are divided, and that it can."""
@@ -150,7 +156,7 @@ class Custom(Task):
                 chosen[standard] = given[name.lower()]
         found.raise_any()
         if not set(chosen) - {"sequence"}:
-            chosen |= {name: name for name in _target_columns(table)}
+            chosen |= {name: name for name in target_columns(table)}
         columns = {name: name for name in _KEPT if name in table} | chosen
         return pd.DataFrame({standard: table[name] for standard, name in columns.items()})
 
@@ -203,10 +209,6 @@ class Custom(Task):
         notes["windows left out, beyond an end of their chromosome"] = int((~known).sum())
         notes[_REPEATS] = int(notes.get(_REPEATS, 0)) + int((known & repeated).sum())
         return table[known & ~repeated].reset_index(drop=True)
-
-
-def _target_columns(table: pd.DataFrame) -> list[str]:
-    return [name for name in (CLASS, VALUE) if name in table] + [LABEL_PREFIX + name for name in label_names(table)]
 
 
 def divided(group: NDArray[np.int64], fractions: Mapping[Split, float], generator: np.random.Generator) -> list[str]:

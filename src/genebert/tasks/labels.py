@@ -10,7 +10,7 @@ import pandas as pd
 from genebert.console import say
 from genebert.corpus.chromosomes import held_out_chromosomes
 from genebert.corpus.store import Corpus
-from genebert.errors import Problems
+from genebert.errors import Problems, listed
 from genebert.inputs.genome import Genome
 from genebert.schema import SPLITS, Split
 from genebert.stage import open_stage
@@ -19,7 +19,6 @@ from genebert.tasks.base import Sources, Task
 from genebert.tasks.windows import COORDINATES, LABELS_FILE
 
 CHECKED_REGIONS = 64
-_SHOWN = 3
 _FIRST = (*COORDINATES, "strand", "cell_type", "name", "sequence")
 """Columns of labels.tsv before those of the target; the split comes last."""
 
@@ -100,8 +99,7 @@ def _check_splits(table: pd.DataFrame, sources: Sources) -> None:
 def _check_variety(table: pd.DataFrame, task: Task) -> None:
     """Check that a target can be learned, with what `finetune` asks of it."""
     files = [str(path) for name, path in task.files().items() if name not in ("genome", "corpus")] or [str(task.corpus)]
-    more = f" and {len(files) - _SHOWN} more files" if len(files) > _SHOWN else ""
-    found = Problems(f"The labels made from {', '.join(files[:_SHOWN])}{more} cannot be learned from:")
+    found = Problems(f"The labels made from {listed(files, 3)} cannot be learned from:")
     columns = [name for name in table if name in (CLASS, VALUE) or str(name).startswith(LABEL_PREFIX)]
     texts = table[columns].astype(object).where(table[columns].notna(), "").astype(str)
     tables: dict[Split, pd.DataFrame] = {split: texts[table["split"] == split] for split in SPLITS}

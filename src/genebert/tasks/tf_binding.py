@@ -14,7 +14,7 @@ from pydantic import Field
 
 from genebert.corpus.consensus import best_windows
 from genebert.corpus.store import Corpus
-from genebert.errors import Problems, UserError, problem
+from genebert.errors import Problems, UserError, listed, problem
 from genebert.inputs.accessibility import PEAK_SUFFIXES, find_files, overlapping
 from genebert.inputs.genome import Genome, spelled_chromosomes
 from genebert.inputs.intervals import read_annotation, read_bed
@@ -23,7 +23,6 @@ from genebert.target import LABEL_PREFIX
 from genebert.tasks.base import LabelTable, Note, Sources, Task
 from genebert.tasks.on_genome import matched_windows, sort_windows, usable
 
-_SHOWN = 12
 _COORDINATES = ["chrom", "start", "end"]
 _TRAIN = SPLITS.index("train")
 
@@ -109,8 +108,7 @@ class TfBinding(Task):
         found.raise_any()
         used = set(known.values()) or set(peaks["chrom"])
         others = [name for name in genome.lengths if name not in used]
-        listed = ", ".join(others[:_SHOWN]) + (f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else "")
-        notes[f"chromosomes left out, {'not named' if self.chromosomes else 'without a peak'}"] = listed
+        notes[f"chromosomes left out, {'not named' if self.chromosomes else 'without a peak'}"] = listed(others, 12)
         return [name for name in genome.lengths if name in used]
 
     def _sites(

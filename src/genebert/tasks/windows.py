@@ -1,6 +1,6 @@
 """Windows to learn from or to predict for, from CSV, TSV, BED or FASTA, as base codes with what they are labelled."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -13,14 +13,18 @@ from numpy.typing import NDArray
 from genebert.console import say
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.genome import Genome
-from genebert.inputs.intervals import check_intervals, open_text, read_bed, read_table, readable
+from genebert.inputs.intervals import check_intervals, columns_of, open_text, read_bed, read_table, readable
 from genebert.schema import SPLITS, N, encode
 from genebert.shared_words import groups
-from genebert.target import check_target
+from genebert.target import check_target, target_columns
 from genebert.tasks.on_genome import oriented_codes
 
 COORDINATES = ("chrom", "start", "end")
 LABELS_FILE = "labels.tsv"
+LONGEST = 10
+"""Length of the longest region of windows that overlap, in windows."""
+FEW_REGIONS = 20
+"""With fewer regions of test rows, intervals say little."""
 _STRANDS = {"+", "-", "."}
 _RECORD = ("sequence_id", "sequence")
 
@@ -65,7 +69,8 @@ class Windows:
     def regions(self) -> NDArray[np.int64]:
         """Return the region that each window belongs to, int64, shape (n,), for intervals of measures.
 
-        Windows that overlap, directly or through others, lie in one region; of sequences, those that share 32 bases.
+        Windows that overlap, directly or through others, lie in one region, as far as it is not too long; of sequences,
+        those that share 32 bases.
         """
         return overlapping_groups(self.table) if self.located else groups(self.codes)
 
@@ -77,16 +82,32 @@ class Windows:
 def overlapping_groups(table: pd.DataFrame) -> NDArray[np.int64]:
     """Return a number for each interval: those that overlap, directly or through others, have the same one.
 
+    Where windows slide along a chromosome, all of it is one chain, of which nothing could be drawn: a chain is cut into
+    stretches `LONGEST` times as long as its first interval. Only intervals beside a cut then are parted from some that
+    they overlap.
+
     Args:
         table: chrom, start, end (0-based, half-open).
     """
     order = np.lexsort((table["start"], table["chrom"]))
     ranked = table.iloc[order]
+    start = ranked["start"].to_numpy()
     reach = ranked.groupby("chrom", sort=False)["end"].cummax().shift(fill_value=-1).to_numpy()
-    new = (ranked["start"].to_numpy() >= reach) | (ranked["chrom"] != ranked["chrom"].shift()).to_numpy()
+    new = (start >= reach) | (ranked["chrom"] != ranked["chrom"].shift()).to_numpy()
+    first = np.flatnonzero(new)[np.cumsum(new) - 1]
+    stretch = (start - start[first]) // (LONGEST * (ranked["end"].to_numpy() - start)[first])
+    new[1:] |= stretch[1:] != stretch[:-1]
     found = np.empty(len(table), dtype=np.int64)
     found[order] = np.cumsum(new)
     return found
+
+
+def table_of(path: Path) -> Path:
+    """Return the table of a folder made by `genebert labels`, or the path itself, if it is another.
+
+    What is made from labels depends on this file: rows of it may have been removed since the folder was made.
+    """
+    return table if (table := path / LABELS_FILE).is_file() else path
 
 
 def read_windows(path: Path, genome: Genome | None, *, labelled: bool, width: int | None = None) -> Windows:
@@ -103,8 +124,7 @@ def read_windows(path: Path, genome: Genome | None, *, labelled: bool, width: in
     Raises:
         UserError: the file cannot be used; all problems are listed.
     """
-    if path.is_dir():
-        path = path / LABELS_FILE
+    path = table_of(path)
     kind = _kind(path, labelled)
     if kind == "fasta":
         return _from_records(read_fasta(path), path)
@@ -114,36 +134,53 @@ def read_windows(path: Path, genome: Genome | None, *, labelled: bool, width: in
     return windows_of(read_table(path), path, genome, labelled=labelled, width=width)
 
 
-def window_chunks(path: Path, genome: Genome | None, *, width: int, rows: int) -> Iterator[Windows]:
+def window_chunks(
+    path: Path, genome: Genome | None, *, width: int, rows: int, check: Callable[[pd.DataFrame], None]
+) -> Iterator[Windows]:
     """Yield windows to predict for, some at a time; their files are those that `read_windows` takes without labels.
 
-    Records of a FASTA are read chunk by chunk. Coordinates are read and checked whole, their bases chunk by chunk.
+    Records of a FASTA are read chunk by chunk. Tables are read and checked whole, before the first chunk, and the bases
+    at coordinates chunk by chunk.
 
     Args:
         path, genome: see `read_windows`.
         width: length of every chunk's base codes: windows on the genome are widened or narrowed to it around their
             centre, shorter sequences are filled with N on the right.
         rows: most windows of a chunk.
+        check: is shown the `Windows.table` of all windows with coordinates, and may refuse it.
 
     Raises:
         UserError: the file cannot be used; a sequence is longer than `width`, or, at the end, all are shorter.
     """
-    if path.is_dir():
-        path = path / LABELS_FILE
+    path = table_of(path)
     longest = 0
-    for windows in _chunks(path, genome, width, rows):
+    for windows in _chunks(path, genome, width, rows, check):
         length = windows.codes.shape[1]
+        if length > width:
+            raise wrong_length(windows, length, width)
         longest = max(longest, length)
-        if longest > width:
-            break
         filled = np.pad(windows.codes, ((0, 0), (0, width - length)), constant_values=N)
         yield replace(windows, codes=filled)
-    if longest != width:
-        what = f"its longest window has {longest} bp, and the model was fine-tuned on windows of {width} bp"
-        raise UserError(problem(path, what, f"Give windows of {width} bp."))
+    if longest < width:
+        raise wrong_length(windows, longest, width)
 
 
-def _chunks(path: Path, genome: Genome | None, width: int, rows: int) -> Iterator[Windows]:
+def wrong_length(windows: Windows, longest: int, width: int) -> UserError:
+    """Return what to say of windows whose longest one, of `longest` bp, is not of the width that a model reads.
+
+    Args:
+        windows: of a file; those that hold the longest one, where that is too long.
+        longest, width: bp.
+    """
+    full = np.flatnonzero(windows.codes[:, -1] != N)
+    named = f", that of {windows.table['sequence_id'].iloc[full[0]]}," if longest > width and len(full) else ","
+    what = f"its longest window has {longest} bp{named} and the model was fine-tuned on windows of {width} bp"
+    return UserError(problem(windows.path, what, f"Give windows of {width} bp."))
+
+
+def _chunks(
+    path: Path, genome: Genome | None, width: int, rows: int, check: Callable[[pd.DataFrame], None]
+) -> Iterator[Windows]:
     kind = _kind(path, labelled=False)
     if kind == "fasta":
         records = _records(path)
@@ -158,12 +195,18 @@ def _chunks(path: Path, genome: Genome | None, width: int, rows: int) -> Iterato
     if kind == "table" and "sequence" not in table:
         _check_columns(table, path, labelled=False)
         table, kind = check_intervals(table, path, _need(genome, path).lengths, keep_repeats=True).table, "bed"
+    if kind == "table":
+        whole = windows_of(table, path, genome, labelled=False)
+        if (longest := whole.codes.shape[1]) != width:
+            raise wrong_length(whole, longest, width)
+        for start in range(0, len(table), rows):
+            some = slice(start, start + rows)
+            yield replace(whole, table=whole.table.iloc[some].reset_index(drop=True), codes=whole.codes[some])
+        return
+    check(table)
     for start in range(0, len(table), rows):
         part = table.iloc[start : start + rows].reset_index(drop=True)
-        if kind == "bed":
-            yield _from_genome(part, _need(genome, path), path, width)
-        else:
-            yield windows_of(part, path, genome, labelled=False)
+        yield _from_genome(part, _need(genome, path), path, width)
 
 
 def _from_records(records: pd.DataFrame, path: Path) -> Windows:
@@ -178,8 +221,8 @@ def _kind(path: Path, labelled: bool) -> str:
         raise UserError(problem(path, "the file is empty", "Give a file with at least one record."))
     if first.startswith(">") and not labelled:
         return "fasta"
-    words = first.strip().replace(",", "\t").lower().lstrip("#").split("\t")
-    header = "sequence" in words or set(COORDINATES) <= set(words)
+    names = columns_of(first.strip())
+    header = "sequence" in names or set(COORDINATES) <= set(names)
     return "table" if header or labelled else "bed"
 
 
@@ -206,11 +249,32 @@ def windows_of(
     return replace(windows, repeats=checked.duplicates)
 
 
-def say_repeats(windows: Iterable[Windows]) -> None:
-    """Say of each file how many rows were left out because they repeat another."""
+def say_repeats(windows: Sequence[Windows]) -> None:
+    """Say of each file how many rows were left out because they repeat another, and how many contradict another."""
     for path, count in {one.path: one.repeats for one in windows}.items():
         if count:
             say(f"{path}: rows left out, since they repeat another: {count:,}")
+        contradicting = sum(_contradicting(one.table) for one in windows if one.path == path and one.located)
+        if contradicting:
+            say(f"warning: {path}: rows at the place of another that is labelled otherwise: {contradicting:,}")
+
+
+def _contradicting(table: pd.DataFrame) -> int:
+    place = [name for name in (*COORDINATES, "strand", "cell_type") if name in table]
+    same_place = table.duplicated(place, keep=False)
+    return int((same_place & ~table.duplicated([*place, *target_columns(table)], keep=False)).sum())
+
+
+def say_few_regions(region: NDArray[np.int64]) -> None:
+    """Warn where test rows lie in so few regions that intervals of measures are not to be trusted.
+
+    Args:
+        region: of each row; see `Windows.regions`.
+    """
+    count = len(np.unique(region))
+    if count < FEW_REGIONS:
+        what = f"{len(region):,} test rows lie in {count} regions (they overlap, or share 32 bases)"
+        say(f"warning: {what}: intervals of their measures say little")
 
 
 def _need(genome: Genome | None, path: Path) -> Genome:
@@ -308,22 +372,25 @@ def _raise_unreadable(sequences: pd.Series, where: Sequence[str], path: Path) ->
     found.raise_any()
 
 
-def check_strands(windows: Windows) -> None:
+def check_strands(table: pd.DataFrame, path: Path) -> None:
     """Check that oriented windows that lie on the genome name their strand; sequences are on theirs, as they are given.
+
+    Args:
+        table: of the windows; see `Windows`.
+        path: the file they came from.
 
     Raises:
         UserError: a window names none.
     """
-    if not windows.located:
+    if not set(COORDINATES) <= set(table):
         return
-    table = windows.table
     without = ~table["strand"].isin(["+", "-"]) if "strand" in table else pd.Series(True, index=table.index)
     if without.any():
         chrom, start, end = table.loc[without, list(COORDINATES)].iloc[0]
         place = f"{chrom}:{(start + end) // 2}"
         what = f"the model is of oriented windows, and windows have no strand, such as that around {place}"
         remedy = "Give + or - (column 6 of a BED, `strand` of a table), or sequences, or fine-tune without --oriented."
-        raise UserError(problem(windows.path, what, remedy))
+        raise UserError(problem(path, what, remedy))
 
 
 def say_unused(genome: Path | None, windows: Windows) -> None:
