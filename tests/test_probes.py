@@ -10,7 +10,8 @@ from genebert.corpus.store import Corpus
 from genebert.model.config import GeneBertConfig
 from genebert.model.genebert import GeneBertModel
 from genebert.pretraining_data import PretrainingData
-from genebert.probes import Frozen, Probes, draw_pairs, fit_classifier, matrix_summary, region_matrix, untrained_twin
+from genebert.probes import Frozen, Probes, draw_pairs, fit_classifier, matrix_summary, untrained_twin
+from genebert.region_matrix import region_matrix
 from genebert.schema import SPLITS, Split
 
 PARTS: tuple[tuple[Split, Split], ...] = (("test", "train"), ("test", "test"), ("train", "test"), ("valid", "train"))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.inputs.scan import Scanner
+from genebert.model.config import GeneBertConfig
 from genebert.region_matrix import Context
 from genebert.schema import Motif
 from genebert.stage import write_json
@@ -76,6 +77,20 @@ def check_motifs(scanner: Scanner, corpus: Corpus, of: str) -> None:
                 "Use a corpus prepared with the same --motifs, --archetypes, --pseudocount and --background.",
             )
         )
+
+
+def check_width(config: GeneBertConfig, corpus: Corpus, folder: Path) -> None:
+    """Check that a network reads the regions of a corpus whole.
+
+    Raises:
+        UserError: they are too long.
+    """
+    needed = corpus.width - 2 * config.k + 5
+    if needed > config.max_tokens:
+        what = (
+            f"a region of the corpus has {corpus.width} bp, which is {needed} tokens, and it reads {config.max_tokens}"
+        )
+        raise UserError(problem(folder, what, "Give a model that was made for regions of this width."))
 
 
 def write_scanner(scanner: Scanner, folder: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from genebert.corpus.store import Corpus
-from genebert.region_matrix import RegionMatrix, neighbourhood
+from genebert.region_matrix import RegionMatrix, region_matrix
 from genebert.sampling import BalancedShuffle, Shuffle, Stream, below, keys, uniform
 from genebert.schema import SPLITS, C, G, Split
 from genebert.settings import Masking
@@ -230,9 +230,7 @@ class PretrainingData:
         return codes
 
     def _matrix(self, region: NDArray[np.int64], cell_type: NDArray[np.int64]) -> RegionMatrix:
-        corpus = self.corpus
-        positions, own = corpus.region_positions[region], corpus.evidence[region]
-        return neighbourhood(corpus, cell_type, positions, own, self.columns, corpus.width)
+        return region_matrix(self.corpus, region, cell_type, self.columns)
 
     def _second_regions(
         self, region: NDArray[np.int64], cell_type: NDArray[np.int64], key: NDArray[np.uint64]

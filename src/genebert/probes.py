@@ -20,7 +20,7 @@ from genebert.corpus.store import Corpus
 from genebert.metrics import Estimate
 from genebert.model.genebert import GeneBertModel
 from genebert.pretraining_data import PretrainingData
-from genebert.region_matrix import RegionMatrix, neighbourhood
+from genebert.region_matrix import RegionMatrix, region_matrix
 from genebert.resampling import auroc, estimate, macro_f1, mean, region_weights
 from genebert.schema import gc_fraction
 from genebert.tokens import sequence_tokens
@@ -89,14 +89,6 @@ class Frozen:
                 for start in range(0, len(rows[0]), _BATCH)
             ]
         return np.concatenate(parts)
-
-
-def region_matrix(
-    corpus: Corpus, region: NDArray[np.int64], cell_type: NDArray[np.int64], columns: int
-) -> RegionMatrix:
-    """Return the region matrices of regions in cell types, accessible there or not; both int64, shape (n,)."""
-    position, evidence = corpus.region_positions[region], corpus.evidence[region]
-    return neighbourhood(corpus, cell_type, position, evidence, columns, corpus.width)
 
 
 def untrained_twin(network: GeneBertModel, seed: int) -> GeneBertModel:

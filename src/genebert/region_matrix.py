@@ -113,6 +113,20 @@ def neighbourhood(
     return RegionMatrix(*map(torch.from_numpy, (evidence, accessibility, examples == -2, examples != -1)))
 
 
+def region_matrix(
+    corpus: Corpus, region: NDArray[np.int64], cell_type: NDArray[np.int64], columns: int
+) -> RegionMatrix:
+    """Return the region matrices of regions of a corpus in cell types, accessible there or not.
+
+    Args:
+        corpus: the corpus.
+        region, cell_type: indices, int64, shape (b,).
+        columns: see `neighbourhood`.
+    """
+    position, own = corpus.region_positions[region], corpus.evidence[region]
+    return neighbourhood(corpus, cell_type, position, own, columns, corpus.width)
+
+
 def in_cell_type(matrix: RegionMatrix, context: Context, window: int, shown: Shown) -> RegionMatrix:
     """Return region matrices with what is to be shown of the cell types.
 

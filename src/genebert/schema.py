@@ -145,6 +145,11 @@ class Variant:
     id: str = "."
 
     @property
+    def changed(self) -> int:
+        """0-based position of the first base that differs: of indels, the first base of both alleles is an anchor."""
+        return self.position + (len(self.ref) != len(self.alt) and self.ref[0] == self.alt[0])
+
+    @property
     def name(self) -> str:
         """chrom:position:ref>alt with the VCF's 1-based position."""
         return f"{self.chrom}:{self.position + 1}:{self.ref}>{self.alt}"

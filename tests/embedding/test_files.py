@@ -7,7 +7,7 @@ import pytest
 import toys
 from scipy import sparse
 
-from genebert.embedding.files import dimensions, join, write_embedding
+from genebert.embedding.files import dimensions, join, region_of_peaks, write_embedding
 from genebert.errors import UserError
 
 
@@ -42,20 +42,21 @@ def test_a_copy_of_the_users_object_gets_embeddings_of_its_peaks(user_file: Path
     corpus = toys.corpus_of([("chr1", 0), ("chr1", 1000), ("chr2", 0)], {"B": {0: 1.0, 1: 1.0, 2: 1.0}})
     before = user_file.read_bytes()
     values = np.array([[1, 2], [3, 4]], dtype=np.float32)
-    counted = join(user_file, tmp_path / "out.h5ad", corpus, np.array([0, 2]), {"X_genebert": values})
-    assert counted == (2, 4)
+    source = region_of_peaks(user_file, corpus, np.array([0, 2]))
+    assert ((source >= 0).sum(), len(source)) == (2, 4)
+    join(user_file, tmp_path / "out.h5ad", source, {"X_genebert": values})
     assert user_file.read_bytes() == before
     found, own = anndata.read_h5ad(tmp_path / "out.h5ad"), anndata.read_h5ad(user_file)
     assert np.array_equal(found.varm["X_genebert"], [[3, 4], [np.nan] * 2, [1, 2], [np.nan] * 2], equal_nan=True)
     assert (found.varm["loadings"] == 1).all()
     assert (found.X != own.X).nnz == 0 and found.var_names.equals(own.var_names)
-    again = join(tmp_path / "out.h5ad", tmp_path / "two.h5ad", corpus, np.array([0, 2]), {"X_genebert": values[::-1]})
-    assert again == (2, 4)
+    again = region_of_peaks(tmp_path / "out.h5ad", corpus, np.array([0, 2]))
+    assert again.tolist() == source.tolist()
+    join(tmp_path / "out.h5ad", tmp_path / "two.h5ad", again, {"X_genebert": values[::-1]})
     assert anndata.read_h5ad(tmp_path / "two.h5ad").varm["X_genebert"][0].tolist() == [1, 2]
 
 
 def test_an_object_without_any_common_peak_is_refused(user_file: Path, tmp_path: Path) -> None:
     corpus = toys.corpus_of([("chr3", 0)], {"B": {0: 1.0}})
     with pytest.raises(UserError, match="none of its 3 peaks overlaps a region"):
-        join(user_file, tmp_path / "out.h5ad", corpus, np.array([0]), {"X": np.zeros((1, 2))})
-    assert not (tmp_path / "out.h5ad").exists()
+        region_of_peaks(user_file, corpus, np.array([0]))

@@ -14,7 +14,7 @@ from genebert.embedding.run import embed
 from genebert.errors import UserError
 from genebert.model.genebert import GeneBertForPreTraining, GeneBertForSequenceClassification
 from genebert.predictor import Predictor
-from genebert.probes import region_matrix
+from genebert.region_matrix import region_matrix
 from genebert.settings import EmbedSettings
 from genebert.stage import read_manifest
 from genebert.tokens import sequence_tokens
@@ -160,6 +160,35 @@ def test_intervals_and_a_sample_choose_regions(toy_model: Path, toy_folder: Path
     assert found.obs["cell_types"].sum() == examples.n_obs
 
 
+def test_cell_types_without_an_embedded_region_have_no_vector(
+    toy_model: Path, toy_folder: Path, toy: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They once had that of an average one."""
+    open_in = np.array([np.isin(np.arange(len(toy.regions)), toy.accessible(i)) for i in range(len(toy.cell_types))])
+    last = len(toy.cell_types) - 1
+    some = toy.regions[~open_in[last] & open_in[:last].all(axis=0)][["chrom", "start", "end"]]
+    some.to_csv(tmp_path / "some.bed", sep="\t", header=False, index=False)
+    out = embed(settings(tmp_path / "out", toy_model, toy_folder, regions=tmp_path / "some.bed"))
+    found = anndata.read_h5ad(out / "cell_types.h5ad")
+    for values in (found.X, found.obsm["X_mean"], found.obsm["X_pca"]):
+        assert np.isnan(values[last]).all() and np.isfinite(values[:last]).all()
+    name = toy.cell_types[last]
+    told = f"no embedded region is accessible both in {name} and in another cell type"
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
+def test_peaks_of_another_kind_are_refused_before_the_work(
+    toy_model: Path, toy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They once were after it, and it was lost."""
+    user = anndata.AnnData(np.ones((2, 2), dtype=np.float32))
+    user.var_names = ["chr1:100-200", "GAPDH"]
+    user.write_h5ad(tmp_path / "user.h5ad")
+    monkeypatch.setattr(running, "Encoder", None)
+    with pytest.raises(UserError, match="GAPDH"):
+        embed(settings(tmp_path / "out", toy_model, toy_folder, anndata=tmp_path / "user.h5ad"))
+
+
 def test_umap_and_the_users_object(
     toy_model: Path, toy_folder: Path, toy: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,15 +215,18 @@ def test_umap_and_the_users_object(
     ("changes", "message"),
     [
         ({"cell_types": ["Q"]}, "has no cell type 'Q'"),
-        ({"regions": "chr1\t0\t5\n"}, "no region of the corpus is accessible"),
+        ({"regions": "chr1\t0\t5\n"}, "none of its intervals overlaps a region"),
+        ({"cell_types": ["B"], "regions": "closed"}, "no region of the corpus is accessible"),
     ],
 )
 def test_what_cannot_be_embedded_is_said(
-    changes: dict[str, object], message: str, toy_model: Path, toy_folder: Path, tmp_path: Path
+    changes: dict[str, object], message: str, toy_model: Path, toy_folder: Path, toy: Corpus, tmp_path: Path
 ) -> None:
     if "regions" in changes:
-        (tmp_path / "some.bed").write_text(str(changes["regions"]))
-        changes = {"regions": tmp_path / "some.bed"}
+        closed = toy.regions.drop(index=toy.accessible(0)).iloc[0]
+        text = str(changes["regions"]).replace("closed", f"{closed.chrom}\t{closed.start}\t{closed.end}\n")
+        (tmp_path / "some.bed").write_text(text)
+        changes = {**changes, "regions": tmp_path / "some.bed"}
     with pytest.raises(UserError, match=message):
         embed(settings(tmp_path / "out", toy_model, toy_folder, **changes))
 

@@ -18,8 +18,7 @@ from genebert.inputs.motifs import read_motifs
 from genebert.methods.base import Examples
 from genebert.methods.genebert import shown_of
 from genebert.predictor import Predictor
-from genebert.probes import region_matrix
-from genebert.region_matrix import Context, RegionMatrix, in_cell_type
+from genebert.region_matrix import Context, RegionMatrix, in_cell_type, region_matrix
 from genebert.schema import reverse_complement
 from genebert.settings import ExplainSettings
 from genebert.stage import read_manifest
@@ -192,7 +191,8 @@ def test_intervals_that_cannot_be_mutated(text: str, message: str, toy: Corpus) 
         ({"locus": "chr1:0-9"}, "Add --genome"),
         ({"cell_types": ["Q"]}, "has no cell type 'Q'"),
         ({"cell_types": ["B"], "locus": "chr1:0-9", "genome": "genome"}, "B is the only one"),
-        ({"regions": "chr1\t0\t5\n"}, "fewer than two accessible regions of B"),
+        ({"regions": "chr1\t0\t5\n"}, "none of its intervals overlaps a region"),
+        ({"regions": "first"}, "fewer than two accessible regions of B"),
     ],
 )
 def test_calls_that_cannot_be_answered(
@@ -204,7 +204,9 @@ def test_calls_that_cannot_be_answered(
     tmp_path: Path,
 ) -> None:
     if "regions" in changes:
-        (tmp_path / "some.bed").write_text(str(changes["regions"]))
+        first = Corpus.open(toy_folder).regions.iloc[0]
+        text = str(changes["regions"]).replace("first", f"{first.chrom}\t{first.start}\t{first.end}\n")
+        (tmp_path / "some.bed").write_text(text)
         changes = {"regions": tmp_path / "some.bed"}
     if "genome" in changes:
         changes = {**changes, "genome": toy_world.genome}

@@ -104,3 +104,10 @@ def test_calibration_compares_means_in_bins(trait: Trait) -> None:
     assert (first["n"] == 100).all()
     assert first["predicted"].is_monotonic_increasing
     assert ((first["low"] <= first["predicted"]) & (first["predicted"] <= first["high"])).sum() >= 8
+
+
+def test_high_values_are_above_the_median_or_at_it_if_that_is_the_highest() -> None:
+    """Where most had the highest value, nobody was high, and the run ended in a traceback after all its work."""
+    plain, capped = np.array([1.0, 2, 3, 4]), np.array([30.0, 12, 30, 30, 9])
+    assert individuals_of(plain, "quantitative").high.tolist() == [False, False, True, True]
+    assert individuals_of(capped, "quantitative").high.tolist() == [True, False, True, True, False]

@@ -200,6 +200,24 @@ def test_individuals_are_those_of_both_files_in_the_order_of_the_vcf(
     assert "warning: 1 of 3 samples of cohort.vcf have no phenotype: left out" in told
 
 
+def test_individuals_without_genotypes_do_not_bear_on_covariates(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A site that only they have was once a covariate that is 0 for all, and their missing ages a mistake."""
+    lines = ["a 1 3 A", "b 0 4 B", "c 1 NA C", "d 0 6 B"]
+    path = write(table, rows(*lines))
+    read_all = read_phenotypes(path, Columns("disease", ["age", "sex"]), ["d", "b", "a", "x"])
+    found = match_samples(read_all, Path("cohort.vcf"), ["d", "b", "a", "x"])
+    assert found.samples == ["d", "b", "a"]
+    assert found.covariates.names == ("age", "sex=B")
+    assert f"warning: 1 of 4 samples of {table} are not in cohort.vcf" in capsys.readouterr().err
+
+
+def test_a_phenotype_that_nobody_has_is_told_to_be(table: Path) -> None:
+    with pytest.raises(UserError, match=r"column disease: no individual has a value \(2 are missing\)"):
+        read(table, rows("a NA 3 M", "b -9 4 M"))
+
+
 def test_files_without_a_common_sample_are_refused(table: Path) -> None:
     message = r"no sample in common with the VCF cohort.vcf \(the first: a there, x1 in cohort.vcf\)"
     with pytest.raises(UserError, match=message):

@@ -169,6 +169,17 @@ def test_a_window_without_another_place_gives_none(tmp_path: Path) -> None:
         assert draw([only], 5, lambda variant: 0, 21, genome, np.random.default_rng(0)) == []
 
 
+def test_an_allele_longer_than_the_window_gives_none(genome: Genome) -> None:
+    long = like(genome, 20, 60, decode(genome.fetch("chr1", 20, 21)))
+    assert draw([long], 5, lambda variant: 0, 50, genome, np.random.default_rng(0)) == []
+
+
+def test_random_insertions_change_their_window(genome: Genome) -> None:
+    given = like(genome, 25, 1, decode(genome.fetch("chr1", 25, 26)) + "GAT")
+    drawn = draw([given], 400, lambda variant: 20, 10, genome, np.random.default_rng(0))
+    assert {variant.position for variant in drawn} == set(range(20, 29)) - {25}
+
+
 def test_variants_drawn_like_the_null_have_uniform_p_values_and_planted_ones_small_ones(
     toy_world: World, toy_predictor: Path, toy: Corpus
 ) -> None:

@@ -9,7 +9,7 @@ from toys import World
 
 from genebert.corpus.store import Corpus
 from genebert.inputs.genome import Genome
-from genebert.schema import Variant
+from genebert.schema import Variant, decode
 from genebert.variants.windows import VariantWindows
 
 STARTS = {"chr1": [0, 900], "chr2": [3, 303, 603, 2_000, 2_300, 5_017], "chr3": [40]}
@@ -32,3 +32,23 @@ def test_region_start_agrees_with_a_look_at_every_region_where_regions_abut(
         for at in range(max(starts) + width + 100):
             by_hand = next((start for start in starts if start <= at < start + width), None)
             assert windows.region_start(Variant(chrom, at, "A", "C")) == by_hand, (chrom, at)
+
+
+def test_an_indel_is_seen_where_it_changes_bases_and_not_where_its_anchor_is(toy: Corpus, genome: Genome) -> None:
+    """Anchored at a region's last base, its windows were once alike; a lost first base was once outside."""
+    rows = [("chr1", 300, 364, "train"), ("chr1", 1000, 1064, "train")]
+    regions = pd.DataFrame(rows, columns=["chrom", "start", "end", "split"])
+    windows = VariantWindows(genome, replace(toy, regions=regions, width=64), 64)
+    last = decode(genome.fetch("chr1", 363, 364))
+    assert windows.region_start(Variant("chr1", 363, last, last + "GATA")) is None
+    centred = windows.pair(Variant("chr1", 363, last, last + "GATA"))
+    assert decode(centred.alternate)[364 - centred.start :].startswith("GATA")
+    lost = decode(genome.fetch("chr1", 299, 310))
+    pair = windows.pair(Variant("chr1", 299, lost, lost[0]))
+    assert pair.start == 300
+    assert decode(pair.reference) == decode(genome.fetch("chr1", 300, 364))
+    assert decode(pair.alternate) == decode(genome.fetch("chr1", 310, 374))
+    inside = decode(genome.fetch("chr1", 1010, 1013))
+    moved = windows.pair(Variant("chr1", 1010, inside, inside[0]))
+    expected = decode(genome.fetch("chr1", 1000, 1011)) + decode(genome.fetch("chr1", 1013, 1066))
+    assert (moved.start, decode(moved.alternate)) == (1000, expected)

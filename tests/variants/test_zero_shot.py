@@ -112,6 +112,17 @@ def test_likelihood_ratio_of_a_deletion_is_what_the_lost_bases_have_over_random_
     assert scorer.named([pair])["likelihood_ratio"][0] == pytest.approx(expected, abs=1e-5)
 
 
+def test_shared_bases_inside_substitutions_do_not_count(scorer: ZeroShotScorer, genome: Genome, toy: Corpus) -> None:
+    """Each base that differs is judged with the others of its own allele, and those that both have are not."""
+    ref = variant_in(genome, toy, 40, 5, "A" * 5).ref
+    other = str.translate(ref, str.maketrans("ACGT", "CATG"))
+    variant = variant_in(genome, toy, 40, 5, other[0] + ref[1:4] + other[4])
+    pair = scorer.windows.pair(variant)
+    bases = list(scorer._bases(pair))
+    assert [(sign, place) for sign, _, place in bases] == [(-1, 40), (-1, 44), (1, 40), (1, 44)]
+    assert scorer.likelihood_ratios([pair])[0] != 0
+
+
 def test_embedding_distance_and_matching_shift_by_hand(scorer: ZeroShotScorer, genome: Genome, toy: Corpus) -> None:
     pair = scorer.windows.pair(variant_in(genome, toy, 50))
     model, head, width = scorer.network, scorer.network.matching_head, toy.width
@@ -244,3 +255,11 @@ def test_a_model_without_the_tasks_is_refused(toy_folder: Path, tmp_path: Path) 
     )
     with pytest.raises(UserError, match=r"(?s)MGM.*pre-trained without it.*SRM"):
         Pretrained.open(pretrain(settings), toy_folder, "cpu")
+
+
+def test_a_corpus_with_wider_regions_than_the_model_reads_is_refused(
+    toy_world: World, toy_model: Path, tmp_path: Path
+) -> None:
+    wide = prepare(toy_world.settings(tmp_path / "wide", region_width=600))
+    with pytest.raises(UserError, match="has 600 bp, which is 603 tokens, and it reads"):
+        Pretrained.open(toy_model, wide, "cpu")

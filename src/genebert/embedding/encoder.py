@@ -18,8 +18,8 @@ from genebert.methods.genebert import FittedGeneBert
 from genebert.methods.networks import evaluating
 from genebert.model.genebert import GeneBertForPreTraining, GeneBertForSequenceClassification, GeneBertModel
 from genebert.predictor import Predictor
-from genebert.pretrained import check_motifs, load_weights, read_scanner
-from genebert.region_matrix import neighbourhood
+from genebert.pretrained import check_motifs, check_width, load_weights, read_scanner
+from genebert.region_matrix import region_matrix
 from genebert.settings import Device, Precision
 from genebert.stage import read_manifest
 from genebert.tensors import Tensors
@@ -68,10 +68,7 @@ class Encoder:
             read_manifest(folder, "pretrain", verify=True)
             check_motifs(read_scanner(folder), corpus, f"the model {folder}")
             found = cls.of_pretrained(load_weights(GeneBertForPreTraining, folder).to(pick_device(device)), folder)
-        needed, most = corpus.width - 2 * found.network.config.k + 5, found.network.config.max_tokens
-        if needed > most:
-            what = f"a region of the corpus has {corpus.width} bp, which is {needed} tokens, and it reads {most}"
-            raise UserError(problem(folder, what, "Give a model that was made for regions of this width."))
+        check_width(found.network.config, corpus, folder)
         return cls(found.network, found.fuse, found.width, found.what, precision)
 
     @classmethod
@@ -154,10 +151,7 @@ class Encoder:
         """
 
         def encode(rows: slice) -> torch.Tensor:
-            chosen = region[rows]
-            place, own = corpus.region_positions[chosen], corpus.evidence[chosen]
-            columns = self.network.config.region_columns
-            matrix = neighbourhood(corpus, cell_type[rows], place, own, columns, corpus.width)
+            matrix = region_matrix(corpus, region[rows], cell_type[rows], self.network.config.region_columns)
             pooled = self.network(matrix=self._here(matrix)).region
             return self.fuse(self._here(torch.from_numpy(sequence[rows])), pooled)
 

@@ -58,27 +58,16 @@ def _new_matrix(group: h5py.Group, name: str, shape: tuple[int, int]) -> h5py.Da
     return made
 
 
-def join(
-    path: Path,
-    out: Path,
-    corpus: Corpus,
-    regions: NDArray[np.int64],
-    matrices: Mapping[str, NDArray[Any] | h5py.Dataset],
-) -> tuple[int, int]:
-    """Write a copy of a user's cells x peaks with embeddings of the peaks that overlap regions.
-
-    A peak gets the embedding of the region that it shares most bases with; of equals, of the first. What lies in
-    varm under the same name is replaced.
+def region_of_peaks(path: Path, corpus: Corpus, regions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Find the regions of a user's peaks: of each, that with which it shares most bases; of equals, the first.
 
     Args:
         path: h5ad whose variables are named by coordinates, or have columns of them.
-        out: of the copy.
         corpus: the corpus.
-        regions: indices of the regions that were embedded, int64, ascending, shape (n,).
-        matrices: name in varm -> embeddings of these regions, shape (n, d). Rows of other peaks become NaN.
+        regions: indices of the regions that are embedded, int64, ascending, shape (n,).
 
     Returns:
-        number of peaks with an embedding, and number of peaks.
+        place in `regions` of each variable's region, or -1: int64, shape (variables,).
 
     Raises:
         UserError: the file is no h5ad of peaks, or none of them overlaps a region.
@@ -92,6 +81,20 @@ def join(
         count = int(file["X"].shape[1] if isinstance(file["X"], h5py.Dataset) else file["X"].attrs["shape"][1])
     source = np.full(count, -1)
     source[table["column"].to_numpy()] = row
+    return source
+
+
+def join(path: Path, out: Path, source: NDArray[np.int64], matrices: Mapping[str, NDArray[Any] | h5py.Dataset]) -> None:
+    """Write a copy of a user's cells x peaks with the embeddings of their regions.
+
+    What lies in varm under the same name is replaced.
+
+    Args:
+        path: h5ad.
+        out: of the copy.
+        source: see `region_of_peaks`.
+        matrices: name in varm -> embeddings of regions, shape (n, d). Rows of peaks without one become NaN.
+    """
     shutil.copyfile(path, out)
     with h5py.File(out, "r+") as file:
         if "varm" not in file:
@@ -99,8 +102,7 @@ def join(
         for name, values in matrices.items():
             if name in file["varm"]:
                 del file["varm"][name]
-            _fill(_new_matrix(file["varm"], name, (count, values.shape[1])), source, values)
-    return int((source >= 0).sum()), count
+            _fill(_new_matrix(file["varm"], name, (len(source), values.shape[1])), source, values)
 
 
 def _fill(target: h5py.Dataset, source: NDArray[np.int64], values: NDArray[Any] | h5py.Dataset) -> None:

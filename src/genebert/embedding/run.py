@@ -32,8 +32,8 @@ from genebert.corpus.store import Corpus
 from genebert.corpus.work import Results, Work
 from genebert.embedding.coordinates import principal_components, umap_module, umap_of
 from genebert.embedding.encoder import Encoder
-from genebert.embedding.files import Block, dimensions, join, write_embedding
-from genebert.errors import UserError, problem
+from genebert.embedding.files import Block, dimensions, join, region_of_peaks, write_embedding
+from genebert.errors import UserError, listed, problem
 from genebert.export import cell_type_table, region_table
 from genebert.report.embedding import PAGE, embedding_page
 from genebert.settings import EmbedSettings
@@ -58,8 +58,10 @@ def embed(settings: EmbedSettings) -> Path:
             umap_module()  # not after hours
         corpus = Corpus.open(settings.corpus)
         chosen = Chosen.of(settings, corpus)
+        peaks = settings.anndata
+        source = None if peaks is None else region_of_peaks(peaks, corpus, chosen.regions)
         encoder = Encoder.open(settings.model, corpus, settings.device, settings.precision)
-        return _embed(settings, chosen, encoder, run)
+        return _embed(settings, chosen, encoder, source, run)
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,9 @@ def _encode_part(shared: tuple[Encoder, Chosen], number: int) -> dict[str, NDArr
     return {"sequence": sequence, "state": states}
 
 
-def _embed(settings: EmbedSettings, chosen: Chosen, encoder: Encoder, run: StageRun) -> Path:
+def _embed(
+    settings: EmbedSettings, chosen: Chosen, encoder: Encoder, source: NDArray[np.int64] | None, run: StageRun
+) -> Path:
     work = Work(run.scratch, ThisProcess())
     found = work.map("part", "embedding regions", _encode_part, (encoder, chosen), chosen.parts, lambda number: number)
     about = {
@@ -156,8 +160,8 @@ def _embed(settings: EmbedSettings, chosen: Chosen, encoder: Encoder, run: Stage
         "state_dimensions": encoder.width,
         "states": encoder.what,
     }
-    if settings.anndata is not None:
-        metrics |= _join(settings.anndata, chosen, run.folder)
+    if settings.anndata is not None and source is not None:
+        metrics |= _join(settings.anndata, source, run.folder)
     page = embedding_page(cell_types, regions, encoder.what, umap=settings.umap)
     (run.folder / PAGE).write_text(page, encoding="utf-8")
     out = run.finish(metrics)
@@ -248,11 +252,26 @@ def _write_cell_types(
     centred, plain, counted = cell_type_states(chosen, found)
     obs = cell_type_table(chosen.corpus).iloc[chosen.cell_types].copy()
     obs["regions"] = counted
-    obsm = {"X_mean": plain} | _coordinates(principal_components(lambda: [centred]), seed)
+    known = counted > 0
+    if not known.all():
+        names = listed(obs.index[~known])
+        say(f"warning: no embedded region is accessible both in {names} and in another cell type")
+    known |= not known.any()  # as of one cell type alone, whose vector is 0
+    centred[~known] = np.nan
+    plain[np.diff(chosen.first) == 0] = np.nan
+    where = _coordinates(principal_components(lambda: [centred[known]]), seed)
+    obsm = {"X_mean": plain} | {name: _spread(values, known) for name, values in where.items()}
     what = {"X": "mean over regions of the state in the cell type, less the region's mean over its cell types"}
     var = dimensions("state", centred.shape[1])
     write_embedding(path, obs, var, [(slice(0, len(obs)), centred)], obsm, about | what)
-    return _map_of(obsm).assign(cell_type=obs.index.to_numpy())
+    return _map_of(obsm).assign(cell_type=obs.index.to_numpy())[known]
+
+
+def _spread(values: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return rows in the places where something is known, NaN in the others."""
+    spread = np.full((len(known), values.shape[1]), np.nan, dtype=np.float32)
+    spread[known] = values
+    return spread
 
 
 def cell_type_states(
@@ -295,9 +314,10 @@ def _map_of(obsm: dict[str, NDArray[np.float32]]) -> pd.DataFrame:
     return pd.DataFrame(obsm.get("X_umap", obsm["X_pca"])[:, :2], columns=["x", "y"])
 
 
-def _join(path: Path, chosen: Chosen, folder: Path) -> dict[str, int]:
+def _join(path: Path, source: NDArray[np.int64], folder: Path) -> dict[str, int]:
     with h5py.File(folder / "regions.h5ad", "r") as file:
         matrices = {"X_genebert": file["X"], "X_genebert_pca": file["obsm/X_pca"]}
-        matched, peaks = join(path, folder / "joined.h5ad", chosen.corpus, chosen.regions, matrices)
+        join(path, folder / "joined.h5ad", source, matrices)
+    matched, peaks = int((source >= 0).sum()), len(source)
     say(f"{path}: {matched:,} of {peaks:,} peaks overlap a region that was embedded")
     return {"peaks": peaks, "peaks_matched": matched}

@@ -39,8 +39,7 @@ from genebert.methods.genebert import shown_of
 from genebert.model.config import GeneBertConfig
 from genebert.predictor import Predictor
 from genebert.pretrained import check_motifs
-from genebert.probes import region_matrix
-from genebert.region_matrix import Context, in_cell_type
+from genebert.region_matrix import Context, in_cell_type, region_matrix
 from genebert.report.explanation import PAGE, explanation_page
 from genebert.resampling import Numbers, region_weights
 from genebert.settings import ExplainSettings

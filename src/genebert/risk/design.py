@@ -47,8 +47,12 @@ class Individuals:
 
     @property
     def high(self) -> NDArray[np.bool_]:
-        """Cases, or individuals above the median: shape (n,)."""
-        return self.phenotype > (0.5 if self.trait == "binary" else np.median(self.phenotype))
+        """Cases, or individuals above the median; at it or above, where it is the highest value: shape (n,)."""
+        if self.trait == "binary":
+            return self.phenotype > 0.5
+        median = np.median(self.phenotype)
+        above: NDArray[np.bool_] = self.phenotype > median
+        return above if above.any() else self.phenotype >= median
 
     def outside(self, held_out: frozenset[int]) -> NDArray[np.bool_]:
         """Return who belongs to none of some folds: shape (n,)."""

@@ -1,6 +1,6 @@
 """Phenotypes and covariates of individuals, from a table with a header (numpy and pandas only)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -60,6 +60,7 @@ class Phenotypes:
         covariates: see `Covariates`.
         family: as written, "" where none is; n of them.
         missing: number of individuals left out as their phenotype is not known.
+        absent: number of further ones left out as they have no genotypes.
     """
 
     path: Path
@@ -70,6 +71,7 @@ class Phenotypes:
     covariates: Covariates
     family: list[str]
     missing: int
+    absent: int = 0
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -89,10 +91,16 @@ class Phenotypes:
         return replace(self, covariates=self.covariates.joined(names, values))
 
 
-def read_phenotypes(path: Path, columns: Columns) -> Phenotypes:
+def read_phenotypes(path: Path, columns: Columns, genotyped: Collection[str] = ()) -> Phenotypes:
     """Read a TSV or CSV with a header; column names do not depend on case.
 
     Individuals whose phenotype is missing ("", ".", NA, NaN, -9) are left out and counted.
+
+    Args:
+        path: of the table.
+        columns: what is where.
+        genotyped: samples that have genotypes. If any is in the table, others are left out and counted, before anything
+            is made of their covariates.
 
     Raises:
         UserError: the table cannot be used; all problems are listed with their lines.
@@ -107,13 +115,20 @@ def read_phenotypes(path: Path, columns: Columns) -> Phenotypes:
     _check_samples(table, sample, found)
     found.raise_any()
     is_missing = table[name].str.lower().isin(MISSING)
-    known = table[~is_missing].reset_index(drop=True)
+    if is_missing.all():
+        what = f"no individual has a value ({len(table):,} are missing)"
+        raise UserError(problem(f"{path}, column {name}", what, "Fill it in, or name another with --phenotype."))
+    known = table[~is_missing]
+    has_genotypes = known[sample].isin(genotyped)
+    absent = int((~has_genotypes).sum()) if has_genotypes.any() else 0
+    known = (known[has_genotypes] if absent else known).reset_index(drop=True)
     trait = _trait_of(known, name, columns, path)
     values = _values(known, name, trait, found)
     covariates = read_covariates(known, list(map(column_name, columns.covariates)), sample, found)
     found.raise_any()
     family = _families(known[column_name(columns.family)]) if columns.family else [""] * len(known)
-    return Phenotypes(path, known[sample].tolist(), name, trait, values, covariates, family, int(is_missing.sum()))
+    samples, missing = known[sample].tolist(), int(is_missing.sum())
+    return Phenotypes(path, samples, name, trait, values, covariates, family, missing, absent)
 
 
 def _column_of_samples(table: pd.DataFrame, path: Path) -> str:
@@ -216,9 +231,9 @@ def match_samples(phenotypes: Phenotypes, vcf: Path, samples: Sequence[str]) -> 
         what = f"it has no sample in common with the VCF {vcf} (the first: {example})"
         remedy = "Name samples as the VCF does; `bcftools query -l` lists its names."
         raise UserError(problem(phenotypes.path, what, remedy))
-    absent = len(phenotypes) - len(shared)
+    absent, every = phenotypes.absent + len(phenotypes) - len(shared), phenotypes.absent + len(phenotypes)
     if absent:
-        say(f"warning: {absent:,} of {len(phenotypes):,} samples of {phenotypes.path} are not in {vcf}: left out")
+        say(f"warning: {absent:,} of {every:,} samples of {phenotypes.path} are not in {vcf}: left out")
     if len(samples) > len(shared):
         without = len(samples) - len(shared)
         say(f"warning: {without:,} of {len(samples):,} samples of {vcf} have no phenotype: left out")

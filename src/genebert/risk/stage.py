@@ -77,9 +77,9 @@ def risk(settings: RiskSettings) -> Path:
 def _phenotypes(settings: RiskSettings, genome: Genome) -> Phenotypes:
     """Return what is known of the individuals that have genotypes."""
     columns = Columns(settings.phenotype, settings.covariates, settings.family, settings.trait)
-    table = read_phenotypes(settings.phenotypes, columns)
     reader = GenotypeReader(settings.vcf, genome, settings.max_indel)
     reader.close()
+    table = read_phenotypes(settings.phenotypes, columns, reader.samples)
     phenotypes = match_samples(table, settings.vcf, reader.samples)
     check_variety(phenotypes, settings.folds)
     return phenotypes

@@ -20,7 +20,7 @@ def mutagenesis(scorer: WindowScorer, strongest: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         scorer: the scorer.
-        strongest: one row per variant, as `_table` makes them; its cell type is the one looked at.
+        strongest: one row per variant, as `strongest_of` makes them; its cell type is the one looked at.
 
     Returns:
         DataFrame with variant, cell_type, allele (reference or alternate), offset (bp from the window's base at the

@@ -91,9 +91,13 @@ def draw(
 def _random(like: Variant, start: int, width: int, genome: Genome, generator: np.random.Generator) -> Variant | None:
     """Return a variant like another one, at another place of its window; None if there is none."""
     length = len(like.ref)
+    if length > width:
+        return None
     codes = genome.fetch(like.chrom, start, start + width)
     known: NDArray[np.bool_] = np.array(sliding_window_view(codes < N, length).all(axis=1))
     known[max(like.position - start, 0) : like.position - start + 1] = False
+    if like.changed > like.position:  # its anchor is not to be the last base of the window: it would change none
+        known[width - 1 :] = False
     single = length == len(like.alt) == 1
     if single:
         ref = encode(like.ref).codes[0]

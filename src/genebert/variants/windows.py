@@ -41,30 +41,30 @@ class VariantWindows:
     width: int
 
     def region_start(self, variant: Variant) -> int | None:
-        """Return the start of the corpus region that holds a variant, or None."""
+        """Return the start of the corpus region that holds the first base that a variant changes, or None."""
         if self.corpus is None:
             return None
-        centre = np.array([variant.position + self.corpus.width // 2])  # the centre of a region that begins there
+        centre = np.array([variant.changed + self.corpus.width // 2])  # the centre of a region that begins there
         position = self.corpus.line_positions([variant.chrom], centre)[0]
         last = int(np.searchsorted(self.corpus.region_positions, position, side="right")) - 1
         if last < 0:
             return None
         region = self.corpus.regions.iloc[last]  # the last one that does not begin after the variant
-        if region["chrom"] != variant.chrom or region["end"] <= variant.position:
+        if region["chrom"] != variant.chrom or region["end"] <= variant.changed:
             return None
         return int(region["start"]) + (self.corpus.width - self.width) // 2
 
     def start(self, variant: Variant) -> int:
         """Return the start of a variant's window: that of its region, or else one in whose middle it lies."""
         start = self.region_start(variant)
-        if start is None or not start <= variant.position < start + self.width:
-            return variant.position - self.width // 2
+        if start is None or not start <= variant.changed < start + self.width:
+            return variant.changed - self.width // 2
         return start
 
     def pairs(self, variant: Variant, shifts: int = 1) -> list[Pair]:
         """Return the windows of a variant, moved by each of `offsets(shifts, width)`; it stays inside them."""
         start = self.start(variant)
-        first, last = variant.position - self.width + 1, variant.position
+        first, last = variant.changed - self.width + 1, variant.changed
         return [self._pair(variant, min(max(start + offset, first), last)) for offset in offsets(shifts, self.width)]
 
     def pair(self, variant: Variant) -> Pair:
@@ -76,10 +76,11 @@ class VariantWindows:
         return Pair(variant, start, reference, self._alternate(variant, start, self.width))
 
     def _alternate(self, variant: Variant, start: int, width: int) -> NDArray[np.uint8]:
-        before = self.genome.fetch(variant.chrom, start, variant.position)
+        anchor = variant.changed - variant.position  # which may lie before the window
+        before = self.genome.fetch(variant.chrom, start, variant.changed)
         after_start = variant.position + len(variant.ref)
         after = self.genome.fetch(variant.chrom, after_start, after_start + width)
-        return np.concatenate([before, encode(variant.alt).codes, after])[:width]
+        return np.concatenate([before, encode(variant.alt[anchor:]).codes, after])[:width]
 
 
 def offsets(shifts: int, width: int) -> list[int]:

@@ -26,7 +26,7 @@ from genebert.inputs.genome import Genome
 from genebert.inputs.scan import Scanner
 from genebert.methods.networks import evaluating
 from genebert.model.genebert import GeneBertForPreTraining
-from genebert.pretrained import check_motifs, load_weights, read_scanner
+from genebert.pretrained import check_motifs, check_width, load_weights, read_scanner
 from genebert.region_matrix import neighbourhood
 from genebert.schema import N, Variant, reverse_complement
 from genebert.settings import Device
@@ -78,6 +78,7 @@ class Pretrained:
                 found.add(task.upper(), "it was pre-trained without it", "Pre-train with it, or give a predictor.")
         found.raise_any()
         model: GeneBertForPreTraining = load_weights(GeneBertForPreTraining, folder)
+        check_width(model.config, opened, folder)
         return cls(manifest, model.to(pick_device(device)).eval(), scanner, opened)
 
     @property
@@ -184,8 +185,10 @@ class ZeroShotScorer(WindowScorer):
     def _bases(self, pair: Pair) -> Iterator[tuple[int, Codes, int]]:
         """Yield sign (alternate: 1, reference: -1), window and place of each base in which the alleles differ."""
         start, *alleles = _differing(pair.variant)
+        first, same = start - pair.start, _alike(*alleles)
         for sign, allele, codes in zip((-1, 1), alleles, (pair.reference, pair.alternate), strict=True):
-            for place in range(start - pair.start, min(start - pair.start + len(allele), len(codes))):
+            places = range(max(first, 0), min(first + len(allele), len(codes)))
+            for place in (place for place in places if place - first not in same):
                 moved = self._moves[place]
                 yield sign, _moved(codes, moved), place + moved
 
@@ -228,6 +231,11 @@ def _differing(variant: Variant) -> tuple[int, str, str]:
     while ref and alt and ref[0] == alt[0]:
         position, ref, alt = position + 1, ref[1:], alt[1:]
     return position, ref, alt
+
+
+def _alike(ref: str, alt: str) -> set[int]:
+    """Return the places in which alleles of one length agree; which bases of others correspond is not known."""
+    return {i for i, (a, b) in enumerate(zip(ref, alt, strict=True)) if a == b} if len(ref) == len(alt) else set()
 
 
 def _moved(codes: Codes, by: int) -> Codes:
