@@ -7,9 +7,10 @@ blood_atac/peaks, chip_seq and motifs/hocomoco_v13_core.meme. The corpus, the pr
 accessibility are of blood cell types. Prints a table, and JSON to --out. With --keep FOLDER, what takes long is kept
 there.
 
-Nothing is chosen by what is measured on: penalties of an element's regression are chosen among the other elements. Each
-measure has a 95% bootstrap interval: positions are drawn with replacement, with all of their alleles, and, for means
-over elements, elements too. Differences from other methods are of the same draws.
+Penalties of an element's regression are chosen among the other elements; its features, and the threshold of binding,
+were chosen while looking at all of these elements, so that its number is somewhat optimistic. Each measure has a 95%
+bootstrap interval: positions are drawn with replacement, with all of their alleles, and, for means over elements,
+elements too. Differences from other methods are of the same draws.
 """
 
 import json

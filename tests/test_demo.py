@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -35,3 +36,19 @@ def test_agreement_with_the_truth_is_the_rank_correlation_of_pairs_on_the_chosen
     estimate, n = truth_agreement(tmp_path / "s", tmp_path / "t", ["chr2"])
     # predicted .1 .3 .2 against true 2 3 1: ranks 1 3 2 against 2 3 1, so 1 - 6 * (1 + 0 + 1) / (3 * 8) = 0.5
     assert (estimate.value, n) == (pytest.approx(0.5), 3)
+
+
+def test_cell_types_of_a_variant_are_drawn_together(tmp_path: Path) -> None:
+    """They share most of what is wrong about it: drawn one by one, the interval was too narrow."""
+    generator = np.random.default_rng(0)
+    truth = generator.normal(size=60)
+    noisy = truth + generator.normal(size=60)
+    names = [f"v{i}" for i in range(60)]
+    found = {}
+    for count in (1, 8):
+        own = [(name, "chr1", f"T{j}", noisy[i]) for i, name in enumerate(names) for j in range(count)]
+        pd.DataFrame(own, columns=["id", "chrom", "cell_type", "difference"]).to_csv(tmp_path / "s", sep="\t")
+        columns = {f"delta_T{j}": truth for j in range(count)}
+        pd.DataFrame({"id": names, **columns}).to_csv(tmp_path / "t", sep="\t", index=False)
+        found[count] = truth_agreement(tmp_path / "s", tmp_path / "t", ["chr1"])[0]
+    assert found[8].low == pytest.approx(found[1].low) and found[8].high == pytest.approx(found[1].high)

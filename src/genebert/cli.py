@@ -134,9 +134,8 @@ def command_of(name: str, target: str, settings: "type[Settings]") -> click.Comm
 
 
 def _parameter(key: str, field: "FieldInfo") -> click.Parameter:
-    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    if extra.get("positional"):
-        return click.Argument([key], type=str)
+    if _is_positional(field):
+        return click.Argument([key], type=str, required=False, metavar=key.upper())  # it may come from --config
     flag = f"--{key.replace('_', '-')}"
     description = field.description or ""
     if field.is_required():
@@ -155,6 +154,11 @@ def _parameter(key: str, field: "FieldInfo") -> click.Parameter:
         help=description,
         metavar="|".join(choices) or ("ITEM[,ITEM...]" if is_list else None),
     )
+
+
+def _is_positional(field: "FieldInfo | None") -> bool:
+    extra = None if field is None else field.json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("positional"))
 
 
 def run(name: str, target: str, settings: "type[Settings]", given: dict[str, Any]) -> None:
@@ -201,7 +205,8 @@ def _validate(name: str, settings: "type[Settings]", values: dict[str, Any]) -> 
         for item in error.errors():
             key = ".".join(str(part) for part in item["loc"]).replace("_", "-")
             if item["type"] == "missing":
-                lines.append(f"  - --{key} is required. See `genebert {name} --help`.")
+                what = key.upper() if _is_positional(settings.model_fields.get(key)) else f"--{key}"
+                lines.append(f"  - {what} is required. See `genebert {name} --help`.")
             elif item["type"] == "extra_forbidden":
                 lines.append(f"  - {key} in --config is no option. See `genebert {name} --help`.")
             else:

@@ -24,8 +24,8 @@ def console() -> Console:
 
 
 def say(text: str) -> None:
-    """Print a line, as it is (names from files are no markup)."""
-    console().print(text, markup=False)
+    """Print a line, as it is: names from files are neither markup nor emoji (`:100:`)."""
+    console().print(text, markup=False, emoji=False)
 
 
 def size_of(size: float) -> str:

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy import stats
 
 from genebert.console import say, table
 from genebert.corpus.build import prepare
 from genebert.errors import UserError, problem
 from genebert.finetune import finetune
-from genebert.metrics import Estimate, bootstrap
+from genebert.metrics import Estimate
 from genebert.pretrain import pretrain
 from genebert.report.build import report
+from genebert.resampling import estimate, region_weights, spearman
+from genebert.risk.phenotypes import Columns, read_phenotypes
 from genebert.risk.stage import risk
 from genebert.settings import (
     CONFIGS,
@@ -57,12 +57,14 @@ class Inputs(BaseModel):
     tss: Path
     vcf: Path
     phenotypes: Path | None = None
+    phenotype: str | None = None
+    covariates: list[str] = []
     blacklist: Path | None = None
     truth: Path | None = None
     region_width: int = 512
     valid_chromosomes: list[str]
     test_chromosomes: list[str]
-    title: str = "GeneBERT on simulated data"
+    title: str = "GeneBERT"
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ def demo(settings: DemoSettings) -> Path:
         _announce(1, "simulate a genome, ATAC-seq peaks of six cell types, and a cohort")
         data = read_data(simulate(SimulateSettings(out=out / "data", seed=seed)), settings.inputs)
     inputs, genome = data.inputs, data["genome"]
+    if inputs.phenotypes:
+        read_phenotypes(data["phenotypes"], Columns(inputs.phenotype, inputs.covariates))  # not after all the rest
     _announce(2, "prepare the corpus: consensus regions, motif evidence, accessibility, splits")
     corpus = prepare(
         PrepareSettings(
@@ -188,8 +192,8 @@ def _risk(settings: DemoSettings, data: Data, corpus: Path, predictor: Path) -> 
             out=settings.out / "risk",
             vcf=data["vcf"],
             phenotypes=data["phenotypes"],
-            phenotype="disease",
-            covariates=["sex"],
+            phenotype=data.inputs.phenotype,
+            covariates=data.inputs.covariates,
             model=predictor,
             genome=data["genome"],
             corpus=corpus,
@@ -248,7 +252,8 @@ def truth_agreement(scored: Path, truth: Path, chromosomes: list[str]) -> tuple[
         chromosomes: to which variants to confine the comparison.
 
     Returns:
-        Spearman correlation over (variant, cell type) pairs, with its 95% bootstrap interval; number of pairs.
+        Spearman correlation over (variant, cell type) pairs, with its 95% interval over resampled variants; number of
+        pairs.
     """
     predicted = pd.read_csv(scored, sep="\t", usecols=["id", "chrom", "cell_type", "difference"])
     true = (
@@ -256,13 +261,8 @@ def truth_agreement(scored: Path, truth: Path, chromosomes: list[str]) -> tuple[
     )
     pairs = predicted.merge(true.assign(cell_type=true["cell_type"].str.removeprefix("delta_")), on=["id", "cell_type"])
     pairs = pairs[pairs["chrom"].isin(chromosomes) & (pairs["true"] != 0)]
-    estimate = bootstrap(_spearman, pairs["difference"].to_numpy(), pairs["true"].to_numpy())
-    return estimate, len(pairs)
-
-
-def _spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    varied = len(np.unique(first)) > 1 and len(np.unique(second)) > 1
-    return float(stats.spearmanr(first, second).statistic) if varied else float("nan")
+    weights = region_weights(pd.factorize(pairs["id"])[0].astype(np.int64))
+    return estimate(spearman(weights, pairs["difference"].to_numpy(), pairs["true"].to_numpy())), len(pairs)
 
 
 def _announce(number: int, what: str) -> None:

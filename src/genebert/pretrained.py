@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.inputs.scan import Scanner
-from genebert.model.config import GeneBertConfig
 from genebert.region_matrix import Context
 from genebert.schema import Motif
 from genebert.stage import write_json
@@ -79,17 +78,21 @@ def check_motifs(scanner: Scanner, corpus: Corpus, of: str) -> None:
         )
 
 
-def check_width(config: GeneBertConfig, corpus: Corpus, folder: Path) -> None:
+def check_width(k: int, most: int, corpus: Corpus, folder: Path) -> None:
     """Check that a network reads the regions of a corpus whole.
+
+    Args:
+        k: bases of a token.
+        most: tokens that it reads.
+        corpus: the corpus.
+        folder: of the network, for the error.
 
     Raises:
         UserError: they are too long.
     """
-    needed = corpus.width - 2 * config.k + 5
-    if needed > config.max_tokens:
-        what = (
-            f"a region of the corpus has {corpus.width} bp, which is {needed} tokens, and it reads {config.max_tokens}"
-        )
+    needed = corpus.width - 2 * k + 5
+    if needed > most:
+        what = f"a region of the corpus has {corpus.width} bp, which is {needed} tokens, and it reads {most}"
         raise UserError(problem(folder, what, "Give a model that was made for regions of this width."))
 
 

@@ -351,6 +351,7 @@ def write_settings(folder: Path, world: World, settings: SimulateSettings, sizes
     }
     write_json(folder / "truth/model.json", constants)
     inputs = {
+        "title": "GeneBERT on simulated data",
         "genome": "genome.fa",
         "peaks": "peaks",
         "motifs": "motifs.meme",
@@ -358,6 +359,8 @@ def write_settings(folder: Path, world: World, settings: SimulateSettings, sizes
         "tss": "tss.bed",
         "vcf": "cohort.vcf.gz",
         "phenotypes": "phenotypes.tsv",
+        "phenotype": "disease",
+        "covariates": ["sex"],
         "region_width": REGION_WIDTH,
         "valid_chromosomes": world.genome.chromosomes[-3:-2],
         "test_chromosomes": world.genome.chromosomes[-2:],

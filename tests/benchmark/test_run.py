@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from toy_suites import settings_of, suite_of, toy_methods, write_rows, write_suite
 
+from genebert.benchmark.output import check_folder
 from genebert.benchmark.run import COLUMNS, benchmark
 from genebert.cli import main
 from genebert.errors import UserError
@@ -111,6 +112,43 @@ def test_a_changed_option_computes_only_what_it_concerns(toy: ModuleType, tmp_pa
     after = facts(settings.out)["results"]
     changed = {(old["task"], old["method"]) for old, new in zip(before, after, strict=True) if old != new}
     assert changed == {("g/2", "G"), ("g/2", "both")}
+
+
+def test_what_was_computed_stays_until_there_is_something_in_its_place(toy: ModuleType, tmp_path: Path) -> None:
+    """A bad option once cost the results of the good one."""
+    good = write_suite(tmp_path / "good", suite_of())
+    benchmark(settings_of(good, tmp_path / "out"))
+    bad = suite_of()
+    bad["tasks"][1]["options"] = {"G": {"noise": -1}}
+    with pytest.raises(UserError, match="failed"):
+        benchmark(settings_of(write_suite(tmp_path / "bad", bad), tmp_path / "out"))
+    toy.calls.clear()
+    benchmark(settings_of(good, tmp_path / "out"))
+    assert toy.calls == []
+
+
+def test_changed_rows_of_a_folder_of_labels_are_computed_anew(toy: ModuleType, tmp_path: Path) -> None:
+    """They once were measured against predictions for others."""
+    suite = suite_of()
+    benchmark(settings_of(write_suite(tmp_path, suite), tmp_path / "out"))
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    table = pd.read_csv(tmp_path / suite["tasks"][0]["labels"])
+    table.to_csv(folder / "labels.tsv", sep="\t", index=False)
+    (folder / "manifest.json").write_text("{}")
+    suite["tasks"][0]["labels"] = str(folder)
+    benchmark(settings_of(write_suite(tmp_path, suite), tmp_path / "other"))
+    toy.calls.clear()
+    table[::-1].to_csv(folder / "labels.tsv", sep="\t", index=False)
+    benchmark(settings_of(write_suite(tmp_path, suite), tmp_path / "other"))
+    assert toy.calls == CELLS[:2]
+
+
+def test_results_of_another_kind_are_left_alone(toy: ModuleType, tmp_path: Path) -> None:
+    out = benchmark(settings_of(write_suite(tmp_path, suite_of()), tmp_path / "out"))
+    check_folder(out, "benchmark", "suite")
+    with pytest.raises(UserError, match="was not made by genebert cross-validate"):
+        check_folder(out, "cross-validate", "protocol")
 
 
 def test_only_some_tasks_and_methods(toy: ModuleType, tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def test_folds_as_they_are_given(grid: Grid) -> None:
         "  - folds[0]: cell types: 'D': it is named twice",
         "  - folds[0]: chromosomes: 'chr9': there is no such name; there are chr1, chr2, chr3, chr4",
         "  - folds[1]: it leaves no cell types to learn from",
+        "  - folds[1]: D is tested on chr4 in an earlier fold too, so that its windows would count twice",
     ]
 
 

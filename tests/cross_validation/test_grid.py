@@ -37,6 +37,9 @@ def test_the_split_of_a_table_is_not_looked_at(atlas: Path) -> None:
     plain = read_grid(atlas, wide())
     divided = read_grid(atlas, wide().assign(split="train"))
     np.testing.assert_array_equal(plain.truth, divided.truth)
+    for table in (wide(), long(wide())):
+        both = pd.concat([table.assign(split="train"), table.assign(split="test")])
+        np.testing.assert_array_equal(plain.truth, read_grid(atlas, both).truth)
 
 
 def test_numbers(atlas: Path) -> None:

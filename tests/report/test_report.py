@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from toys import consensus_motif, corpus_of, write_corpus
 
 from genebert import calibration
+from genebert.cli import _items
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.inspect import inspect
@@ -752,6 +754,16 @@ def test_the_command_line_repeats_a_stage(tmp_path: Path) -> None:
         command(manifest) == f"genebert variants '{tmp_path}/a file.vcf' --no-everywhere --seed 3 --cell-types B,T "
         f"--peaks {tmp_path}/B.bed,{tmp_path}/T.bed --out {tmp_path}/out"
     )
+
+
+def test_commands_are_those_that_the_command_line_takes(tmp_path: Path) -> None:
+    (tmp_path / "c.vcf").write_text("x")
+    manifest = read_manifest(finished(tmp_path / "out", "risk", {"vcf": tmp_path / "c.vcf"}, {}, lambda folder: None))
+    manifest.settings.update({"cell_types": ["CD4, naive", "B"], "covariates": []})
+    words = shlex.split(command(manifest))
+    assert words[1:4] == ["risk", "--cell-types", '"CD4, naive",B']
+    assert words[4:8] == ["--covariates", "", "--vcf", f"{tmp_path}/c.vcf"]
+    assert _items("cell_types", [words[3]]) == ["CD4, naive", "B"] and _items("covariates", [""]) == []
 
 
 def test_long_names_are_shortened_and_strange_letters_drawn_without_warning() -> None:

@@ -106,9 +106,9 @@ class Fit(ABC):
         Raises:
             UserError: the method cannot be used with these rows.
         """
-        if (self.folder / MANIFEST).exists():
-            shutil.rmtree(self.folder)
-        with open_stage(self.stage, self.settings, {}) as run:
+        fresh = self.folder.with_name(f"{self.folder.name}.new")
+        shutil.rmtree(fresh, ignore_errors=True)  # of a run that was killed before it put it into place
+        with open_stage(self.stage, self.settings.model_copy(update={"out": fresh}), {}) as run:
             began = perf_counter()
             train, valid = rows()
             fitted = self.method.configured.fit(train, valid, target, self.settings.seed, self.name)
@@ -121,6 +121,9 @@ class Fit(ABC):
                 (run.folder / MODEL).mkdir()
                 fitted.save(run.folder / MODEL)
             run.finish(cost)
+        if (self.folder / MANIFEST).exists():
+            shutil.rmtree(self.folder)  # not before there is another in its place
+        fresh.rename(self.folder)
 
     def predict(self, fitted: Fitted, examples: Examples, target: Target) -> NDArray[np.float64]:
         """Return predictions, which are checked: float64, shape (n, len(target.names)).

@@ -1,5 +1,6 @@
 """The folder of a comparison of methods: results.json, results.parquet and a page, beside the folders of fits."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,13 +26,19 @@ class Named(Protocol):
         """The name."""
 
 
-def check_folder(out: Path, verb: str) -> None:
-    """Check that a folder is new, empty or that of a comparison.
+def check_folder(out: Path, verb: str, key: str) -> None:
+    """Check that a folder is new, empty or that of a comparison of this kind.
+
+    Args:
+        out: the folder.
+        verb: of the comparison.
+        key: what its results.json names first.
 
     Raises:
         UserError: it is none of these.
     """
-    ours = (out / RUNS).is_dir() or (out / RESULTS).is_file()
+    results = out / RESULTS
+    ours = key in json.loads(results.read_text()) if results.is_file() else (out / RUNS).is_dir()
     if out.exists() and not ours and (not out.is_dir() or any(out.iterdir())):
         what = f"the output folder is in use and was not made by genebert {verb}"
         raise UserError(problem(out, what, "Choose another --out, or remove it first."))

@@ -83,7 +83,7 @@ def benchmark(settings: BenchmarkSettings) -> Path:
     suite = read_suite(settings.suite, settings.data)
     published = read_published(suite.published) if suite.published else []
     chosen = selection([suite.tasks, suite.methods], settings.only)
-    check_folder(settings.out, "benchmark")
+    check_folder(settings.out, "benchmark", "suite")
     scanner = open_scanner(suite)
     cells = cells_of(suite, scanner, settings.out)
     to_do = [

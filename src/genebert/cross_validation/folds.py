@@ -137,6 +137,7 @@ def given_folds(grid: Grid, folds: Sequence[Mapping[str, Names]]) -> list[Fold]:
     """
     found = Problems("The folds cannot be used:")
     made = []
+    before: set[tuple[str, str]] = set()  # cell types and chromosomes that are tested on
     for i, given in enumerate(folds):
         groups = {
             what: [given[part] for part in PARTS if part.endswith(what)] for what in ("cell_types", "chromosomes")
@@ -152,6 +153,11 @@ def given_folds(grid: Grid, folds: Sequence[Mapping[str, Names]]) -> list[Fold]:
                 found.add(f"folds[{i}]", f"it leaves no {what.replace('_', ' ')} to learn from", "Leave fewer out.")
             named += divided
         made.append(Fold.of(grid, f"fold {i + 1}", dict(zip(PARTS, named, strict=True))))
+        tested = {(cell_type, chrom) for cell_type in named[0] for chrom in named[2]}
+        for cell_type, chrom in sorted(tested & before):
+            what = f"{cell_type} is tested on {chrom} in an earlier fold too, so that its windows would count twice"
+            found.add(f"folds[{i}]", what, "Test each cell type once on each chromosome.")
+        before |= tested
     found.raise_any()
     return made
 
@@ -199,7 +205,8 @@ def _balanced(sizes: Mapping[str, int], number: int, what: str, found: Problems)
     """Divide names into groups of about the same size: the largest first, each into the group that is smallest yet."""
     if len(sizes) < max(number, len(SPLITS)):
         few = f"there are {len(sizes)}, and {max(number, len(SPLITS))} groups are wanted"
-        found.add(what, few, "Give labels of more, or ask for fewer groups.")
+        fewer = ", or ask for fewer groups" if number > len(SPLITS) else ""
+        found.add(what, few, f"Give labels of more{fewer}.")
     groups: list[list[str]] = [[] for _ in range(number)]
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
         min(groups, key=lambda group: (sum(sizes[one] for one in group), len(group))).append(name)

@@ -17,7 +17,7 @@ from genebert.methods.base import Examples
 from genebert.pretrained import context_of
 from genebert.region_matrix import Context
 from genebert.report.cross_validation import MEAN
-from genebert.target import CLASS, LABEL_PREFIX, VALUE, Target, class_names, label_names
+from genebert.target import CLASS, LABEL_PREFIX, VALUE, Target, class_names, label_names, target_columns
 from genebert.tasks.labels import check_genome
 from genebert.tasks.windows import COORDINATES, Windows, read_windows, say_repeats
 
@@ -173,7 +173,9 @@ def _known(names: Sequence[str], corpus: Corpus, path: Path) -> list[str]:
 
 def _from_columns(windows: Windows, cell_types: list[str]) -> tuple[Windows, list[str], Numbers, Kind, tuple[str, ...]]:
     """Read a table with a row per window and a column per cell type."""
-    columns = windows.table[[LABEL_PREFIX + name for name in cell_types]]
+    labels = [LABEL_PREFIX + name for name in cell_types]
+    windows = _each_once(windows, [*_place(windows.table), *labels])
+    columns = windows.table[labels]
     _check_repeats(windows, _place(windows.table))
     truth = columns.mask(columns == "").to_numpy(np.float64)
     return _without_labels(windows), cell_types, truth, "classes", ("0", "1")
@@ -181,8 +183,9 @@ def _from_columns(windows: Windows, cell_types: list[str]) -> tuple[Windows, lis
 
 def _from_rows(windows: Windows, cell_types: list[str]) -> tuple[Windows, list[str], Numbers, Kind, tuple[str, ...]]:
     """Read a table with a row per window and cell type."""
+    place = _place(windows.table)
+    windows = _each_once(windows, [*place, "cell_type", *target_columns(windows.table)])
     table = windows.table
-    place = _place(table)
     _check_repeats(windows, [*place, "cell_type"])
     first = ~table.duplicated(place).to_numpy()
     window = table.groupby(place, sort=False).ngroup().to_numpy()
@@ -197,6 +200,11 @@ def _from_rows(windows: Windows, cell_types: list[str]) -> tuple[Windows, list[s
 
 def _place(table: pd.DataFrame) -> list[str]:
     return [name for name in (*COORDINATES, "strand") if name in table]
+
+
+def _each_once(windows: Windows, key: Sequence[str]) -> Windows:
+    """Return the rows without those that say what an earlier one does; their split, for one, is not looked at."""
+    return windows.rows(~windows.table.duplicated(list(key)).to_numpy())
 
 
 def _check_repeats(windows: Windows, key: Sequence[str]) -> None:

@@ -69,7 +69,7 @@ def cross_validate(settings: CrossValidateSettings) -> Path:
     """
     protocol = read_protocol(settings.protocol, settings.data)
     chosen = selection([protocol.methods], settings.only)
-    check_folder(settings.out, "cross-validate")
+    check_folder(settings.out, "cross-validate", "protocol")
     grid = Grid.read(protocol.labels, protocol.genome, protocol.corpus)
     work = _Work(protocol, grid, _folds(protocol, grid))
     _say_untested(grid, work.folds)

@@ -68,7 +68,7 @@ class Encoder:
             read_manifest(folder, "pretrain", verify=True)
             check_motifs(read_scanner(folder), corpus, f"the model {folder}")
             found = cls.of_pretrained(load_weights(GeneBertForPreTraining, folder).to(pick_device(device)), folder)
-        check_width(found.network.config, corpus, folder)
+        check_width(found.network.config.k, found.network.config.max_tokens, corpus, folder)
         return cls(found.network, found.fuse, found.width, found.what, precision)
 
     @classmethod

@@ -140,9 +140,16 @@ class Shown:
         """Return (method, measure) -> result in a cell type, or the mean over all."""
         return {(row["method"], row["measure"]): row for row in self.rows(cell_type=cell_type)}
 
+    @property
+    def ranked_by(self) -> str:
+        """The crossed specific part; where it is defined nowhere, the first headline measure that is defined."""
+        known = {name for (_, name), row in self.by_method(MEAN).items() if row["value"] is not None}
+        return next((name for name in (CROSSED, *self.headlines) if name in known), CROSSED)
+
     def ranked(self) -> list[str]:
-        """Return the methods that have a mean, best in the crossed specific part first; then the baselines."""
-        value = {method: row["value"] for (method, name), row in self.by_method(MEAN).items() if name == CROSSED}
+        """Return the methods that have a mean, best in `ranked_by` first; then the baselines."""
+        means = self.by_method(MEAN)
+        value = {method: (means.get((method, self.ranked_by)) or {}).get("value") for method, _ in means}
         return sorted(value, key=lambda name: (name in self.baselines, value[name] is None, -(value[name] or 0.0)))
 
 
@@ -183,10 +190,13 @@ def _overview(shown: Shown) -> Section:
 def _figure(shown: Shown, ranked: Sequence[str]) -> Figure:
     drawn = side_by_side(ranked, shown.headlines, shown.by_method(MEAN), shown.baselines)
     said = (
-        "Means over cell types with 95% intervals, best in the crossed specific part first. Blue: fitted; orange:"
-        " baselines."
+        f"Means over cell types with 95% intervals, best in {_ranked_by(shown)} first. Blue: fitted; orange: baselines."
     )
     return Figure("New cell types on new chromosomes.", [drawn], caption=said)
+
+
+def _ranked_by(shown: Shown) -> str:
+    return "the crossed specific part" if shown.ranked_by == CROSSED else shown.ranked_by
 
 
 def _means(shown: Shown, ranked: Sequence[str], measures: Sequence[str]) -> Table:
@@ -215,8 +225,10 @@ def _left_out(shown: Shown) -> str:
         cell_types.setdefault(tuple(names), []).append(cell_type)
     said = ""
     for lacking, own in cell_types.items():
-        what = "any mean" if list(lacking) == shown.measures else f"the mean of {', '.join(lacking)}"
-        said += f" Of one class or value only, and no part of {what}: {', '.join(own)}."
+        alike = list(lacking) == shown.measures
+        what = "Of one class or value only, and no part of any mean" if alike else "Not defined in some cell types,"
+        what += "" if alike else f" and no part of the mean of {', '.join(lacking)}"
+        said += f" {what}: {', '.join(own)}."
     return said
 
 

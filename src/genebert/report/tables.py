@@ -1,8 +1,10 @@
 """The tables of the page: manifests and table rows become printed cells."""
 
+import csv
 import math
 import shlex
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from typing import Any
 
 import pandas as pd
@@ -15,8 +17,8 @@ from genebert.report.content import Provenance, Table
 from genebert.schema import SPLITS
 from genebert.stage import Manifest
 
-POSITIONAL = ("vcf", "windows")
-"""Inputs that the command line takes by position."""
+POSITIONAL = {"variants": "vcf", "predict": "windows"}
+"""Inputs that the command line of a verb takes by position."""
 
 
 def splits(corpus: Corpus) -> Table:
@@ -240,12 +242,20 @@ def command(manifest: Manifest) -> str:
             paths.setdefault(option, []).append(facts["path"])
         else:
             paths[option] = facts["path"]
-    words = ["genebert", manifest.stage, *(paths.pop(name) for name in POSITIONAL if name in paths)]
+    placed = POSITIONAL.get(manifest.stage)
+    words = ["genebert", manifest.stage, *([paths.pop(placed)] if placed in paths else [])]
     options = {**paths, "out": str(manifest.folder)}
     for name, value in {**manifest.settings, **options}.items():
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{flag[2:]}")
-        elif value is not None and value != []:
-            words += [flag, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+        elif value is not None:
+            words += [flag, _items(value) if isinstance(value, list) else str(value)]
     return shlex.join(words)
+
+
+def _items(values: Sequence[Any]) -> str:
+    """Return a list as an option takes it: a line of CSV."""
+    line = StringIO()
+    csv.writer(line, lineterminator="").writerow(values)
+    return line.getvalue()

@@ -78,7 +78,7 @@ class Pretrained:
                 found.add(task.upper(), "it was pre-trained without it", "Pre-train with it, or give a predictor.")
         found.raise_any()
         model: GeneBertForPreTraining = load_weights(GeneBertForPreTraining, folder)
-        check_width(model.config, opened, folder)
+        check_width(model.config.k, model.config.max_tokens, opened, folder)
         return cls(manifest, model.to(pick_device(device)).eval(), scanner, opened)
 
     @property
