@@ -367,7 +367,7 @@ def gwas_facts(
                 "loci": len(np.unique(locus)),
                 "scores": {
                     name: {
-                        "Spearman": estimate(spearman(weights, score, posterior)).to_json(),
+                        "Spearman": estimate(spearman(weights, posterior, score)).to_json(),
                         "AUROC": estimate(auroc(weights, high, score)).to_json(),
                     }
                     for name, score in scores.items()

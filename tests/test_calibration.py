@@ -200,11 +200,12 @@ def test_an_interval_holds_its_fraction(fraction: float) -> None:
 
 
 def test_calibration_error_by_hand() -> None:
-    score = np.array([0.1] * 10 + [0.8] * 10)
+    score = np.array([0.1] * 10 + [0.8] * 10) + 1e-9 * np.arange(20)
     predicted = np.stack([1 - score, score], axis=1)
     label = np.array([0] * 9 + [1] + [1] * 8 + [0] * 2)
     bins = np.abs(score[::2] - label.reshape(10, 2).mean(axis=1))
     assert calibration_error(TWO, label, predicted) == pytest.approx(bins.mean())
+    assert calibration_error(TWO, label, predicted.round(6)) == pytest.approx(0)  # of equal predictions, 1 and 8 in ten
     assert calibration_error(TWO, (score > 0.5).astype(int), np.eye(2)[(score > 0.5).astype(int)]) == 0
     assert calibration_error(TWO, np.array([1]), np.array([[0.75, 0.25]])) == pytest.approx(0.75)
 

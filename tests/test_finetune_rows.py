@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from toys import World
 
-from genebert.errors import UserError
+from genebert.errors import ResumableError, UserError
 from genebert.finetune import finetune
 from genebert.methods.kmer_trees import KmerTrees
 from genebert.predict import evaluate
@@ -62,6 +62,12 @@ def test_a_method_beside_that_fails_does_not_cost_the_predictor(
     def fail(*_: object, **__: object) -> None:
         raise UserError("LightGBM: it cannot be loaded")
 
+    def stop(*_: object, **__: object) -> None:
+        raise ResumableError("the GPU is too small")
+
+    monkeypatch.setattr(KmerTrees, "fit", stop)
+    with pytest.raises(ResumableError):
+        finetune(settings(toy_sequences, toy_model, tmp_path / "out", baselines=["kmer-trees"]))
     monkeypatch.setattr(KmerTrees, "fit", fail)
     made = finetune(settings(toy_sequences, toy_model, tmp_path / "out", baselines=["kmer-trees"]))
     metrics = read_manifest(made).metrics

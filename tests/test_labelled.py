@@ -115,7 +115,14 @@ def test_how_many_rows_repeat_another_is_said_once(
     read("chrom,start,end,label", rows, genome=toy_world.genome, held_out={"chr2": "valid", "chr3": "test"})
     repeats, contradictions = capsys.readouterr().err.splitlines()
     assert repeats.endswith("labels.csv: rows left out, since they repeat another: 3")
-    assert contradictions.endswith("labels.csv: rows at the place of another that is labelled otherwise: 6")
+    assert contradictions.endswith("labels.csv: places with rows that are labelled differently: 3")
+    four = [(*row, gene) for row, gene in zip(rows[:1] * 2 + rows[1:3], "wxyz", strict=True)]
+    others = [
+        (f"chr{i}", str(start), str(start + 40), label, "v") for i in (2, 3) for start, label in ((0, "a"), (99, "b"))
+    ]
+    given = {"genome": toy_world.genome, "held_out": {"chr2": "valid", "chr3": "test"}}
+    read("chrom,start,end,label,gene", four + others, **given)
+    assert "places with rows that are labelled differently: 1" in capsys.readouterr().err
     read("sequence,label,split", sequences(("a",), ("b",), ("b",)))
     assert capsys.readouterr().err == ""
 

@@ -114,7 +114,10 @@ def test_correlations_by_hand() -> None:
     assert spearman(weights, first, second)[:2] == pytest.approx([1, 1])
     assert pearson(weights, first, second)[0] == pytest.approx(8 / np.sqrt(2 * 98 / 3))
     for measure in (pearson, spearman):
-        assert measure(weights, first, second)[2:].tolist() == [0, 0]  # one side does not vary, or neither does
+        found = measure(weights, second, first)
+        assert found[2] == 0  # predictions do not vary
+        assert np.isnan(found[3]) and np.isnan(measure(weights, first, second)[2:]).all()  # the truth does not
+        assert np.isnan(measure(np.zeros((2, 4)), first, second)).all()  # nothing is drawn
         assert measure(weights, first, -first)[0] == pytest.approx(-1)
 
 
@@ -128,9 +131,10 @@ def test_the_correlation_with_what_is_constant_is_0_and_not_rounding(generator: 
     first, second = np.full(50, 0.1), generator.normal(size=50)
     first[0] = 7e5  # in most resamples it is not drawn
     weights = region_weights(np.arange(50))
-    found = pearson(weights, first, second)
+    found = pearson(weights, second, first)
     assert (found[weights[:, 0] == 0] == 0).all()
     assert (found[weights[:, 0] > 0] != 0).all()
+    assert (np.isnan(pearson(weights, first, second)) == (weights[:, 0] == 0)).all()
 
 
 def test_resamples_without_a_measure_are_left_out_and_a_measure_that_is_not_defined_stays_so() -> None:

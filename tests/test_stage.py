@@ -225,14 +225,6 @@ def test_another_verb_does_not_throw_an_interrupted_run_away(out: Path) -> None:
     assert resume(out) == ["half.txt"]
 
 
-def test_a_mistake_in_a_resumed_run_leaves_what_was_done(out: Path) -> None:
-    # A cluster that was not up yet once cost all that had been computed on it.
-    fail(out, resumable=True)
-    with pytest.raises(UserError, match="not up"), open_stage("toy", Settings(out=out), {}, resumable=True):
-        raise UserError("the cluster is not up")
-    assert resume(out) == ["half.txt"]
-
-
 @pytest.mark.parametrize("state", ["", "[]", "{", '"x"'])
 def test_a_damaged_state_starts_anew(out: Path, state: str) -> None:
     fail(out, resumable=True)

@@ -164,19 +164,30 @@ def reliability(label: NDArray[np.int64], score: Numbers, bins: int = BINS) -> p
     Returns:
         DataFrame with predicted (mean probability), observed (fraction of 1), low and high (95% Wilson interval), n.
     """
-    order = np.argsort(score, kind="stable")
     rows = []
-    for part in np.array_split(order, min(bins, len(order))):
-        low, high = wilson(float(label[part].mean()), len(part))
-        rows.append((score[part].mean(), label[part].mean(), low, high, len(part)))
+    observed = mean_of_ties(score, label)
+    for part in np.array_split(np.argsort(score, kind="stable"), min(bins, len(score))):
+        fraction = float(observed[part].mean())
+        rows.append((score[part].mean(), fraction, *wilson(fraction, len(part)), len(part)))
     return pd.DataFrame(rows, columns=["predicted", "observed", "low", "high", "n"])
+
+
+def mean_of_ties(score: Numbers, outcome: NDArray[Any]) -> Numbers:
+    """Return the mean outcome of the rows with the same score, for each row: bins may part these, in whatever order.
+
+    Args:
+        score, outcome: shape (n,).
+    """
+    place = np.unique(score, return_inverse=True)[1]
+    means: Numbers = (np.bincount(place, outcome) / np.bincount(place))[place]
+    return means
 
 
 def wilson(fraction: float, n: int, z: float = 1.96) -> tuple[float, float]:
     """Return the 95% Wilson interval of a fraction of n."""
     centre = (fraction + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(fraction * (1 - fraction) / n + z**2 / (4 * n**2))
-    return min(float(centre - half), fraction), max(float(centre + half), fraction)
+    return max(0.0, min(float(centre - half), fraction)), min(1.0, max(float(centre + half), fraction))
 
 
 def calibration_error(target: Target, truth: NDArray[Any], predicted: Numbers, threshold: Threshold = HALF) -> float:

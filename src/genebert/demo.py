@@ -111,6 +111,13 @@ def demo(settings: DemoSettings) -> Path:
             test_chromosomes=inputs.test_chromosomes,
         )
     )
+    made_from = {"corpus": corpus, "genome": genome, "seed": seed}
+    tasks: list[Task] = [
+        Promoter(out=out / "promoter-labels", tss=data["tss"], **made_from),
+        Accessibility(out=out / "accessibility-labels", per_cell_type=WINDOWS_PER_CELL_TYPE, **made_from),
+    ]
+    for task in tasks:
+        labels(task)  # what is wrong with them is known before pre-training
     _announce(3, "pre-train on both modalities with MGM, NGSP and SRM")
     model = pretrain(
         PretrainSettings(
@@ -123,11 +130,6 @@ def demo(settings: DemoSettings) -> Path:
         )
     )
     _announce(4, "fine-tune on promoters, and on accessibility per cell type, with baselines")
-    made_from = {"corpus": corpus, "genome": genome, "seed": seed}
-    tasks = [
-        Promoter(out=out / "promoter-labels", tss=data["tss"], **made_from),
-        Accessibility(out=out / "accessibility-labels", per_cell_type=WINDOWS_PER_CELL_TYPE, **made_from),
-    ]
     predictors = [_finetune(task, settings, data, corpus, model) for task in tasks]
     _announce(5, "score variants per cell type with the accessibility predictor")
     scored = variants(
@@ -168,7 +170,7 @@ def _finetune(task: Task, settings: DemoSettings, data: Data, corpus: Path, mode
     return finetune(
         FinetuneSettings(
             out=settings.out / task.name(),
-            labels=labels(task),
+            labels=task.out,
             model=model,
             genome=data["genome"],
             corpus=None if isinstance(task, Promoter) else corpus,
@@ -262,7 +264,7 @@ def truth_agreement(scored: Path, truth: Path, chromosomes: list[str]) -> tuple[
     pairs = predicted.merge(true.assign(cell_type=true["cell_type"].str.removeprefix("delta_")), on=["id", "cell_type"])
     pairs = pairs[pairs["chrom"].isin(chromosomes) & (pairs["true"] != 0)]
     weights = region_weights(pd.factorize(pairs["id"])[0].astype(np.int64))
-    return estimate(spearman(weights, pairs["difference"].to_numpy(), pairs["true"].to_numpy())), len(pairs)
+    return estimate(spearman(weights, pairs["true"].to_numpy(), pairs["difference"].to_numpy())), len(pairs)
 
 
 def _announce(number: int, what: str) -> None:

@@ -15,7 +15,7 @@ from genebert.console import say
 from genebert.corpus.store import Corpus
 from genebert.corpus.training import training_rows
 from genebert.device import pick_device
-from genebert.errors import Problems, UserError, listed, problem
+from genebert.errors import Problems, ResumableError, UserError, listed, problem
 from genebert.inputs.genome import spelled_chromosomes
 from genebert.labelled import Labelled, LabelledFiles, read_labelled
 from genebert.methods import method_class, method_keys
@@ -293,6 +293,8 @@ def _compared(training: Training, title: str, key: str, method: Method, failed: 
     """Return a method to compare with, trained; none if it cannot be: that is said, and must not cost the predictor."""
     try:
         return [training.train(title, key, method)]
+    except ResumableError:
+        raise
     except UserError as error:
         failed[title] = str(error)
         say(f"warning: {title} is left out of the comparison: {error}")

@@ -184,10 +184,9 @@ def compatible_edits(variants: Sequence[Variant], carried: Iterable[int]) -> lis
     for allele in carried:
         variant = variants[allele]
         begin, end = variant.position, _end(variant)
-        anchored = len(variant.ref) != len(variant.alt) and variant.ref[0] == variant.alt[0]
         if begin >= free:
             edits.append(Edit(allele, begin, end, variant.alt))
-        elif begin == free - 1 and anchored and not inserted:
+        elif begin == free - 1 and variant.anchored and not inserted:
             edits.append(Edit(allele, begin + 1, end, variant.alt[1:]))
         else:
             continue

@@ -33,7 +33,7 @@ from genebert.tasks.windows import (
 )
 
 CHUNK = 1 << 14
-"""Rows predicted at a time, so that memory for bases and motif evidence does not grow with their number."""
+"""Rows predicted at a time, so that memory for motif evidence does not grow with their number."""
 NEEDS_PLACE = "the model predicts per cell type, which needs windows with coordinates"
 
 
@@ -107,7 +107,8 @@ def _predict_all(
             for windows in window_chunks(settings.windows, genome, width=predictor.width, rows=size, check=check):
                 if not rows:
                     say_unused(settings.genome, windows)
-                    _say_replaced(windows, file)
+                    if settings.format not in ON_GENOME:
+                        _say_replaced(windows, file)
                 _check_place(windows, settings, corpus)
                 predictor.check_windows(windows)
                 windows = _for_cell_types(windows, corpus, chosen)

@@ -128,29 +128,34 @@ def mcc(weights: Numbers, label: NDArray[np.int64], guess: NDArray[np.int64]) ->
     return np.nan_to_num(_divided(right * total - (actual * guessed).sum(axis=1), scale))
 
 
-def pearson(weights: Weights, first: Numbers, second: Numbers) -> Numbers:
-    """Return Pearson's correlation of two values, both of shape (n,), 0 where one is constant: shape (resamples,)."""
-    a, b = (values - values.mean() for values in (first, second))  # so that squares are no larger than they need be
+def pearson(weights: Weights, truth: Numbers, predicted: Numbers) -> Numbers:
+    """Return Pearson's correlation of truth and predictions, both of shape (n,): shape (resamples,).
+
+    It is 0 where predictions are constant, and not defined (NaN) where the truth is, or where nothing is drawn.
+    """
+    a, b = (values - values.mean() for values in (truth, predicted))  # so that squares are no larger than they need be
     total = weights.sum(axis=1)
     sums = _divided(weights @ np.stack([a, b, a * a, b * b, a * b], axis=1), total[:, None])
     mean_a, mean_b, square_a, square_b, product = sums.T
     variances = [square - mean**2 for square, mean in ((square_a, mean_a), (square_b, mean_b))]
-    varies = (variances[0] > _ROUNDING * square_a) & (variances[1] > _ROUNDING * square_b)
-    scale = np.sqrt(np.where(varies, variances[0] * variances[1], 1))
-    return np.where(varies, (product - mean_a * mean_b) / scale, 0)
+    varies, guesses = (
+        variance > _ROUNDING * square for variance, square in zip(variances, (square_a, square_b), strict=True)
+    )
+    scale = np.sqrt(np.where(varies & guesses, variances[0] * variances[1], 1))
+    return np.where(varies, np.where(guesses, (product - mean_a * mean_b) / scale, 0), np.nan)
 
 
-def spearman(weights: Weights, first: Numbers, second: Numbers) -> Numbers:
-    """Return Spearman's correlation of two values, both of shape (n,), 0 where one is constant: shape (resamples,).
+def spearman(weights: Weights, truth: Numbers, predicted: Numbers) -> Numbers:
+    """Return Spearman's correlation of truth and predictions, both of shape (n,): shape (resamples,).
 
-    Ties have their mean rank.
+    Ties have their mean rank. Where it is 0 or not defined: see `pearson`.
     """
-    a, b = _ranks(weights, first), _ranks(weights, second)
+    a, b = _ranks(weights, truth), _ranks(weights, predicted)
     weighted_a, weighted_b = weights * a, weights * b
     product, square_a, square_b = (
         np.einsum("ij,ij->i", *pair) for pair in ((weighted_a, b), (weighted_a, a), (weighted_b, b))
     )
-    return np.nan_to_num(_divided(product, np.sqrt(square_a * square_b)))
+    return np.where(square_a > 0, np.nan_to_num(_divided(product, np.sqrt(square_a * square_b))), np.nan)
 
 
 def _ranks(weights: Weights, value: Numbers) -> Numbers:

@@ -146,8 +146,14 @@ class Variant:
 
     @property
     def changed(self) -> int:
-        """0-based position of the first base that differs: of indels, the first base of both alleles is an anchor."""
-        return self.position + (len(self.ref) != len(self.alt) and self.ref[0] == self.alt[0])
+        """0-based position of the first base that differs, or of what comes after the bases that both alleles have."""
+        pairs = enumerate(zip(self.ref, self.alt, strict=False))
+        return self.position + next((i for i, (a, b) in pairs if a != b), min(len(self.ref), len(self.alt)))
+
+    @property
+    def anchored(self) -> bool:
+        """Whether the first base is there only since a VCF has no empty alleles, as in indels."""
+        return len(self.ref) != len(self.alt) and self.ref[0] == self.alt[0]
 
     @property
     def name(self) -> str:

@@ -164,8 +164,8 @@ def open_stage(
             problem(out, f"another genebert {stage} is writing there", "Wait for it, or choose another --out.")
         ) from None
     try:
-        resumed = _start_or_resume(run, resumable)
-        with _cleared(run, keep=resumable, keep_on_mistake=resumed):
+        _start_or_resume(run, resumable)
+        with _cleared(run, resumable):
             yield run
     finally:
         lock.release()
@@ -193,16 +193,13 @@ def _tidy(folder: Path) -> None:
 
 
 @contextmanager
-def _cleared(run: StageRun, *, keep: bool, keep_on_mistake: bool) -> Iterator[None]:
-    """Remove what an unfinished run leaves, unless it is to be kept.
-
-    After a mistake of the user, a first run can mostly not be resumed; of a resumed one, what was done before is good,
-    and the mistake one of its circumstances, such as a cluster that is not there.
-    """
+def _cleared(run: StageRun, resumable: bool) -> Iterator[None]:
+    """Remove what an unfinished run leaves, unless it can be resumed; after a mistake of the user it can not."""
+    keep = resumable
     try:
         yield
     except UserError as error:
-        keep = keep and (keep_on_mistake or isinstance(error, ResumableError))
+        keep = resumable and isinstance(error, ResumableError)
         raise
     finally:
         if not run.finished and not keep:
@@ -222,8 +219,8 @@ def _same_result(out: Path, stage: str, fingerprint: str) -> Manifest:
     )
 
 
-def _start_or_resume(run: StageRun, resumable: bool) -> bool:
-    """Prepare the folder of a run; return whether it goes on with what an interrupted one left.
+def _start_or_resume(run: StageRun, resumable: bool) -> None:
+    """Prepare the folder of a run: empty, or with what an interrupted one left, if it can be resumed.
 
     Raises:
         UserError: a run of another verb, or, of one that can be resumed, with other settings lies there.
@@ -232,7 +229,7 @@ def _start_or_resume(run: StageRun, resumable: bool) -> bool:
     own = {"stage": run.stage, "fingerprint": run.fingerprint, "software": software_versions()}
     interrupted = _interrupted(state)
     if resumable and interrupted == own:
-        return True
+        return
     if interrupted is not None and (resumable or interrupted.get("stage") != run.stage):
         what = f"an interrupted genebert {interrupted.get('stage')} {_difference(interrupted, own)} lies there"
         remedy = "Resume it with its own command and software, choose another --out, or remove it."
@@ -241,7 +238,6 @@ def _start_or_resume(run: StageRun, resumable: bool) -> bool:
         if path.name != _LOCK:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     write_json(state, own)
-    return False
 
 
 def _interrupted(state: Path) -> dict[str, Any] | None:

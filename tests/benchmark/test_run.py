@@ -125,6 +125,9 @@ def test_what_was_computed_stays_until_there_is_something_in_its_place(toy: Modu
     toy.calls.clear()
     benchmark(settings_of(good, tmp_path / "out"))
     assert toy.calls == []
+    (tmp_path / "out" / "runs" / "g%2F1" / "G" / "0" / "manifest.json").unlink()  # as one that was killed may leave it
+    benchmark(settings_of(good, tmp_path / "out"))
+    assert toy.calls == CELLS[:1]
 
 
 def test_changed_rows_of_a_folder_of_labels_are_computed_anew(toy: ModuleType, tmp_path: Path) -> None:
@@ -149,6 +152,10 @@ def test_results_of_another_kind_are_left_alone(toy: ModuleType, tmp_path: Path)
     check_folder(out, "benchmark", "suite")
     with pytest.raises(UserError, match="was not made by genebert cross-validate"):
         check_folder(out, "cross-validate", "protocol")
+    for text in ('{"suite"', "5"):
+        (out / "results.json").write_text(text)
+        with pytest.raises(UserError, match="was not made by genebert benchmark"):
+            check_folder(out, "benchmark", "suite")
 
 
 def test_only_some_tasks_and_methods(toy: ModuleType, tmp_path: Path) -> None:

@@ -19,7 +19,20 @@ def test_means_of_each_resample_are_those_of_the_windows_drawn() -> None:
     assert found[0, 0].tolist() == [2, 0, 0] and found[1, 0].tolist() == [1, 1, 0]
     for resample in (1, 17, 1000):
         drawn = np.repeat(EFFECTS[1], WEIGHTS[resample, [3, 1, 2]].astype(int), axis=0)
-        assert np.allclose(found[1, resample], drawn.mean(axis=0) if len(drawn) else 0)
+        assert np.allclose(found[1, resample], drawn.mean(axis=0) if len(drawn) else np.nan, equal_nan=True)
+    none = WEIGHTS[:, WINDOWS[0]].sum(axis=1) == 0
+    assert none.any() and (np.isnan(found[0]).all(axis=1) == none).all()
+
+
+def test_resamples_without_a_region_of_a_cell_type_do_not_count_as_without_an_effect() -> None:
+    """Two regions with effects of 1.0 and 1.1 once had an interval from 0 on, and the other cell type with them."""
+    weights = region_weights(np.arange(40))
+    windows = [np.array([0, 1]), np.arange(2, 40)]
+    effects = [np.full((2, 1), 1.0, dtype=np.float32), np.full((38, 1), 0.5, dtype=np.float32)]
+    effects[0][1] = 1.1
+    table = importance_rows(["few", "many"], MOTIFS[:1], "occlusion, all", weights, windows, effects)
+    assert table["effect_low"].tolist() == [1.0, 0.5] and table["effect_high"].iloc[0] == np.float32(1.1)
+    assert table["specific_low"].iloc[1] == (0.5 - np.float32(1.1)) / 2
 
 
 def test_rows_by_hand() -> None:

@@ -96,6 +96,9 @@ def test_labels_that_accessibility_gives_away_are_refused(key: str) -> None:
     given = replace(some, truth=(signal_of(some) > 0).astype(int))
     with pytest.raises(UserError, match="give the answer away"):
         method(key).fit(given, given, TWO, 0)
+    amounts = replace(some, truth=signal_of(some)[:, None] * 3 + 1)
+    with pytest.raises(UserError, match="give the answer away"):
+        method(key).fit(amounts, amounts, Target("value", ("value",), 0.0, 1.0), 0)
 
 
 @pytest.mark.parametrize("key", SHOWING)

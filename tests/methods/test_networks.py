@@ -171,6 +171,22 @@ def test_training_that_diverges_says_so(task: Callable[..., Any]) -> None:
         small_deepbind(learning_rate=1e30).fit(toy.train, toy.valid, toy.target, 0)
 
 
+def test_an_epoch_without_a_loss_is_worse_than_any_other(
+    task: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was no number in the first epoch once made all others unusable."""
+    toy, real = task("classes"), Target.loss
+    seen: list[float] = []
+
+    def first_is_none(self: Target, *given: Any) -> float:
+        seen.append(real(self, *given))
+        return seen[-1] if len(seen) > 1 else float("nan")
+
+    monkeypatch.setattr(Target, "loss", first_is_none)
+    fitted = small_deepbind(epochs=4, patience=4).fit(toy.train, toy.valid, toy.target, 0)
+    assert real(toy.target, toy.valid.truth, fitted.predict(toy.valid)) == pytest.approx(min(seen[1:]))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
 @pytest.mark.parametrize("method", [DeepBind, GeneBert])
 def test_what_a_gpu_has_trained_predicts_there_as_on_the_cpu(method: Any, task: Callable[..., Any]) -> None:

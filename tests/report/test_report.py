@@ -677,8 +677,18 @@ def test_intervals_per_cell_type_agree_with_the_bootstrap() -> None:
 
 
 def test_a_cell_type_with_one_class_has_no_auroc() -> None:
-    cell_type, label = np.array(["a", "a", "b", "b"]), np.array([0, 1, 1, 1])
-    assert list(compare.auroc_by_cell_type(cell_type, label, {"m": np.array([0.1, 0.2, 0.3, 0.4])})["m"]) == ["a"]
+    cell_type, label = (np.repeat(values, 5) for values in (["a", "a", "b", "b"], [0, 1, 1, 1]))
+    score = {"m": np.linspace(0.1, 0.4, 20)}
+    assert list(compare.auroc_by_cell_type(cell_type, label, score)["m"]) == ["a"]
+    assert list(compare.auroc_by_cell_type(cell_type[1:], label[1:], score | {"m": score["m"][1:]})["m"]) == []
+
+
+def test_numbers_lie_on_axes_of_their_own() -> None:
+    """Axes from 0 to 1 once showed none of them."""
+    true = np.linspace(150.0, 190.0, 50)
+    drawn = figures.scatter("height", true, true[::-1] - 3).svg
+    labels = [float(text.replace("−", "-")) for text in re.findall(r">(−?\d+\.?\d*)</text>", drawn)]
+    assert min(labels) >= 140 and max(labels) <= 200 and len(labels) >= 4
 
 
 def test_reliability_bins_hold_the_rows_in_order() -> None:

@@ -82,6 +82,15 @@ def test_explanation() -> None:
     assert "1 [0, 2]" in cells
 
 
+def test_a_locus_with_a_long_stretch_of_n() -> None:
+    bases = locus(4 * explanation.BASES_PER_ROW)
+    some = bases["position"].between(1000, 1005) | (bases["position"] >= 1000 + 3 * explanation.BASES_PER_ROW)
+    page = explanation_page(
+        {"importance": importance(), "locus": bases[some]}, ["B", HOSTILE], "occlusion, all", "1", 2
+    )
+    assert page.count("<svg") == 3  # the heat map, and two rows of bases
+
+
 def test_a_long_list_of_motifs_opens_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(explanation, "SHOWN", 1)
     page = explanation_page({"importance": importance()}, ["B", HOSTILE], "occlusion, all", "1", 3)

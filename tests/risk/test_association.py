@@ -4,8 +4,10 @@ from scipy.sparse import csr_matrix
 from scipy.stats import false_discovery_control, kstest
 from toy_risk import individuals_of, toy_cohort
 
+from genebert.errors import Problems
 from genebert.risk.association import LEAST_CARRIERS, associate, false_discovery
-from genebert.risk.design import region_effects
+from genebert.risk.covariates import Covariates
+from genebert.risk.design import Individuals, region_effects
 
 
 def test_p_is_uniform_where_nothing_is_associated() -> None:
@@ -57,6 +59,22 @@ def test_effects_of_few_carriers_or_known_from_covariates_are_not_tested() -> No
     found = associate(people, csr_matrix(np.stack([few, np.arange(100.0), np.arange(100) % 3], axis=1)), 1000, seed=0)
     assert np.isnan(found.p).tolist() == [True, True, False]
     assert found.q[2] == found.p[2]
+
+
+def test_nothing_is_tested_where_covariates_say_all() -> None:
+    """What was left was rounding, and regions were associated with it."""
+    batch = np.repeat([0, 1, 2], 20)
+    covariates = np.column_stack([np.ones(60), batch == 1, batch == 2]).astype(float)
+    ill, everyone = (batch > 0).astype(float), np.arange(60)
+    people = Individuals([str(i) for i in everyone], "binary", ill, covariates, everyone, everyone)
+    carriers = (np.random.default_rng(0).random((60, 200)) < 0.3).astype(float)
+    assert np.isnan(associate(people, carriers, 1000, 0).p).all()
+    found = Problems("They cannot be used:")
+    Covariates(("b2", "b3"), covariates[:, 1:]).check(people.phenotype, found)
+    assert found.lines == [
+        "covariates b2, b3: together they say the same as the phenotype, so that nothing is left to explain."
+        " Leave some of them out."
+    ]
 
 
 def test_false_discovery_rates_are_those_of_scipy() -> None:

@@ -111,3 +111,19 @@ def test_high_values_are_above_the_median_or_at_it_if_that_is_the_highest() -> N
     plain, capped = np.array([1.0, 2, 3, 4]), np.array([30.0, 12, 30, 30, 9])
     assert individuals_of(plain, "quantitative").high.tolist() == [False, False, True, True]
     assert individuals_of(capped, "quantitative").high.tolist() == [True, False, True, True, False]
+
+
+def test_calibration_does_not_depend_on_the_order_of_equal_predictions() -> None:
+    """Cases listed before controls once were whole bins of them."""
+    ill = np.repeat([1.0, 0.0], 100)
+    table = calibration_table(individuals_of(ill, "binary"), {"a": np.full(200, 0.5)})
+    assert np.allclose(table["observed"], 0.5)
+    numbers = calibration_table(individuals_of(ill + 1, "quantitative"), {"a": np.ones(200)})
+    assert np.allclose(numbers["observed"], 1.5)
+
+
+def test_a_measure_of_a_fold_that_is_not_drawn_is_left_out() -> None:
+    values = np.arange(12.0)
+    people = individuals_of(values, "quantitative", np.arange(12) % 4)  # a family is a fold
+    found = metrics_table(resampled(people, {"a": values}), people).set_index("measure")
+    assert found["low"]["Pearson"] == found["value"]["Pearson"] == pytest.approx(1)

@@ -253,6 +253,7 @@ def test_vcf_has_the_copies_that_it_says(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"case_fraction": 0.0004}, "--case-fraction 0.0004: of 1000 individuals, none would be a case"),
         ({"siblings": 600}, "600 pairs of siblings are more than 1000 individuals"),
         ({"cohort_regions": 799}, "799 regions are more than the"),
         ({"variants": 9000}, "9000 variants are too many for 100 regions"),

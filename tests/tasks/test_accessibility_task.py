@@ -40,6 +40,16 @@ def test_labels_divided_by_cell_types_alone_are_refused(toy_world: toys.World, t
     assert "--test-chromosomes" in str(e.value) and "--valid-chromosomes" in str(e.value)
 
 
+def test_one_training_cell_type_has_no_negatives(toy_world: toys.World, tmp_path: Path) -> None:
+    """It was once said that no window lies on its chromosomes."""
+    corpus = prepare(toy_world.settings(tmp_path / "corpus", test_cell_types=["NK", "T"]))
+    chosen = Accessibility(out=tmp_path / "out", corpus=corpus, genome=toy_world.genome)
+    with pytest.raises(
+        UserError, match=r"no training cell type has both accessible regions and others .* two training"
+    ):
+        labels(chosen)
+
+
 def test_splits_follow_the_corpus_chromosomes(toy_labels: Path) -> None:
     table = pd.read_csv(toy_labels / "labels.tsv", sep="\t")
     assert {(chrom, split) for chrom, split in zip(table["chrom"], table["split"], strict=True)} == {

@@ -232,6 +232,11 @@ def test_tables_are_checked_whole_before_the_first_chunk(write: Write, genome: G
     assert [len(table) for table in tables] == [5]
 
 
+def test_a_line_too_long_for_a_table_is_none(write: Write, genome: Genome) -> None:
+    with pytest.raises(UserError, match="line 1"):
+        read_windows(write("A" * 200_000 + "\n"), genome, labelled=False)
+
+
 @pytest.mark.parametrize("header", ['"chrom","start","end"', "chrom, start, end", "#Chrom,Start,End"])
 def test_headers_are_told_as_tables_are_read(header: str, write: Write, genome: Genome) -> None:
     """As R writes them, among others, which were once taken for rows of a BED."""

@@ -48,6 +48,9 @@ def test_an_indel_is_seen_where_it_changes_bases_and_not_where_its_anchor_is(toy
     assert pair.start == 300
     assert decode(pair.reference) == decode(genome.fetch("chr1", 300, 364))
     assert decode(pair.alternate) == decode(genome.fetch("chr1", 310, 374))
+    shared = decode(genome.fetch("chr1", 362, 365))
+    beyond = Variant("chr1", 362, shared, shared[:2] + ("A" if shared[2] != "A" else "C"))
+    assert beyond.changed == 364 and windows.region_start(beyond) is None
     inside = decode(genome.fetch("chr1", 1010, 1013))
     moved = windows.pair(Variant("chr1", 1010, inside, inside[0]))
     expected = decode(genome.fetch("chr1", 1000, 1011)) + decode(genome.fetch("chr1", 1013, 1066))

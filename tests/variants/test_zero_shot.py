@@ -100,11 +100,8 @@ def test_likelihood_ratio_of_a_deletion_is_what_the_lost_bases_have_over_random_
     at = variant_in(genome, toy, 40).position
     ref = decode(genome.fetch("chr3", at, at + 3))
     pair = scorer.windows.pair(Variant("chr3", at, ref, ref[0]))
-    lost = [41, 42]
-    if ref[0] == ref[2]:  # the same deletion, one base further left
-        lost = [place - 1 for place in lost]
     expected = 0.0
-    for place in lost:
+    for place in (41, 42):
         forward = masked_log_probabilities(scorer, pair.reference, place)[decode(pair.reference)[place]]
         turned = reverse_complement(pair.reference)
         backward = masked_log_probabilities(scorer, turned, WIDTH - 1 - place)[decode(turned)[WIDTH - 1 - place]]
@@ -121,6 +118,17 @@ def test_shared_bases_inside_substitutions_do_not_count(scorer: ZeroShotScorer, 
     bases = list(scorer._bases(pair))
     assert [(sign, place) for sign, _, place in bases] == [(-1, 40), (-1, 44), (1, 40), (1, 44)]
     assert scorer.likelihood_ratios([pair])[0] != 0
+
+
+def test_bases_of_indels_in_repeats_count_wherever_the_window_begins(
+    toy_model: Path, toy_folder: Path, toy: Corpus, genome: Genome
+) -> None:
+    at = int(toy.regions[toy.regions["chrom"] == "chr3"].iloc[0]["start"]) + 3
+    base = decode(genome.fetch("chr3", at, at + 1))
+    scorer = ZeroShotScorer(Pretrained.open(toy_model, toy_folder, "cpu"), genome, [])
+    pairs = scorer.windows.pairs(Variant("chr3", at, base, base * 3), 5)
+    assert max(pair.start for pair in pairs) == at + 1  # where the window begins after the anchor
+    assert [len(list(scorer._bases(pair))) for pair in pairs] == [2] * 5
 
 
 def test_embedding_distance_and_matching_shift_by_hand(scorer: ZeroShotScorer, genome: Genome, toy: Corpus) -> None:

@@ -22,7 +22,7 @@ from genebert.inputs.scan import Scanner
 from genebert.methods import method_class
 from genebert.methods.base import Examples, Fitted, Method
 from genebert.settings import StageSettings, load_preset
-from genebert.stage import MANIFEST, describe_input, digest, open_stage, read_manifest
+from genebert.stage import describe_input, digest, open_stage, read_manifest
 from genebert.target import Kind, Target
 from genebert.tasks.windows import table_of
 
@@ -121,8 +121,7 @@ class Fit(ABC):
                 (run.folder / MODEL).mkdir()
                 fitted.save(run.folder / MODEL)
             run.finish(cost)
-        if (self.folder / MANIFEST).exists():
-            shutil.rmtree(self.folder)  # not before there is another in its place
+        shutil.rmtree(self.folder, ignore_errors=True)  # not before there is another for its place
         fresh.rename(self.folder)
 
     def predict(self, fitted: Fitted, examples: Examples, target: Target) -> NDArray[np.float64]:

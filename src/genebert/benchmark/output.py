@@ -37,8 +37,13 @@ def check_folder(out: Path, verb: str, key: str) -> None:
     Raises:
         UserError: it is none of these.
     """
-    results = out / RESULTS
-    ours = key in json.loads(results.read_text()) if results.is_file() else (out / RUNS).is_dir()
+    try:
+        found = json.loads((out / RESULTS).read_text())
+        ours = isinstance(found, dict) and key in found
+    except FileNotFoundError:
+        ours = (out / RUNS).is_dir()
+    except (OSError, ValueError):
+        ours = False
     if out.exists() and not ours and (not out.is_dir() or any(out.iterdir())):
         what = f"the output folder is in use and was not made by genebert {verb}"
         raise UserError(problem(out, what, "Choose another --out, or remove it first."))

@@ -255,7 +255,10 @@ class Cluster(_Elsewhere):
                     found.add(path, f"worker {worker} has no such file", remedy)
                 elif size != own[path]:
                     found.add(path, f"on worker {worker} it has {size} bytes, and {own[path]} here", remedy)
-        found.raise_any()
+        try:
+            found.raise_any()
+        except UserError as error:  # circumstances of this run, which cost nothing that an interrupted one has done
+            raise ResumableError(str(error)) from None
 
     def _submit(self, function: Callable[[Shared, Task], Result], payload: bytes, task: Task) -> Any:
         if self._sent is None or self._sent[0] is not payload:
@@ -298,7 +301,7 @@ def _connect(scheduler: str) -> Iterator[Any]:
     try:
         from distributed import Client
     except ImportError:
-        raise UserError(
+        raise ResumableError(
             problem("--scheduler", "dask is not installed", "Install it: pip install 'genebert[dask]'")
         ) from None
     for logger in ("distributed.client", "distributed.batched"):
@@ -306,7 +309,7 @@ def _connect(scheduler: str) -> Iterator[Any]:
     try:
         client = Client(scheduler, timeout=_CONNECTING)
     except (OSError, ValueError) as error:
-        raise UserError(
+        raise ResumableError(
             problem(f"--scheduler {scheduler}", f"it does not answer ({error})", "Check address and network.")
         ) from None
     with client:
@@ -332,7 +335,7 @@ def _check_versions(scheduler: str, client: Any) -> None:
         remedy = "Start scheduler and workers of this version."
     else:
         return
-    raise UserError(problem(f"--scheduler {scheduler}", what, remedy))
+    raise ResumableError(problem(f"--scheduler {scheduler}", what, remedy))
 
 
 def _sizes(paths: list[str]) -> dict[str, int | None]:

@@ -1,5 +1,6 @@
 """The verb `cross-validate`: cells that are not there yet are computed, then everything that is there is measured."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -244,8 +245,8 @@ def _facts_of_cell_types(work: _Work) -> list[Row]:
                 "cell_type": name,
                 "distance": mean(one.distance for one in own),
                 "p": mean(p) if p else None,
-                "nearest": own[0].nearest,
-                "unlike": own[0].unlike,
+                "nearest": Counter(one.nearest for one in own).most_common(1)[0][0],
+                "unlike": any(one.unlike for one in own),
                 "test_windows": int(np.isfinite(truth).sum()),
                 "positives": int((truth == 1).sum()) if grid.kind == "classes" else None,
             }

@@ -253,7 +253,7 @@ def _write_cell_types(
     obs = cell_type_table(chosen.corpus).iloc[chosen.cell_types].copy()
     obs["regions"] = counted
     known = counted > 0
-    if not known.all():
+    if known.any() and not known.all():
         names = listed(obs.index[~known])
         say(f"warning: no embedded region is accessible both in {names} and in another cell type")
     known |= not known.any()  # as of one cell type alone, whose vector is 0

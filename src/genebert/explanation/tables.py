@@ -20,7 +20,7 @@ _TAILS = 100 * np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
 
 
 def means(weights: Numbers, windows: Sequence[NDArray[np.int64]], effects: Sequence[Effects]) -> Numbers:
-    """Return mean effects in each resample: float64, shape (cell types, resamples, columns).
+    """Return mean effects in each resample: float64, shape (cell types, resamples, columns); NaN where none is drawn.
 
     Args:
         weights: how often each window is drawn, shape (resamples, windows); the first row is once each.
@@ -29,8 +29,10 @@ def means(weights: Numbers, windows: Sequence[NDArray[np.int64]], effects: Seque
     """
     drawn = [weights[:, some] for some in windows]
     sums = [one @ values.astype(np.float64) for one, values in zip(drawn, effects, strict=True)]
-    counts = [np.maximum(one.sum(axis=1, keepdims=True), 1) for one in drawn]
-    return np.stack([total / count for total, count in zip(sums, counts, strict=True)])
+    counts = [one.sum(axis=1, keepdims=True) for one in drawn]
+    empty = [np.full_like(total, np.nan) for total in sums]
+    parts = zip(sums, counts, empty, strict=True)
+    return np.stack([np.divide(total, count, out=out, where=count > 0) for total, count, out in parts])
 
 
 def interval(name: str, values: Numbers) -> dict[str, Numbers]:
@@ -40,7 +42,8 @@ def interval(name: str, values: Numbers) -> dict[str, Numbers]:
         name: of the columns.
         values: shape (resamples, columns).
     """
-    low, high = np.percentile(values[1:], _TAILS, axis=0)
+    defined = values[1:][np.isfinite(values[1:]).all(axis=1)]  # the others drew no window of a cell type
+    low, high = np.percentile(defined if len(defined) else values[:1], _TAILS, axis=0)
     return {name: values[0], f"{name}_low": low, f"{name}_high": high}
 
 

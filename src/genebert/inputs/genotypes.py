@@ -135,7 +135,7 @@ class GenotypeReader(VcfReader):
         place = {name: i for i, name in enumerate(names)}
         absent = [name for name in self.samples if name not in place]
         if absent:
-            what = f"{len(absent)} of {len(self.samples)} samples are not in it: {listed(absent)}"
+            what = f"{len(absent)} of {len(self.samples)} samples are not in it: {', '.join(absent)}"
             remedy = f"It has {len(names)}, such as {listed(names, 3)}: correct the names, or leave those out."
             raise UserError(problem(self.path, what, remedy))
         return np.array([place[name] for name in self.samples], dtype=np.int64)

@@ -502,8 +502,12 @@ def read_table(path: Path, line: str = "line") -> pd.DataFrame:
 
 
 def columns_of(header: str) -> list[str]:
-    """Return the names of columns in the first line of a CSV or TSV; see `column_name`."""
-    return [column_name(cell) for cell in next(csv.reader([header], delimiter=_delimiter(header)), [])]
+    """Return the names of columns in the first line of a CSV or TSV, if it is one; see `column_name`."""
+    try:
+        cells = next(csv.reader([header], delimiter=_delimiter(header)), [])
+    except csv.Error:
+        return []
+    return [column_name(cell) for cell in cells]
 
 
 def _delimiter(header: str) -> str:

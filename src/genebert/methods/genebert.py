@@ -268,7 +268,7 @@ class GeneBert(TuningSettings, Method):
         config.modalities, config.region_states = self.modalities, self.region_states
         config.encoders = self.reads_encoders
         found = Problems("The windows cannot be read by this network:")
-        if config.encoders and needed > config.max_tokens:
+        if config.encoders and config.reads_sequence and needed > config.max_tokens:
             most = config.max_tokens + 2 * config.k - 5
             found.add("windows", f"the longest has {length} bp, and the model reads at most {most} bp", "Shorten them.")
         if not (config.encoders or self.summary):
@@ -335,6 +335,9 @@ class GeneBert(TuningSettings, Method):
             adapters = LoraModel(model, options, "default")
         elif self.mode != "full":
             model.genebert.requires_grad_(False)
+            for module in model.genebert.modules():
+                if isinstance(module, torch.nn.Dropout):  # heads are to be fitted to the states that they will see
+                    module.p = 0.0
         for _, parameter in heads:
             parameter.requires_grad_(True)
         return adapters

@@ -80,6 +80,7 @@ class KeepBest(Callback):
         for branch, predicted in self.fitted.predict_branches(self.valid, self.stopped).items():
             losses = self.losses[branch]
             loss = self.target.loss(self.valid.known_truth, predicted, self.class_weights)
+            loss = loss if np.isfinite(loss) else float("inf")  # which any number is lower than
             if loss < min(losses, default=float("inf")):
                 lower.add(branch)
             losses.append(loss)

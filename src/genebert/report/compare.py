@@ -14,6 +14,8 @@ from genebert.report.content import Standing, Verdict
 Numbers = NDArray[np.float64]
 Scores = Mapping[str, Numbers]
 """method -> probability of the second class for each test row."""
+FEWEST = 5
+"""Rows of a class that DeLong's interval needs: of fewer, their variance is hardly known."""
 PARTS = {"train": "training", "valid": "validation", "test": "test"}
 
 
@@ -97,9 +99,10 @@ def auroc_interval(label: NDArray[np.int64], score: Numbers) -> Estimate:
 def auroc_by_cell_type(
     cell_type: NDArray[Any], label: NDArray[np.int64], scores: Scores
 ) -> dict[str, dict[str, Estimate]]:
-    """Return method -> cell type -> AUROC, for the cell types whose rows hold both classes."""
+    """Return method -> cell type -> AUROC, for the cell types with `FEWEST` rows or more of each class."""
     members = {str(name): cell_type == name for name in np.unique(cell_type)}
-    usable = {name: rows for name, rows in members.items() if 0 < label[rows].sum() < rows.sum()}
+    counts = {name: np.bincount(label[rows] == 1, minlength=2) for name, rows in members.items()}
+    usable = {name: rows for name, rows in members.items() if counts[name].min() >= FEWEST}
     return {
         method: {name: auroc_interval(label[rows], score[rows]) for name, rows in usable.items()}
         for method, score in scores.items()

@@ -75,7 +75,8 @@ TERMS = (
     (
         "Interval",
         "95% percentile interval of the mean over the seeds, over 1,000 resamples of regions (windows that overlap are"
-        " drawn together), the same for all cell types and methods. It tells how much the choice of windows matters,"
+        " drawn together, long chains in stretches), the same for all cell types and methods. It tells how much the"
+        " choice of windows matters,"
         " not how much that of cell types, and not how much training varies.",
     ),
     (
@@ -225,10 +226,11 @@ def _left_out(shown: Shown) -> str:
         cell_types.setdefault(tuple(names), []).append(cell_type)
     said = ""
     for lacking, own in cell_types.items():
-        alike = list(lacking) == shown.measures
-        what = "Of one class or value only, and no part of any mean" if alike else "Not defined in some cell types,"
-        what += "" if alike else f" and no part of the mean of {', '.join(lacking)}"
-        said += f" {what}: {', '.join(own)}."
+        said += (
+            f" Of one class or value only, and no part of any mean: {', '.join(own)}."
+            if list(lacking) == shown.measures
+            else f" Not defined, and no part of the mean of {', '.join(lacking)}: {', '.join(own)}."
+        )
     return said
 
 
@@ -294,7 +296,8 @@ def _facts(shown: Shown) -> Table:
     header = ["Cell type", "Nearest", "To the known ones", "Distance", "p", "Test windows"]
     note = (
         "Distance: of the TF usage (mean motif evidence over accessible regions) from the nearest mixture of the known"
-        " cell types of the fold, and p: fraction of these, each left out in turn, that are as far; means over folds."
+        " cell types of the fold, and p: fraction of these, each left out in turn, that are as far; means over folds,"
+        " the most frequent nearest, and unlike where it is in any fold."
         " Predictions in an unlike cell type extrapolate."
     )
     return Table("Cell types.", [*header, *(["Positives"] if classes else [])], rows, text=3, note=note)

@@ -113,7 +113,11 @@ def _pair_section(pairs: pd.DataFrame) -> Section:
 def _locus_section(locus: pd.DataFrame, target: str) -> Section:
     first, last = int(locus["position"].min()), int(locus["position"].max())
     limits = symmetric(locus["difference"].to_numpy())
-    starts = range(first, last + 1, BASES_PER_ROW)
+    starts = [  # of rows with a base: N are left out
+        start
+        for start in range(first, last + 1, BASES_PER_ROW)
+        if locus["position"].between(start, start + BASES_PER_ROW - 1).any()
+    ]
     panels = [locus_panel(locus, start, min(start + BASES_PER_ROW, last + 1), limits) for start in starts]
     caption = (
         f"Letters: how much replacing that base lowers the log-odds of class {target}, on average over the three"

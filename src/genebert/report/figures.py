@@ -272,6 +272,7 @@ def dots(title: str, metric: str, methods: Dots, chance: float | None, colours: 
 
 
 def _square(axes: Axes, x: str, y: str) -> None:
+    """Make the axes those of two fractions."""
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x, ylabel=y, aspect="equal")
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
@@ -359,7 +360,11 @@ def scatter(title: str, true: NDArray[np.float64], predicted: NDArray[np.float64
         axes.plot([low, high], [low, high], color=GREY, linestyle="--", linewidth=0.8)
         axes.scatter(true, predicted, s=3, color=BLUE, alpha=0.4, linewidths=0, rasterized=True)
         axes.set_title(shorten(title))
-        _square(axes, "True", "Predicted")
+        pad = 0.03 * ((high - low) or 1.0)
+        limits = low - pad, high + pad
+        axes.set(xlim=limits, ylim=limits, xlabel="True", ylabel="Predicted", aspect="equal")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(4))
 
     return panel(f"Predicted against true numbers of {title}.", (THIRD, THIRD), draw)
 

@@ -63,6 +63,15 @@ class Covariates:
             for name in np.array(self.names)[correlation > _SAME]:
                 what = "it says the same as the phenotype (their correlation is 1 or -1)"
                 found.add(f"covariate {name}", what, "Leave it out.")
+            if not (correlation > _SAME).any() and self._left(standard) < 1 - _SAME**2:
+                what = "together they say the same as the phenotype, so that nothing is left to explain"
+                found.add(f"covariates {', '.join(self.names)}", what, "Leave some of them out.")
+
+    def _left(self, phenotype: NDArray[np.float64]) -> float:
+        """Return the share of a phenotype's variance that the covariates do not explain."""
+        design = self.design
+        explained = design @ np.linalg.lstsq(design, phenotype, rcond=None)[0]
+        return float(((phenotype - explained) ** 2).sum() / ((phenotype - phenotype.mean()) ** 2).sum())
 
     def _dependent(self) -> list[str]:
         """Return the columns that are combinations of the ones before them."""

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from genebert.calibration import reliability
+from genebert.calibration import mean_of_ties, reliability
 from genebert.metrics import Estimate
 from genebert.resampling import auprc, auroc, estimate, mean, pearson, weight_blocks
 from genebert.risk.design import Individuals, Numbers
@@ -23,10 +23,9 @@ def _brier(weights: Numbers, values: Numbers, predicted: Numbers) -> Numbers:
 
 
 def _r2(weights: Numbers, values: Numbers, predicted: Numbers) -> Numbers:
-    total = weights.sum(axis=1)
-    centre = (weights @ values) / total
-    spread = weights @ values**2 / total - centre**2
-    error = weights @ (predicted - values) ** 2 / total
+    centre = mean(weights, values)
+    spread = mean(weights, values**2) - centre**2
+    error = mean(weights, (predicted - values) ** 2)
     return 1 - np.divide(error, spread, out=np.full_like(error, np.nan), where=spread > 0)
 
 
@@ -138,7 +137,8 @@ def calibration_table(individuals: Individuals, predictions: Mapping[str, Number
 def _mean_by_bin(values: Numbers, predicted: Numbers) -> pd.DataFrame:
     rows = []
     parts: list[NDArray[np.int64]] = np.array_split(np.argsort(predicted, kind="stable"), min(BINS, len(values)))
+    observed = mean_of_ties(predicted, values)
     for part in parts:
-        centre, half = values[part].mean(), 1.96 * values[part].std() / np.sqrt(len(part))
+        centre, half = observed[part].mean(), 1.96 * values[part].std() / np.sqrt(len(part))
         rows.append((predicted[part].mean(), centre, centre - half, centre + half, len(part)))
     return pd.DataFrame(rows, columns=["predicted", "observed", "low", "high", "n"])

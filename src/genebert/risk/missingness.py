@@ -22,7 +22,7 @@ class Missingness:
     Attributes:
         individuals: n of them.
         share: of the variants at which each has no call, shape (n,).
-        p: of the Mann-Whitney test that shares of cases and controls (or above and below the median) differ.
+        p: of the Mann-Whitney test that shares of cases and controls (or of high values and the others) differ.
     """
 
     individuals: Individuals
@@ -63,7 +63,7 @@ class Missingness:
             first, second = self.facts["share_cases"], self.facts["share_controls"]
             names = ("cases", "controls")
             if self.individuals.trait == "quantitative":
-                names = ("individuals above the median", "the others")
+                names = ("individuals with high values", "the others")
             say(
                 f"warning: {names[0]} have no call at {first:.2%} of the variants, and {names[1]} at {second:.2%}"
                 f" (p = {self.p:.1g}): that alone can tell them apart, and pass for risk"

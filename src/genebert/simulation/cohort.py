@@ -215,7 +215,7 @@ def draw_genotypes(rng: np.random.Generator, positions: Ints, individuals: int, 
     """Draw phased genotypes, shape (variants, 2 * individuals), an individual's haplotypes side by side.
 
     Each haplotype has a latent value per block and one per variant; an allele is alternate on the
-    haplotypes where their sum is greatest, as many as its frequency asks for.
+    haplotypes where their sum is lowest, as many as its frequency asks for.
     """
     low = np.log(model.least_frequency)
     frequency = np.exp(rng.uniform(low, np.log(1 - model.least_frequency), len(positions)))
@@ -278,7 +278,7 @@ def names_of(individuals: int) -> list[str]:
 def cases(liability: Floats, fraction: float) -> Ints:
     """Return 1 for the given fraction of the individuals, those with the greatest liability, else 0."""
     n = len(liability)
-    return (liability.argsort().argsort() >= n - int(n * fraction)).astype(int)
+    return (liability.argsort().argsort() >= n - round(n * fraction)).astype(int)
 
 
 def draw_trait(rng: np.random.Generator, genetic: Floats, model: CohortModel) -> Floats:

@@ -10,6 +10,7 @@ import pandas as pd
 import pysam
 from scipy import sparse
 
+from genebert.errors import UserError, problem
 from genebert.settings import SimulateSettings
 from genebert.simulation import cohort
 from genebert.simulation.cohort import CohortModel
@@ -57,6 +58,11 @@ def constants_of(settings: SimulateSettings) -> dict[str, Any]:
 def check_cohort(settings: SimulateSettings) -> None:
     """Raise a `UserError` if there cannot be such a cohort; what depends on the genome is checked later."""
     check_rare(settings)
+    if not 0 < round(settings.individuals * settings.case_fraction) < settings.individuals:
+        what = f"of {settings.individuals} individuals, none would be a case, or all"
+        raise UserError(
+            problem(f"--case-fraction {settings.case_fraction:g}", what, "Give another, or more individuals.")
+        )
     if settings.architecture == "common":
         cohort.check_variants(settings, model_of(settings))
 

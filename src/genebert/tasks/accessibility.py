@@ -20,6 +20,7 @@ from pydantic import Field
 
 from genebert.corpus.splits import NONE
 from genebert.corpus.store import Corpus
+from genebert.errors import UserError, problem
 from genebert.schema import SPLITS
 from genebert.target import LABEL_PREFIX
 from genebert.tasks.base import LabelTable, Sources, Task
@@ -43,9 +44,19 @@ class Accessibility(Task):
     )
 
     def windows(self, sources: Sources) -> LabelTable:
-        """Return regions labelled 1 (accessible) or 0 in a cell type, with their split."""
-        assert sources.corpus is not None, "--corpus is required"
-        return LabelTable(self.whole_table(sources.corpus) if self.every else self.table(sources.corpus))
+        """Return regions labelled 1 (accessible) or 0 in a cell type, with their split.
+
+        Raises:
+            UserError: there is nothing to tell apart in training.
+        """
+        corpus = sources.corpus
+        assert corpus is not None, "--corpus is required"
+        table = self.whole_table(corpus) if self.every else self.table(corpus)
+        if (table["split"] == "train").any():
+            return LabelTable(table)
+        what = "no training cell type has both accessible regions and others on training chromosomes"
+        remedy = "Prepare a corpus with two training cell types or more: all regions are accessible in a single one."
+        raise UserError(problem(corpus.folder, what, remedy))
 
     def whole_table(self, corpus: Corpus) -> pd.DataFrame:
         """Return the table of `windows` with `every`; the split is that of the chromosome.

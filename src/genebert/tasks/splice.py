@@ -36,7 +36,8 @@ class Splice(Task):
     """Label splice sites as donor or acceptor, and others with the same two bases as neither.
 
     Columns: chrom, start, end, strand, label (donor, acceptor, neither), split. Half of what is neither has GT where a
-    donor has it, half AG as an acceptor; all of it lies in genes and is annotated as no site.
+    donor has it, half AG as an acceptor; it lies in genes, or anywhere on a chromosome whose genes
+    have too few, and is annotated as no site.
     """
 
     genome: Path = Field(description="genome: FASTA (plain or bgzip) or 2bit")

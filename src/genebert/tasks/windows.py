@@ -250,19 +250,20 @@ def windows_of(
 
 
 def say_repeats(windows: Sequence[Windows]) -> None:
-    """Say of each file how many rows were left out because they repeat another, and how many contradict another."""
+    """Say of each file how many rows were left out because they repeat another, and how many places have several."""
     for path, count in {one.path: one.repeats for one in windows}.items():
         if count:
             say(f"{path}: rows left out, since they repeat another: {count:,}")
         contradicting = sum(_contradicting(one.table) for one in windows if one.path == path and one.located)
         if contradicting:
-            say(f"warning: {path}: rows at the place of another that is labelled otherwise: {contradicting:,}")
+            say(f"warning: {path}: places with rows that are labelled differently: {contradicting:,}")
 
 
 def _contradicting(table: pd.DataFrame) -> int:
+    """Return how many places have rows that are labelled differently."""
     place = [name for name in (*COORDINATES, "strand", "cell_type") if name in table]
-    same_place = table.duplicated(place, keep=False)
-    return int((same_place & ~table.duplicated([*place, *target_columns(table)], keep=False)).sum())
+    said = table[[*place, *target_columns(table)]].drop_duplicates()
+    return len(said[said.duplicated(place)].drop_duplicates(place))
 
 
 def say_few_regions(region: NDArray[np.int64]) -> None:

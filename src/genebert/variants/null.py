@@ -96,7 +96,7 @@ def _random(like: Variant, start: int, width: int, genome: Genome, generator: np
     codes = genome.fetch(like.chrom, start, start + width)
     known: NDArray[np.bool_] = np.array(sliding_window_view(codes < N, length).all(axis=1))
     known[max(like.position - start, 0) : like.position - start + 1] = False
-    if like.changed > like.position:  # its anchor is not to be the last base of the window: it would change none
+    if like.anchored:  # its anchor is not to be the last base of the window: it would change none
         known[width - 1 :] = False
     single = length == len(like.alt) == 1
     if single:

@@ -226,10 +226,10 @@ class ZeroShotScorer(WindowScorer):
 def _differing(variant: Variant) -> tuple[int, str, str]:
     """Return the alleles without the bases that they share at either end, and where they begin on the genome."""
     position, ref, alt = variant.position, variant.ref, variant.alt
+    while ref and alt and ref[0] == alt[0]:  # first, as windows may begin after what alleles share
+        position, ref, alt = position + 1, ref[1:], alt[1:]
     while ref and alt and ref[-1] == alt[-1]:
         ref, alt = ref[:-1], alt[:-1]
-    while ref and alt and ref[0] == alt[0]:
-        position, ref, alt = position + 1, ref[1:], alt[1:]
     return position, ref, alt
 
 

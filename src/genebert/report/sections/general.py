@@ -135,8 +135,8 @@ def provenance_section(manifests: Sequence[Manifest]) -> Section:
 def reading_section() -> Section:
     """Define the words that the page uses."""
     text = (
-        "Every comparison is on the same rows for all methods. Larger is better for all measures but losses."
-        " A sentence that says “below” follows from the numbers beside it, and is not softened. Intervals"
-        " show the spread over examples; they do not include the spread over repetitions of pre-training."
+        "Every comparison is on the same rows for all methods. Larger is better for all measures but losses and"
+        " the Brier score. A sentence that says “below” follows from the numbers beside it, and is not softened."
+        " Intervals show the spread over examples; they do not include the spread over repetitions of pre-training."
     )
     return Section("How to read this page", [Prose(text), Terms(TERMS)])

@@ -103,7 +103,8 @@ def _measures(measured: pd.DataFrame, metrics: Mapping[str, Any]) -> Figure:
         found = {row.method: Estimate(row.value, row.low, row.high) for row in rows.itertuples()}
         panels.append(figures.dots("", str(measure), found, _CHANCE.get(str(measure)), colours))
     caption = (
-        "Out-of-fold predictions; bars, 95% bootstrap interval over individuals (whole families, where they are given);"
+        "Out-of-fold predictions; bars, 95% bootstrap interval over individuals (whole families, where they are given),"
+        " widened since the models of different folds share individuals;"
         f" n = {metrics['individuals']:,}. Polygenic score: the dosages of the same variants. Burden: alternate alleles"
         " per region. Brier score: mean squared error of the probability, where less is better."
     )
@@ -207,7 +208,7 @@ def _tf(name: Any, change: float) -> str:
 
 def _groups(binary: bool) -> tuple[str, str]:
     """Return what those with the higher and those with the lower phenotype are called."""
-    return ("cases", "controls") if binary else ("above the median", "below it")
+    return ("cases", "controls") if binary else ("individuals with high values", "the others")
 
 
 def _convergence(regions: pd.DataFrame, variants: pd.DataFrame, binary: bool) -> list[Block]:
