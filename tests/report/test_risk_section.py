@@ -107,7 +107,7 @@ def test_the_section_shows_what_the_tables_hold(tmp_path: Path, binary: bool) ->
     assert len(regions.rows) == TOP_REGIONS
     assert [regions.rows[i][2] for i in (0, 1)] == ["GATA1 (+1.5)", "–"]
     assert [regions.rows[i][regions.header.index("Attention")] for i in (0, 1)] == ["0", "0.069"]
-    assert regions.header[-1] == ("Carriers, controls" if binary else "Carriers, below it")
+    assert regions.header[-1] == ("Carriers, controls" if binary else "Carriers, the others")
     assert [row[0] for row in shown["TFs whose hits variants gain or lose."].rows] == ["GATA1", "SPI1"]  # by p
     figures = {block.title: block for block in section.blocks if isinstance(block, Figure)}
     assert len(figures["Where variants of different individuals converge."].panels) == 6

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
@@ -59,6 +61,13 @@ def test_effects_of_few_carriers_or_known_from_covariates_are_not_tested() -> No
     found = associate(people, csr_matrix(np.stack([few, np.arange(100.0), np.arange(100) % 3], axis=1)), 1000, seed=0)
     assert np.isnan(found.p).tolist() == [True, True, False]
     assert found.q[2] == found.p[2]
+
+
+def test_the_mean_of_a_trait_does_not_matter() -> None:
+    people = individuals_of(toy_cohort(n=100, regions=3))
+    effects = np.random.default_rng(0).integers(0, 2, (100, 3)).astype(float)
+    moved = replace(people, trait="quantitative", phenotype=1e5 + people.phenotype)
+    assert np.allclose(associate(moved, effects, 1000, 0).p, associate(people, effects, 1000, 0).p, atol=0.01)
 
 
 def test_nothing_is_tested_where_covariates_say_all() -> None:

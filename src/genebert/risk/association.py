@@ -60,7 +60,7 @@ def associate(individuals: Individuals, effects: csr_matrix | Numbers, permutati
     whole = np.asarray(squares.sum(axis=1)).ravel()
     left = whole - (told**2).sum(axis=1)
     carriers = np.asarray((by_effect != 0).sum(axis=1)).ravel()
-    something = rest @ rest > 1e-9 * (individuals.phenotype @ individuals.phenotype)  # is left to explain
+    something = rest @ rest > 1e-9 * individuals.phenotype.var() * len(rest)  # is left to explain
     tested = np.flatnonzero((left > 1e-9 * whole) & (carriers >= LEAST_CARRIERS) & something)
     size = np.sqrt(left[tested])
     correlation, p = np.full(len(whole), np.nan), np.full(len(whole), np.nan)
