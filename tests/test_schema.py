@@ -98,3 +98,10 @@ def test_split_of_chromosomes() -> None:
     split = split_of(["chr1", "chr2", "chr3", "chr1"], valid=["chr2"], test=["chr3"])
     assert split.dtype == np.uint8
     assert [SPLITS[i] for i in split] == ["train", "valid", "test", "train"]
+
+
+def test_sequences_of_a_chromosome_go_with_it() -> None:
+    """Alternative sequences of a held-out chromosome were once trained on."""
+    names = ["chr8", "chr8_KI270821v1_alt", "chr1_KI270706v1_random", "chrUn_KI270742v1", "KI270821.1", "chr6_apd_hap1"]
+    assert split_of(names, ["chr6"], ["chr8"]).tolist() == [2, 2, 0, 0, 0, 1]
+    assert split_of(["chr8_KI270821v1_alt"], ["chr8_KI270821v1_alt"], ["chr8"]).tolist() == [1]  # as it is named

@@ -24,7 +24,7 @@ from genebert.methods.genebert import FittedGeneBert, GeneBert
 from genebert.metrics import Estimate
 from genebert.predictor import Ensemble
 from genebert.pretrained import read_scanner
-from genebert.schema import Split
+from genebert.schema import Split, parent_of
 from genebert.settings import FinetuneSettings, TuningSettings
 from genebert.shared_words import sharing, sharing_with_any
 from genebert.stage import Manifest, StageRun, open_stage, read_manifest
@@ -199,8 +199,10 @@ def _check_averaged(settings: FinetuneSettings, per_cell_type: bool, found: Prob
 
 
 def chromosomes_among(windows: Windows, names: Sequence[str]) -> list[str]:
-    """Return the chromosomes of windows that are among the given ones, in either spelling (chr1 or 1)."""
-    return sorted(spelled_chromosomes(windows.table["chrom"], names))
+    """Return the chromosomes of windows that are among the given ones, in either spelling, or belong to one of them."""
+    chroms = sorted(set(windows.table["chrom"]))
+    known = spelled_chromosomes([*chroms, *map(parent_of, chroms)], names)
+    return [chrom for chrom in chroms if chrom in known or parent_of(chrom) in known]
 
 
 def _finetune(settings: FinetuneSettings, labelled: Labelled, pretrained: Manifest, run: StageRun) -> Path:

@@ -161,7 +161,19 @@ class Variant:
         return f"{self.chrom}:{self.position + 1}:{self.ref}>{self.alt}"
 
 
+def parent_of(chromosome: str) -> str:
+    """Return the chromosome that a sequence belongs to, or its own name if it does not tell.
+
+    Alternative, patch and unlocalized sequences, as UCSC names them (chr8_KI270821v1_alt: chr8), hold sequence of their
+    chromosome.
+    """
+    return chromosome.partition("_")[0] if chromosome.startswith("chr") else chromosome
+
+
 def split_of(chromosomes: Iterable[str], valid: Iterable[str], test: Iterable[str]) -> NDArray[np.uint8]:
-    """Return the index into `SPLITS` of each chromosome, uint8; what is not held out is for training."""
-    valid, test = set(valid), set(test)
-    return np.array([2 if c in test else 1 if c in valid else 0 for c in chromosomes], dtype=np.uint8)
+    """Return the index into `SPLITS` of each chromosome, uint8.
+
+    What is not held out is for training; a sequence that is not named goes where its chromosome goes (`parent_of`).
+    """
+    held_out = {name: i for i, names in ((1, valid), (2, test)) for name in names}
+    return np.array([held_out.get(name, held_out.get(parent_of(name), 0)) for name in chromosomes], dtype=np.uint8)

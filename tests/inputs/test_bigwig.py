@@ -88,6 +88,12 @@ def test_another_assembly(tmp_path: Path) -> None:
     assert "none of its chromosomes (chr1, chr2, chr3) is in the genome, which has I" in refused(path, {"I": 9})
 
 
+def test_a_chromosome_without_windows_may_be_of_another_length(tmp_path: Path) -> None:
+    """As mitochondria are in UCSC's hg19."""
+    path = write(tmp_path / "B.bw", {"chr1": [(0, 10, 3.0)]})
+    assert bigwig_counts(path, table(("chr1", 0, 100)), LENGTHS | {"chr3": 600}).tolist() == [30.0]
+
+
 @pytest.mark.parametrize("value", [-3.0, float("inf")])
 def test_values_that_are_no_amounts(tmp_path: Path, value: float) -> None:
     """Infinite ones once crashed the interpreter: pyBigWig cannot read the sum in such a file's header."""

@@ -1,4 +1,6 @@
 import gzip
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -287,3 +289,15 @@ def test_an_absent_file_and_a_truncated_one(tmp_path: Path, genome: Genome) -> N
     cut = tmp_path / "cut.vcf.gz"
     cut.write_bytes(whole.read_bytes()[:-3000])
     refused(cut, genome, "may be truncated", "bcftools view")
+
+
+def test_an_index_older_than_its_file_is_not_used(
+    tmp_path: Path, genome: Genome, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Records that it does not know of were once left out without a word."""
+    old = indexed(write_cohort(tmp_path / "old.vcf", PEOPLE, f"{site(5)} 0|1 1|0 1|1"))
+    new = indexed(write_cohort(tmp_path / "new.vcf", PEOPLE, *(f"{site(at)} 0|1 1|0 1|1" for at in (5, 9, 500))))
+    shutil.copyfile(f"{old}.tbi", f"{new}.tbi")
+    os.utime(f"{new}.tbi", (1, 1))
+    assert len(read(new, genome)[0]) == 3
+    assert "its index is older than it is" in " ".join(capsys.readouterr().err.split())

@@ -112,3 +112,22 @@ def test_start_sites_of_all_kinds_of_transcripts_count(tmp_path: Path) -> None:
     rows = [("gene", 1, 90), ("mRNA", 11, 40), ("transcript", 51, 60), ("lnc_RNA", 71, 90), ("miRNA", 75, 80)]
     path.write_text("".join(f"chr1\tx\t{kind}\t{a}\t{b}\t.\t+\t.\tID={kind}\n" for kind, a, b in rows))
     assert read_start_sites(path, {"chr1": 1000})["site"].tolist() == [10, 50, 70]
+
+
+def test_exons_alone_tell_where_transcripts_begin(tmp_path: Path) -> None:
+    lines = [
+        'chr1\tx\texon\t101\t120\t.\t-\t.\ttranscript_id "a"',
+        'chr1\tx\texon\t151\t180\t.\t-\t.\ttranscript_id "a"',
+    ]
+    path = tmp_path / "exons.gtf"
+    path.write_text("\n".join(lines) + "\n")
+    found = read_start_sites(path, {"chr1": 1000})
+    assert found.to_dict("records") == [{"chrom": "chr1", "site": 179, "strand": "-"}]
+
+
+def test_an_unknown_strand_costs_its_line_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = 'chr1\tx\ttranscript\t101\t120\t.\t{}\t.\ttranscript_id "a"\n'
+    path = tmp_path / "genes.gtf"
+    path.write_text(text.format("?") + text.format("+"))
+    assert read_start_sites(path, {"chr1": 1000})["site"].tolist() == [100]
+    assert "of an unknown strand (?): 1" in capsys.readouterr().err

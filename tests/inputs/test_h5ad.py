@@ -74,6 +74,13 @@ def test_columns_as_tools_write_them(tmp_path: Path, columns: tuple[str, str, st
     assert coordinates(path) == PEAKS
 
 
+def test_names_that_look_like_coordinates_and_are_none_give_way_to_columns(tmp_path: Path) -> None:
+    chroms, starts, ends = (list(column) for column in zip(*PEAKS, strict=True))
+    var = {"chrom": chroms, "start": starts, "end": ends}
+    path = write(tmp_path / "a.h5ad", names=[f"peak_{i}_{10 * i}" for i in range(1, 5)], var=var)
+    assert coordinates(path) == PEAKS
+
+
 def test_the_table_of_peaks(tmp_path: Path) -> None:
     found = read_h5ad_peaks(write(tmp_path / "a.h5ad"), LENGTHS)
     assert found.table["summit"].tolist() == [350, 650, 1250, 1500]

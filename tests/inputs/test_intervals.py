@@ -367,3 +367,14 @@ def test_a_column_that_is_named_like_the_number_of_lines(tmp_path: Path) -> None
     with pytest.raises(UserError, match=r"line 1: a column is named 'line', .* Rename it"):
         read_table(path)
     assert read_table(path, " line")["line"].tolist() == ["K562"]
+
+
+def test_narrow_peak_with_more_columns_and_broad_peak(tmp_path: Path) -> None:
+    """Of IDR's output, signals and summits were once lost without a word."""
+    first = ["chr1", "10", "60", "a", "1000", ".", "5.5", "9", "-1"]
+    idr = write(tmp_path / "K562.idr.narrowPeak", "\t".join([*first, "7", *"123"]) + "\n")
+    assert rows(read_peaks(idr, LENGTHS).table, "summit", "signal", "score") == [(17, 5.5, 9.0)]
+    broad = write(tmp_path / "K562.broadPeak", "\t".join(first) + "\n")
+    assert rows(read_peaks(broad, LENGTHS).table, "summit", "signal", "score") == [(35, 5.5, 9.0)]
+    bed = write(tmp_path / "K562.bed", "\t".join(first) + "\n")
+    assert rows(read_peaks(bed, LENGTHS).table, "summit", "signal", "score") == [(35, 1000.0, 1000.0)]

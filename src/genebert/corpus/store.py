@@ -36,7 +36,7 @@ from genebert.corpus import splits
 from genebert.corpus.usage import Usage
 from genebert.errors import UserError, problem
 from genebert.inputs.scan import Scanner
-from genebert.schema import SPLITS, Motif, Split
+from genebert.schema import SPLITS, Motif, Split, split_of
 from genebert.stage import Manifest, read_manifest, write_json
 
 FORMAT = 3
@@ -196,9 +196,7 @@ class Corpus:
 
     def split_of(self, chromosomes: Sequence[str]) -> list[str]:
         """Return the split that each chromosome belongs to."""
-        held_out = dict.fromkeys(self.valid_chromosomes, "valid")
-        held_out |= dict.fromkeys(self.test_chromosomes, "test")
-        return [held_out.get(chrom, "train") for chrom in chromosomes]
+        return [SPLITS[i] for i in split_of(chromosomes, self.valid_chromosomes, self.test_chromosomes)]
 
     def cell_type_indices(self, names: Sequence[str]) -> NDArray[np.int64]:
         """Return the index of each named cell type.

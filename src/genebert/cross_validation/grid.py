@@ -17,6 +17,7 @@ from genebert.methods.base import Examples
 from genebert.pretrained import context_of
 from genebert.region_matrix import Context
 from genebert.report.cross_validation import MEAN
+from genebert.schema import parent_of
 from genebert.target import CLASS, LABEL_PREFIX, VALUE, Target, class_names, label_names, target_columns
 from genebert.tasks.labels import check_genome
 from genebert.tasks.windows import COORDINATES, Windows, read_windows, say_repeats
@@ -83,8 +84,8 @@ class Grid:
 
     @cached_property
     def chromosome(self) -> NDArray[Any]:
-        """The chromosome of each window, as the genome names it: str, shape (n,)."""
-        return self.windows.table["chrom"].to_numpy(str)
+        """The chromosome of each window, as the genome names it: str, shape (n,); see `parent_of`."""
+        return self.windows.table["chrom"].map(parent_of).to_numpy(str)
 
     @cached_property
     def _sequences(self) -> Examples:

@@ -38,7 +38,7 @@ def bigwig_counts(path: Path, windows: pd.DataFrame, lengths: Mapping[str, int])
     totals = np.zeros(len(windows))
     starts, ends = windows["start"].to_numpy(np.int64), windows["end"].to_numpy(np.int64)
     with _opened(path) as bigwig:
-        name_of = _match(path, bigwig.chroms(), lengths)
+        name_of = _match(path, bigwig.chroms(), lengths, set(windows["chrom"].astype(str)))
         for chrom, rows in windows.groupby("chrom", observed=True).indices.items():
             if chrom in name_of:
                 rows = rows[np.argsort(starts[rows], kind="stable")]
@@ -77,21 +77,22 @@ def _opened(path: Path) -> Iterator[Any]:
         yield bigwig
 
 
-def _match(path: Path, chroms: Mapping[str, int], lengths: Mapping[str, int]) -> dict[str, str]:
+def _match(path: Path, chroms: Mapping[str, int], lengths: Mapping[str, int], used: set[str]) -> dict[str, str]:
     """Return the genome's chromosome names -> the file's.
 
     Raises:
-        UserError: none agrees, or one has another length in the genome.
+        UserError: none agrees, or one that is used has another length in the genome; others may, as mitochondria do.
     """
     mapped = match_chromosomes(chroms, lengths)
     if not mapped:
         raise other_genome(path, chroms, lengths)
     found = Problems(f"The bigWig {path} is of another assembly than the genome:")
-    for name, target in mapped.items():
-        if chroms[name] != lengths[target]:
-            what = f"it has {chroms[name]} bp in the bigWig, and {target} has {lengths[target]} bp in the genome"
-            found.add(name, what, "Use the genome assembly that the reads were mapped to.")
-    found.raise_any()
+    differing = {name: target for name, target in mapped.items() if chroms[name] != lengths[target]}
+    for name, target in differing.items():
+        what = f"it has {chroms[name]} bp in the bigWig, and {target} has {lengths[target]} bp in the genome"
+        found.add(name, what, "Use the genome assembly that the reads were mapped to.")
+    if not used.isdisjoint(differing.values()):
+        found.raise_any()
     return {target: name for name, target in mapped.items()}
 
 

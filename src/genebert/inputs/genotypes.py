@@ -151,7 +151,7 @@ class GenotypeReader(VcfReader):
                 two alleles; or a file without an index has two names for a chromosome.
         """
         inside = _Intervals(intervals)
-        found = self._by_index(intervals) if self._file.index is not None else self._sorted()
+        found = self._by_index(intervals) if self._has_index() else self._sorted()
         for raw in found:
             chrom = self._chromosome(raw.chrom)
             if inside.overlap(chrom, raw.start, raw.start + len(raw.ref or "")):

@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from genebert.console import say
 from genebert.errors import Problems, UserError, listed, problem
 from genebert.inputs.intervals import check_intervals, read_text
 
 _COLUMNS = 9
 _TRANSCRIPTS = ("transcript", "primary_transcript", "mRNA", "lnc_RNA", "lincRNA", "ncRNA", "antisense_RNA")
 """Features whose 5' end is where transcription begins; not of RNAs that are cut out of longer ones, as miRNA."""
-_GENE = "gene"
-"""Tells it where a file has none of these."""
+_GENE, _EXON = "gene", "exon"
+"""Tell it where a file has none of these."""
 _TRANSCRIPT_ID = r"(?:^|;)\s*(?:transcript_id[ =]|Parent=)\"?([^\";]+)"
 """In the last column of an exon: transcript_id "X" in GTF, Parent=X or transcript_id=X in GFF3."""
 SHORTEST_INTRON = 4
@@ -33,7 +34,10 @@ def read_start_sites(path: Path, lengths: Mapping[str, int]) -> pd.DataFrame:
     Raises:
         UserError: the file cannot be read, lines are malformed (all are listed), or it has no transcripts.
     """
-    rows = _read_features(path, lengths, (*_TRANSCRIPTS, _GENE))
+    rows = _read_features(path, lengths, (*_TRANSCRIPTS, _GENE), instead=_EXON)
+    if (rows["feature"] == _EXON).all():
+        transcripts = read_exons(path, lengths).groupby("transcript", sort=False)
+        rows = transcripts.agg({"chrom": "first", "start": "min", "end": "max", "strand": "first"}).assign(feature="")
     is_gene = rows["feature"] == _GENE
     rows = rows if is_gene.all() else rows[~is_gene]
     site = np.where(rows["strand"] == "+", rows["start"], rows["end"] - 1)
@@ -53,7 +57,7 @@ def read_exons(path: Path, lengths: Mapping[str, int]) -> pd.DataFrame:
     Raises:
         UserError: as `read_start_sites`; or an exon names no transcript.
     """
-    rows = _read_features(path, lengths, ("exon",))
+    rows = _read_features(path, lengths, (_EXON,))
     name = rows["attributes"].str.extract(_TRANSCRIPT_ID, expand=False)
     found = Problems(f"The exons of {path} cannot be used:")
     for line in rows["line"][name.isna()]:
@@ -82,9 +86,11 @@ def introns_of(exons: pd.DataFrame) -> pd.DataFrame:
     return introns.drop_duplicates(ignore_index=True)
 
 
-def _read_features(path: Path, lengths: Mapping[str, int], features: Collection[str]) -> pd.DataFrame:
-    """Return the lines with one of some features: chrom, start, end (0-based, half-open), feature, strand, attributes,
-    line.
+def _read_features(
+    path: Path, lengths: Mapping[str, int], features: Collection[str], instead: str | None = None
+) -> pd.DataFrame:
+    """Return chrom, start, end (0-based, half-open), feature, strand, attributes and line of the lines with one of some
+    features; where there is none, of those with the feature `instead`.
     """
     found = Problems(f"The annotation {path} cannot be used:")
     rows, others = [], set[str]()
@@ -97,11 +103,17 @@ def _read_features(path: Path, lengths: Mapping[str, int], features: Collection[
         else:
             others.add(cells[2])
     found.raise_any()
+    if not rows and instead in others:
+        return _read_features(path, lengths, (str(instead),))
     if not rows:
         has = f"it has {listed(sorted(others), 10)}" if others else "it has no line but comments"
         what = f"no line has the feature {' or '.join(features)}; {has}"
         raise UserError(problem(path, what, "Give the GTF or GFF3 of a gene annotation."))
     table = pd.DataFrame(rows, columns=["chrom", "start", "end", "feature", "strand", "attributes", "line"])
+    unknown = table["strand"] == "?"  # which GFF3 allows
+    if unknown.any() and not unknown.all():
+        say(f"{path}: lines left out, of an unknown strand (?): {unknown.sum():,}")
+        table = table[~unknown].reset_index(drop=True)
     _check_lines(table, found)
     table = table.assign(start=table["start"].astype(np.int64) - 1, end=table["end"].astype(np.int64))
     return check_intervals(table, path, lengths, skip_unknown=True, beyond_end=True).table

@@ -61,7 +61,7 @@ def read_h5ad_peaks(path: Path, lengths: Mapping[str, int], *, skip_unknown: boo
     """
     with _opened(path) as file:
         var = _frame(path, file, "var")
-    table, skipped = _on_genome(path, _coordinates(path, var), lengths, skip_unknown)
+    table, skipped = _on_genome(path, _coordinates(path, var, lengths), lengths, skip_unknown)
     _check_peaks(path, table, lengths)
     middle = (table["start"] + table["end"]) // 2
     table = table.assign(line=table["column"] + 1, score=0.0, signal=1.0, summit=middle)
@@ -150,15 +150,19 @@ def _frame(path: Path, file: h5py.File, name: str) -> pd.DataFrame:
     return frame
 
 
-def _coordinates(path: Path, var: pd.DataFrame) -> pd.DataFrame:
-    """Return chrom, start, end and column of all peaks, from their names, else from columns of var."""
+def _coordinates(path: Path, var: pd.DataFrame, lengths: Mapping[str, int]) -> pd.DataFrame:
+    """Return chrom, start, end and column of all peaks, from their names, else from columns of var.
+
+    Names that look so without being on the genome, as peak_1_10, give way to columns.
+    """
     names = pa.array(var.index.astype(str), pa.string())
     parts = compute.extract_regex(names, _PEAK_NAME)
-    if not parts.null_count:
-        table = pd.DataFrame({name: compute.struct_field(parts, name).to_pandas() for name in _COLUMNS})
-        return table.astype({"start": np.int64, "end": np.int64}).assign(column=np.arange(len(var)))
     lower = {str(name).lower(): name for name in reversed(var.columns)}
     found = {name: next((lower[word] for word in words if word in lower), None) for name, words in _COLUMNS.items()}
+    if not parts.null_count:
+        table = pd.DataFrame({name: compute.struct_field(parts, name).to_pandas() for name in _COLUMNS})
+        if None in found.values() or match_chromosomes(table["chrom"].unique(), lengths):
+            return table.astype({"start": np.int64, "end": np.int64}).assign(column=np.arange(len(var)))
     if None in found.values():
         odd = compute.drop_null(compute.if_else(compute.is_null(parts), names, None)).slice(0, 3).to_pylist()
         what = f"{parts.null_count} of {len(var)} variables are not named by coordinates, such as {', '.join(odd)}"

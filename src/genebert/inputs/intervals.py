@@ -61,7 +61,7 @@ class Intervals:
 def read_peaks(
     path: Path, lengths: Mapping[str, int], *, skip_unknown: bool = False, beyond_end: bool = False
 ) -> Intervals:
-    """Read narrowPeak (10 columns) or BED (3 or more) as peaks.
+    """Read narrowPeak (10 columns, or more in a file that is named so), broadPeak or BED (3 or more) as peaks.
 
     Args:
         path: file, plain or gzip.
@@ -88,11 +88,12 @@ def read_peaks(
     if "score" in table:
         rank = _number(table["score"]).fillna(0.0)
         signal = rank if rank.gt(0).any() else signal
-    if "summit" in table:
+    if "signal" in table:
         _check_numbers(table, found)
-        _check_summits(table, found)
         signal, p = _number(table["signal"]), _number(table["p"])
         rank = p if p.ge(0).any() else signal
+    if "summit" in table:
+        _check_summits(table, found)
         summit = _number(table["summit"])
         middle = (table["start"] + summit).where(summit >= 0, middle)
     _check_signal(table, signal, found)
@@ -337,9 +338,10 @@ def _read_plain_rows(path: Path, without: Sequence[str]) -> pd.DataFrame | None:
     width = len("\t".join(cells).rstrip().split("\t"))
     if width < 3:
         return None
-    names = [*_column_names(width), *(f"cell {i}" for i in range(len(_column_names(width)), len(cells)))]
+    own = _column_names(path, width)
+    names = [*own, *(f"cell {i}" for i in range(len(own), len(cells)))]
     beyond = names[width:]  # cells of white space that end every line
-    kept = [name for name in _column_names(width) if name not in without]
+    kept = [name for name in own if name not in without]
     try:
         table, line = _parse(path, before, names, kept + beyond)
     except pa.ArrowInvalid:
@@ -365,8 +367,12 @@ def _is_row(text: str) -> bool:
     return not text.startswith(_HEADER_WORDS) and bool(text.strip())
 
 
-def _column_names(width: int) -> list[str]:
-    return list(NARROW_PEAK if width == len(NARROW_PEAK) else BED[:width])
+def _column_names(path: Path, width: int) -> list[str]:
+    """Return what the first columns are: of narrowPeak, also with more of them (as of IDR), of broadPeak, or of BED."""
+    name = path.name.lower()
+    if width == len(NARROW_PEAK) or (".narrowpeak" in name and width > len(NARROW_PEAK)):
+        return list(NARROW_PEAK)
+    return list(NARROW_PEAK[:width] if ".broadpeak" in name and width == len(NARROW_PEAK) - 1 else BED[:width])
 
 
 def _parse(path: Path, before: int, names: Sequence[str], kept: Sequence[str]) -> tuple[pa.Table, NDArray[np.int64]]:
@@ -459,7 +465,7 @@ def _read_any_rows(path: Path) -> pd.DataFrame:
                 "Give every line the same number of columns.",
             )
     found.raise_any()
-    names = _column_names(width)
+    names = _column_names(path, width)
     cells = [[cell.strip() for cell in row[: len(names)]] for row in columns]
     return pd.DataFrame(cells, columns=names, dtype=object).assign(line=[number for number, _ in lines])
 

@@ -104,7 +104,7 @@ class SiteReader(VcfReader):
         self._bounds = {} if regions is None else _bounds_of(regions)
 
     def __iter__(self) -> Iterator[Record]:
-        if self._regions is not None and self._file.index is not None:
+        if self._regions is not None and self._has_index():
             found = self._by_index(self._regions)
         else:
             found = self._raw_records(self._file)

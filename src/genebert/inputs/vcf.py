@@ -12,6 +12,7 @@ from tempfile import TemporaryFile
 
 import pysam
 
+from genebert.console import say
 from genebert.errors import UserError, problem
 from genebert.inputs.genome import Genome, spelled_chromosomes
 from genebert.schema import Variant, decode, encode, reverse_complement
@@ -180,6 +181,16 @@ class VcfReader:
 
     def __iter__(self) -> Iterator[Record]:
         return map(self._record, self._raw_records(self._file))
+
+    def _has_index(self) -> bool:
+        """Return whether there is an index that was made of the file as it is: an older one would miss records."""
+        if self._file.index is None:
+            return False
+        beside = [path for suffix in (".tbi", ".csi") if (path := Path(f"{self.path}{suffix}")).exists()]
+        if any(path.stat().st_mtime >= self.path.stat().st_mtime for path in beside):
+            return True
+        say(f"warning: {self.path} is read through: its index is older than it is (`bcftools index -f` makes another)")
+        return False
 
     def _raw_records(self, source: Iterator[pysam.VariantRecord]) -> Iterator[pysam.VariantRecord]:
         """Yield records of the file, or of a part of it, and count them."""

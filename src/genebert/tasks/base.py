@@ -11,7 +11,7 @@ import pandas as pd
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
 from genebert.inputs.genome import Genome, spelled_chromosomes
-from genebert.schema import SPLITS, split_of
+from genebert.schema import SPLITS, parent_of, split_of
 from genebert.settings import LabelsSettings
 
 Note = str | int | float
@@ -110,8 +110,9 @@ class Task(LabelsSettings, ABC):
     def split(self, table: pd.DataFrame, sources: Sources) -> list[str]:
         """Return the split of each window of a table that has no column `split`: that of its chromosome."""
         valid, test = sources.valid_chromosomes, sources.test_chromosomes
-        known = spelled_chromosomes(table["chrom"], [*valid, *test])
-        index = split_of((known.get(chrom, chrom) for chrom in table["chrom"]), valid, test)
+        known = spelled_chromosomes([*table["chrom"], *map(parent_of, table["chrom"])], [*valid, *test])
+        named = (known.get(chrom, known.get(parent_of(chrom), chrom)) for chrom in table["chrom"])
+        index = split_of(named, valid, test)
         return np.array(SPLITS)[index].tolist()
 
     def one_of(self, *options: str) -> str:
