@@ -3,15 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from toys import World
 
 from genebert.errors import ResumableError, UserError
-from genebert.finetune import finetune
+from genebert.finetune import chromosomes_among, finetune
 from genebert.methods.kmer_trees import KmerTrees
 from genebert.predict import evaluate
 from genebert.settings import EvaluateSettings, FinetuneSettings
 from genebert.stage import read_manifest
+from genebert.tasks.windows import Windows
 
 
 def settings(labels: Path, model: Path, out: Path, **changes: Any) -> FinetuneSettings:
@@ -106,3 +109,11 @@ def test_rows_that_were_removed_from_a_folder_of_labels_count(
     (folder / "labels.tsv").write_text("\n".join(lines[:-1]) + "\n")
     with pytest.raises(UserError, match="with other settings or inputs"):
         finetune(asked)
+
+
+def test_a_chromosome_and_its_alternative_sequences_count_as_one() -> None:
+    table = pd.DataFrame({"chrom": ["chr8", "chr8_KI270821v1_alt", "chr1"], "start": 0, "end": 9})
+    windows = Windows(table, np.zeros((3, 9), dtype=np.uint8), Path("w.bed"))
+    assert chromosomes_among(windows, ["8"]) == ["chr8", "chr8_KI270821v1_alt"]
+    assert chromosomes_among(windows, ["chr8_KI270821v1_alt"]) == ["chr8", "chr8_KI270821v1_alt"]
+    assert chromosomes_among(windows, ["chr2"]) == []

@@ -196,8 +196,7 @@ def _usage(corpus: Corpus, cell_types: NDArray[np.int64]) -> tuple[Numbers, NDAr
     Returns:
         float64, shape (c, m); int64, shape (c,).
     """
-    held_out = [*corpus.valid_chromosomes, *corpus.test_chromosomes]
-    training = ~corpus.regions["chrom"].isin(held_out).to_numpy()
+    training = np.array(corpus.split_of(corpus.regions["chrom"].tolist())) == "train"
     member = np.zeros((len(cell_types), len(training)), dtype=bool)
     for i, cell_type in enumerate(cell_types.tolist()):
         rows = corpus.accessible(cell_type)

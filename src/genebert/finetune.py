@@ -201,7 +201,7 @@ def _check_averaged(settings: FinetuneSettings, per_cell_type: bool, found: Prob
 def chromosomes_among(windows: Windows, names: Sequence[str]) -> list[str]:
     """Return the chromosomes of windows that are among the given ones, in either spelling, or belong to one of them."""
     chroms = sorted(set(windows.table["chrom"]))
-    known = spelled_chromosomes([*chroms, *map(parent_of, chroms)], names)
+    known = spelled_chromosomes([*chroms, *map(parent_of, chroms)], {*names, *map(parent_of, names)})
     return [chrom for chrom in chroms if chrom in known or parent_of(chrom) in known]
 
 

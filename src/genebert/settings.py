@@ -107,7 +107,7 @@ class SimulateSettings(StageSettings):
 class AtacInputs(Settings):
     """A genome, and ATAC-seq on it in one of its forms."""
 
-    genome: Path = Field(description="genome: FASTA, bgzip or 2bit")
+    genome: Path = Field(description="genome: FASTA (also bgzip) or 2bit")
     peaks: list[Path] = Field(
         [],
         description="narrowPeak or BED files (gzip allowed), or folders of them: one per cell type, whose file name "
@@ -371,7 +371,7 @@ class PretrainSettings(StageSettings):
 class LabelsSettings(StageSettings):
     """What can be set for every task that labels are made for; the tasks are in `genebert.tasks`."""
 
-    genome: Path | None = Field(None, description="genome: FASTA, bgzip or 2bit")
+    genome: Path | None = Field(None, description="genome: FASTA (also bgzip) or 2bit")
     corpus: Path | None = Field(None, description="folder made by prepare, whose held-out chromosomes are taken")
     valid_chromosomes: list[str] = Field([], description="chromosomes for validation, where no --corpus is given")
     test_chromosomes: list[str] = Field([], description="chromosomes held out for testing, where no --corpus is given")
@@ -441,7 +441,7 @@ class FinetuneInputs(StageSettings):
     model: Path = Field(description="folder made by pretrain")
     valid: Path | None = Field(None, description="labelled validation sequences, if labels has no split column")
     test: Path | None = Field(None, description="labelled test sequences, if labels has no split column")
-    genome: Path | None = Field(None, description="genome: FASTA, bgzip or 2bit, for labels with coordinates")
+    genome: Path | None = Field(None, description="genome: FASTA (also bgzip) or 2bit, for labels with coordinates")
     corpus: Path | None = Field(None, description="folder made by prepare, for labels with a cell_type column")
 
 
@@ -470,7 +470,7 @@ class EvaluateSettings(StageSettings):
         description="labelled CSV or TSV, as for finetune; with a split column only its test rows are used"
     )
     model: Path = Field(description="folder made by finetune")
-    genome: Path | None = Field(None, description="genome: FASTA, bgzip or 2bit, for labels with coordinates")
+    genome: Path | None = Field(None, description="genome: FASTA (also bgzip) or 2bit, for labels with coordinates")
     corpus: Path | None = Field(None, description="folder made by prepare, for labels with a cell_type column")
     device: Device = machine("auto", "where to run")
 
@@ -480,7 +480,7 @@ class PredictSettings(StageSettings):
 
     windows: Path = positional("BED, FASTA, or CSV or TSV with a header, as for finetune, without labels")
     model: Path = Field(description="folder made by finetune")
-    genome: Path | None = Field(None, description="genome: FASTA, bgzip or 2bit, for coordinates")
+    genome: Path | None = Field(None, description="genome: FASTA (also bgzip) or 2bit, for coordinates")
     corpus: Path | None = Field(None, description="folder made by prepare, to predict per cell type")
     cell_types: list[str] = Field([], description="cell types to predict for (default: all of the corpus)")
     known: Path | None = Field(
@@ -500,7 +500,7 @@ class VariantsSettings(StageSettings):
 
     vcf: Path = positional("VCF or BCF (gzip allowed)")
     model: Path = Field(description="folder made by finetune, or by pretrain to score without labels")
-    genome: Path = Field(description="genome: FASTA, bgzip or 2bit")
+    genome: Path = Field(description="genome: FASTA (also bgzip) or 2bit")
     corpus: Path | None = Field(
         None, description="folder made by prepare, for a model that was fine-tuned per cell type, or pre-trained"
     )
@@ -536,7 +536,7 @@ class RiskSettings(StageSettings):
     vcf: Path = Field(description="VCF or BCF with the genotypes of the cohort, phased (bgzip and an index are faster)")
     phenotypes: Path = Field(description="TSV or CSV with a header: sample, the phenotype, covariates, family")
     model: Path = Field(description="folder made by finetune")
-    genome: Path = Field(description="genome: FASTA, bgzip or 2bit")
+    genome: Path = Field(description="genome: FASTA (also bgzip) or 2bit")
     corpus: Path | None = Field(None, description="folder made by prepare: its regions, and what the model may need")
     regions: Path | None = Field(None, description="BED of the regions (default: those of the corpus)")
     cell_types: list[str] = Field(
@@ -585,7 +585,7 @@ class ExplainSettings(StageSettings):
 
     model: Path = Field(description="folder made by finetune on labels of two classes, per cell type")
     corpus: Path = Field(description="folder made by prepare")
-    genome: Path | None = Field(None, description="genome: FASTA, bgzip or 2bit or 2bit, for --locus")
+    genome: Path | None = Field(None, description="genome: FASTA (also bgzip) or 2bit, for --locus")
     regions: Path | None = Field(None, description="BED: only regions that overlap one of its intervals")
     cell_types: list[str] = Field([], description="cell types to explain (default: all of the corpus)")
     per_cell_type: int = Field(200, ge=2, description="most regions per cell type, drawn at random")

@@ -76,3 +76,17 @@ def test_sums_are_those_of_all_blocks(rows: int, monkeypatch: pytest.MonkeyPatch
     total, count = evidence_sums(corpus, member)
     assert np.array_equal(total, member.astype(int) @ corpus.evidence.astype(int))
     assert np.array_equal(count, member.sum(axis=1))
+
+
+def test_alternative_sequences_are_with_their_chromosome() -> None:
+    """They hold its sequence: usage of a window was told by its own copy, and by copies of held-out regions."""
+    lengths = {"chr1": 10_000, "chr2": 9_000, "chr3": 8_000, "chr1_X1v1_alt": 3_000, "chr3_X2v1_alt": 2_000}
+    places = [(chrom, 100) for chrom in lengths]
+    everywhere = {"B": dict.fromkeys(range(5), 1.0)}
+    motifs = corpus_of().motifs
+    corpus = toys.corpus_of(
+        sorted(places), everywhere, lengths=dict(sorted(lengths.items())), motifs=motifs, test=["chr3"]
+    )
+    part = {name: int(corpus.usage.part[i]) for name, i in corpus.chromosome_index.items()}
+    assert part["chr1_X1v1_alt"] == part["chr1"] != part["chr2"]
+    assert part["chr3_X2v1_alt"] == part["chr3"] == PARTS

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from genebert.schema import parent_of
+
 if TYPE_CHECKING:
     from genebert.corpus.store import Corpus
 
@@ -82,13 +84,17 @@ def evidence_sums(corpus: "Corpus", member: NDArray[np.bool_]) -> tuple[Numbers,
 
 
 def _parts(corpus: "Corpus") -> NDArray[np.int64]:
-    """Return the part of each chromosome; see `Usage`. It depends on lengths alone, not on what is accessible."""
-    held_out = {*corpus.valid_chromosomes, *corpus.test_chromosomes}
+    """Return the part of each chromosome; see `Usage`. It depends on lengths alone, not on what is accessible.
+
+    Alternative sequences of a chromosome, which hold what it holds, are in its part.
+    """
     part = np.full(len(corpus.lengths), PARTS, dtype=np.int64)
     filled = [0] * PARTS
-    for name in sorted(corpus.lengths, key=lambda name: (-corpus.lengths[name], name)):
-        if name not in held_out:
-            smallest = int(np.argmin(filled))
-            part[corpus.chromosome_index[name]] = smallest
-            filled[smallest] += corpus.lengths[name]
+    of_chromosome: dict[str, int] = {}
+    names = sorted(corpus.lengths, key=lambda name: (-corpus.lengths[name], name))
+    for name, split in zip(names, corpus.split_of(names), strict=True):
+        if split == "train":
+            own = of_chromosome.setdefault(parent_of(name), int(np.argmin(filled)))
+            part[corpus.chromosome_index[name]] = own
+            filled[own] += corpus.lengths[name]
     return part

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from genebert.corpus.store import Corpus
 from genebert.cross_validation.folds import Fold
 from genebert.cross_validation.grid import Grid
+from genebert.schema import parent_of
 
 Numbers = NDArray[np.float64]
 
@@ -58,7 +59,7 @@ def training_mean(grid: Grid, fold: Fold) -> float:
 
 def _likeness(grid: Grid, fold: Fold) -> Numbers:
     """Return phi of each pair of cell types: float64, shape (c, c); 0 where one is accessible everywhere or nowhere."""
-    elsewhere = ~grid.corpus.regions["chrom"].isin(fold.parts["test_chromosomes"]).to_numpy()
+    elsewhere = ~grid.corpus.regions["chrom"].map(parent_of).isin(fold.parts["test_chromosomes"]).to_numpy()
     accessible = _accessible(grid.corpus, grid.cell_types)[:, elsewhere].astype(np.float32)
     both = (accessible @ accessible.T).astype(np.float64) / max(accessible.shape[1], 1)
     share = both.diagonal()
