@@ -259,7 +259,11 @@ def test_a_blacklist_is_not_forgotten(world: World, tmp_path: Path) -> None:
     assert "--blacklist: the corpus was made without the regions on" in message
     added = add(world, corpus, tmp_path / "added", blacklist=blacklist)
     assert not ((added.regions["chrom"] == "chr1") & (added.regions["start"] < 10_000)).any()
-    assert add(world, corpus, tmp_path / "kept", regions="keep").cell_types == ["B", "NK", "T"]
+    kept = add(world, corpus, tmp_path / "kept", regions="keep")
+    assert kept.cell_types == ["B", "NK", "T"]
+    other = Path(shutil.copy(world.peaks / "T.narrowPeak", tmp_path / "new.narrowPeak"))
+    again = refused(world, kept.folder, tmp_path / "y", peaks=[other])
+    assert f"--blacklist: the corpus was made without the regions on {blacklist}" in again
 
 
 def test_a_model_is_no_corpus(toy_world: World, without_t: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import tracemalloc
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +15,7 @@ from toys import World
 from genebert import predict as predict_module
 from genebert.errors import UserError
 from genebert.predict import predict
-from genebert.prediction_files import FILES, ON_GENOME, mean_over
+from genebert.prediction_files import FILES, ON_GENOME, BigWigFile, mean_over
 from genebert.settings import PredictionFormat, PredictSettings
 from genebert.stage import read_manifest
 from genebert.target import Target, Threshold
@@ -202,6 +203,21 @@ def test_the_mean_over_intervals_is_that_of_a_loop_over_bases(places: list[tuple
         for base in range(s, s + w):
             covering.setdefault(base, []).append(v)
     assert found == pytest.approx({base: np.mean(values) for base, values in covering.items()})
+
+
+def test_few_bytes_are_kept_of_each_row(tmp_path: Path) -> None:
+    """Of 1,000 rows in as many cell types, which each have a file."""
+    table = windows(1000).assign(cell_type=[f"T{i}" for i in range(1000)])
+    predicted = predictions(NUMBER, len(table))
+    with BigWigFile(tmp_path, NUMBER, LENGTHS, None) as file:
+        file.write(table, predicted)
+        tracemalloc.start()
+        for _ in range(5):
+            file.write(table, predicted)
+        kept = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+        file.release()
+    assert kept < 5 * len(table) * 60
 
 
 def test_names_that_would_share_a_file_are_refused(tmp_path: Path) -> None:

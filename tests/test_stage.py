@@ -202,6 +202,17 @@ def test_a_resumable_stage_continues(out: Path) -> None:
     assert not Path(f"{out}.partial").exists()
 
 
+def test_a_mistake_in_a_resumed_run_does_not_throw_away_what_is_there(out: Path) -> None:
+    # A run of hours was resumed on a machine without its GPU.
+    fail(out, resumable=True)
+    with (
+        pytest.raises(UserError, match="no GPU"),
+        open_stage("toy", Settings(out=out, device="cuda"), {}, resumable=True),
+    ):
+        raise UserError("no GPU")
+    assert resume(out) == ["half.txt"]
+
+
 def test_a_run_that_cannot_resume_starts_anew(out: Path) -> None:
     fail(out, resumable=True)
     assert resume(out, resumable=False) == []

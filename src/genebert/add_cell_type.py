@@ -93,10 +93,16 @@ def _check_names(names: list[str], corpus: Corpus) -> None:
 
 
 def _check_blacklist(settings: AddCellTypeSettings, corpus: Corpus) -> None:
-    used = corpus.manifest.inputs.get("blacklist")
+    used = _blacklist_of(corpus)
     if settings.regions == "extend" and used and settings.blacklist is None:
         what = f"the corpus was made without the regions on {used['path']}, and those to add would not be looked at"
         raise UserError(problem("--blacklist", what, "Give it, or --regions keep."))
+
+
+def _blacklist_of(corpus: Corpus) -> dict[str, Any] | None:
+    """Return the last blacklist that the corpus, or one that it was made of, was made with."""
+    given: dict[str, Any] | None = corpus.manifest.inputs.get("blacklist")
+    return given or corpus.manifest.metrics.get("added", {}).get("blacklist")
 
 
 def _add(
@@ -123,6 +129,7 @@ def _add(
         "cell_types": signal.cell_types,
         "ancestors": [run.inputs["corpus"]["sha256"], *corpus.ancestors],
         "regions": len(added),
+        "blacklist": run.inputs.get("blacklist") or _blacklist_of(corpus),
         "fraction_of_peaks_in_regions": inside,
         "cell_type_distances": _distances(corpus, made, signal.cell_types),
     }

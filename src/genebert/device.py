@@ -45,7 +45,7 @@ def no_tf32() -> Iterator[None]:
 
 @contextmanager
 def enough_memory(remedy: str) -> Iterator[None]:
-    """Say what to do where a GPU's memory is too small; checkpoints are kept."""
+    """Say what to do where a GPU's memory is too small; checkpoints are kept, for when others leave more of it free."""
     try:
         yield
     except torch.OutOfMemoryError as error:

@@ -93,6 +93,7 @@ def _read(settings: FinetuneSettings, pretrained: Manifest) -> Labelled:
     _check_unseen(labelled, pretrained)
     _say_neighbours(labelled)
     _say_learned_cell_types(labelled)
+    _say_usage_untold(labelled)
     _say_classes_not_measured(labelled)
     say_few_regions(labelled.test_regions)
     _check_kinds(settings, labelled)
@@ -146,6 +147,17 @@ def _say_learned_cell_types(labelled: Labelled) -> None:
             )
             remedy = "To predict in new cell types, leave these rows out, as labels made with --corpus do."
             say(f"warning: {problem(windows.path, what, remedy)}")
+
+
+def _say_usage_untold(labelled: Labelled) -> None:
+    """Warn where TF usage cannot be told, since training regions lie on one chromosome; see `corpus.usage`."""
+    corpus = labelled.corpus
+    if corpus is None:
+        return
+    training = corpus.regions["chrom"][corpus.split == 0].map(parent_of).unique()
+    if len(training) == 1:
+        what = f"all training regions lie on {training[0]}, so that how cell types use motifs elsewhere cannot be told"
+        say(f"warning: {problem(corpus.folder, what, 'Hold out fewer chromosomes: two or more are needed.')}")
 
 
 def _say_classes_not_measured(labelled: Labelled) -> None:

@@ -99,12 +99,13 @@ def _predict_all(
             check_genome(genome, corpus)
         known = _known_labels(settings, genome, predictor)
         lengths = dict(genome.lengths) if genome else {}
-        size = max(1, CHUNK // max(1, len(chosen)))
         made = FILES[settings.format](folder, predictor.target, lengths, predictor.ensemble.threshold)
         with made as file, progress_bar() as progress:
             task = progress.add_task("predicting", total=None, note="")
             check = partial(predictor.check_table, path=settings.windows, corpus=corpus)
-            for windows in window_chunks(settings.windows, genome, width=predictor.width, rows=size, check=check):
+            for windows in window_chunks(
+                settings.windows, genome, width=predictor.width, rows=CHUNK, check=check, times=len(chosen)
+            ):
                 if not rows:
                     say_unused(settings.genome, windows)
                     if settings.format not in ON_GENOME:

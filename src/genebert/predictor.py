@@ -1,6 +1,7 @@
 """Predictors on disk: one fitted method or an ensemble, with the facts that their use depends on."""
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,7 @@ class Ensemble:
 
     def save(self, folder: Path, scanner: Scanner) -> None:
         """Write members/0-KEY, members/1-KEY, ..., predictor.json and motifs.json."""
+        shutil.rmtree(folder / MEMBERS, ignore_errors=True)  # of a run that stopped after it had begun to write them
         for i, (key, fitted) in enumerate(self.members):
             place = folder / MEMBERS / f"{i}-{key}"
             place.mkdir(parents=True)

@@ -230,7 +230,9 @@ class Job:
         """
         settings = self.settings
         every, keep = settings.checkpoint_steps, settings.keep_checkpoints
-        with enough_memory("Add --checkpoint-activations, or --accumulate 2 or more, or lower --batch-size."):
+        with enough_memory(
+            "Add --checkpoint-activations; or --accumulate 2 or more or a lower --batch-size, with another --out."
+        ):
             losses = train(
                 self.learner(model),
                 Share(self, rank(), world_size()),

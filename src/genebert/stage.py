@@ -164,8 +164,8 @@ def open_stage(
             problem(out, f"another genebert {stage} is writing there", "Wait for it, or choose another --out.")
         ) from None
     try:
-        _start_or_resume(run, resumable)
-        with _cleared(run, resumable):
+        resumed = _start_or_resume(run, resumable)
+        with _cleared(run, resumable, resumed):
             yield run
     finally:
         lock.release()
@@ -193,13 +193,16 @@ def _tidy(folder: Path) -> None:
 
 
 @contextmanager
-def _cleared(run: StageRun, resumable: bool) -> Iterator[None]:
-    """Remove what an unfinished run leaves, unless it can be resumed; after a mistake of the user it can not."""
+def _cleared(run: StageRun, resumable: bool, resumed: bool) -> Iterator[None]:
+    """Remove what an unfinished run leaves, unless it can be resumed; after a mistake of the user it can not.
+
+    A run that was resumed had got further before, and the mistake, such as a device that is not there, is a new one.
+    """
     keep = resumable
     try:
         yield
     except UserError as error:
-        keep = resumable and isinstance(error, ResumableError)
+        keep = resumable and (resumed or isinstance(error, ResumableError))
         raise
     finally:
         if not run.finished and not keep:
@@ -219,8 +222,11 @@ def _same_result(out: Path, stage: str, fingerprint: str) -> Manifest:
     )
 
 
-def _start_or_resume(run: StageRun, resumable: bool) -> None:
+def _start_or_resume(run: StageRun, resumable: bool) -> bool:
     """Prepare the folder of a run: empty, or with what an interrupted one left, if it can be resumed.
+
+    Returns:
+        whether an interrupted one is resumed.
 
     Raises:
         UserError: a run of another verb, or, of one that can be resumed, with other settings lies there.
@@ -229,7 +235,7 @@ def _start_or_resume(run: StageRun, resumable: bool) -> None:
     own = {"stage": run.stage, "fingerprint": run.fingerprint, "software": software_versions()}
     interrupted = _interrupted(state)
     if resumable and interrupted == own:
-        return
+        return True
     if interrupted is not None and (resumable or interrupted.get("stage") != run.stage):
         what = f"an interrupted genebert {interrupted.get('stage')} {_difference(interrupted, own)} lies there"
         remedy = "Resume it with its own command and software, choose another --out, or remove it."
@@ -238,6 +244,7 @@ def _start_or_resume(run: StageRun, resumable: bool) -> None:
         if path.name != _LOCK:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     write_json(state, own)
+    return False
 
 
 def _interrupted(state: Path) -> dict[str, Any] | None:

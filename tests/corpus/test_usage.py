@@ -37,10 +37,23 @@ def test_a_window_is_not_told_whether_it_is_accessible() -> None:
 
 
 def test_held_out_chromosomes_are_in_no_usage() -> None:
-    corpus = corpus_of(valid=["chr2"], test=["chr3"])
-    np.testing.assert_allclose(at(corpus, 0, "chr3"), corpus.evidence[[0]].mean(axis=0))
+    corpus = corpus_of(test=["chr3"])
+    np.testing.assert_allclose(at(corpus, 0, "chr3"), corpus.evidence[[0, 3, 4]].mean(axis=0))
+    np.testing.assert_allclose(at(corpus, 1, "chr3"), corpus.evidence[[1, 2]].mean(axis=0))
+    np.testing.assert_allclose(at(corpus, 0, "chr1"), corpus.evidence[[3, 4]].mean(axis=0))
     np.testing.assert_allclose(at(corpus, 1, "chr2"), corpus.evidence[[1, 2]].mean(axis=0))
+    assert corpus.usage.part.tolist() == [0, 1, PARTS]
+
+
+def test_with_one_training_chromosome_cell_types_use_motifs_alike() -> None:
+    """Windows on it must not be told of their own chromosome, and those held out not of more than these."""
+    corpus = corpus_of(valid=["chr2"], test=["chr3"])
     assert corpus.usage.part.tolist() == [0, PARTS, PARTS]
+    everywhere = corpus.evidence[[0, 1, 2]].mean(axis=0)
+    for chrom in ("chr1", "chr2", "chr3"):
+        for cell_type in (0, 1):
+            np.testing.assert_allclose(at(corpus, cell_type, chrom), everywhere)
+    assert np.array_equal(corpus.usage.everywhere, np.tile(corpus.usage.everywhere[PARTS], (PARTS + 1, 1)))
 
 
 def test_without_regions_elsewhere_usage_is_that_of_all_training_regions() -> None:

@@ -12,7 +12,9 @@ from toy_grids import CELL_TYPES, long, protocol_of, settings_of, wide, write_la
 from toy_suites import toy_methods
 
 from genebert.cli import main
-from genebert.cross_validation.folds import Fold
+from genebert.cross_validation import run
+from genebert.cross_validation.folds import Fold, folds_of
+from genebert.cross_validation.grid import Grid
 from genebert.cross_validation.protocol import COLUMNS, MEAN, NEAREST
 from genebert.cross_validation.run import MEASURED, cross_validate
 from genebert.errors import UserError
@@ -230,3 +232,23 @@ def test_on_the_command_line(toy: ModuleType, atlas: Path, tmp_path: Path) -> No
     protocol["methods"][0]["options"] = {"noise": -1}
     failed = CliRunner().invoke(main, ["cross-validate", str(write_protocol(atlas, protocol)), *words[2:]])
     assert failed.exit_code == 2 and "G: noise: -1 is negative" in failed.stderr
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_wrong_model_is_refused_before_anything_is_computed(
+    dry_run: bool, toy: ModuleType, atlas: Path, tmp_path: Path
+) -> None:
+    entries = [*protocol_of()["methods"], {"name": "N", "method": "genebert", "options": {"model": "corpus"}}]
+    with pytest.raises(UserError, match="a result of `genebert pretrain` is needed"):
+        cross_validate(settings_of(atlas, protocol_of(methods=entries), tmp_path / "out", dry_run=dry_run))
+    assert not toy.calls
+
+
+def test_alternative_sequences_are_tested_with_their_chromosome(grid: Grid, capsys: pytest.CaptureFixture[str]) -> None:
+    own = grid.windows.table["chrom"] == "chr3"
+    grid.windows.table.loc[own, "chrom"] = ["chr3_KI270777v1_alt", "chr3"] * (own.sum() // 2)
+    folds = folds_of(grid, protocol_of()["cell_types"], 3)
+    run._say_untested(grid, folds)
+    assert "in no group" not in capsys.readouterr().err
+    run._say_untested(grid, folds[:1])
+    assert "in no group" in capsys.readouterr().err

@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -52,3 +53,12 @@ def test_where_the_corpus_is_gone_what_was_not_held_out_may_have_been_seen(
 def test_a_folder_that_is_no_model(toy_folder: Path) -> None:
     with pytest.raises(UserError, match="a result of `genebert pretrain` is needed"):
         seen_by(entry_of(toy_folder), [fold_of(["T"], ["B"], ["chr1"], ["chr2"])])
+
+
+def test_a_model_that_does_not_say_what_it_has_seen(toy_model: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(toy_model, tmp_path / "model"))
+    manifest = json.loads((model / "manifest.json").read_text())
+    del manifest["metrics"]["train_chromosomes"]
+    (model / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"did not write train_chromosomes. Pre-train again"):
+        seen_by(entry_of(model), [fold_of(["T"], ["B"], ["chr1"], ["chr2"])])

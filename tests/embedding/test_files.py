@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,3 +61,19 @@ def test_an_object_without_any_common_peak_is_refused(user_file: Path, tmp_path:
     corpus = toys.corpus_of([("chr3", 0)], {"B": {0: 1.0}})
     with pytest.raises(UserError, match="none of its 3 peaks overlaps a region"):
         region_of_peaks(user_file, corpus, np.array([0]))
+
+
+def test_peaks_are_found_in_objects_without_counts_of_earlier_versions_and_with_repeats(
+    user_file: Path, tmp_path: Path
+) -> None:
+    """Of X nothing is needed, and a peak that is there twice gets its region twice."""
+    corpus = toys.corpus_of([("chr1", 0), ("chr1", 1000), ("chr2", 0)], {"B": {0: 1.0, 1: 1.0, 2: 1.0}})
+    expected = region_of_peaks(user_file, corpus, np.array([0, 2])).tolist()
+    with h5py.File(user_file, "r+") as file:
+        shape = file["X"].attrs.pop("shape")
+        file["X"].attrs["h5sparse_shape"] = shape
+    assert region_of_peaks(user_file, corpus, np.array([0, 2])).tolist() == expected
+    names = ["chr2:20-60", "chr1-40-90", "chr2-20-60"]
+    anndata.AnnData(obs=pd.DataFrame(index=["c"]), var=pd.DataFrame(index=names)).write_h5ad(tmp_path / "bare.h5ad")
+    found = region_of_peaks(tmp_path / "bare.h5ad", corpus, np.array([0, 2]))
+    assert found.tolist() == [1, 0, 1]

@@ -174,6 +174,7 @@ def test_a_locus_inside_a_region_is_seen_in_its_window(toy: Corpus) -> None:
     ("text", "message"),
     [
         ("chr1", "it is no interval"),
+        ("chr1:,-5", "it is no interval"),
         ("chr9:1-5", "the genome has no chromosome chr9; it has chr1, chr2, chr3"),
         ("chr1:5-5", "it is empty"),
         ("chr1:19990-20001", "not within chr1, which has 20,000 bp"),

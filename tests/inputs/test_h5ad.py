@@ -223,7 +223,10 @@ def test_normalised_counts_are_refused(tmp_path: Path, matrix: Callable[[Any], A
         (["chr1:5-9", "GATA1", "CD4", "chr1:1-2"], ["2 of 4 variables", "GATA1, CD4", "feature_types"]),
         (["chr1:5-9", "chr1:9-5", "chr1:7-7", "chr1:1-2"], ["var, row 2 (chr1:9-5): it is no interval", "row 3"]),
         (["chr1:5-9", "chr1:5-10001", "chr1:7-8", "chr1:1-2"], ["var, row 2", "beyond its chromosome's end"]),
-        (["chr1:5-9", "chr1-5-9", "chr1:7-8", "chr2:7-8"], ["row 2 (chr1:5-9): the same peak is there more than once"]),
+        (
+            ["chr1:5-9", "chr1-5-9", "chr1:7-8", "chr2:7-8"],
+            ["row 2 (chr1:5-9): the same peak is there more than once", "Leave out all but one"],
+        ),
         (["chr1:5-9", "1:15-19", "chr1:7-8", "chr2:7-8"], ["chromosomes chr1, 1 cannot be matched without doubt"]),
         (["chr1:5-9", "chr7:5-9", "chr8:7-8", "chr1:7-8"], ["chromosomes chr7, chr8 cannot be matched"]),
     ],

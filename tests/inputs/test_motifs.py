@@ -443,6 +443,13 @@ def test_no_such_file(tmp_path: Path) -> None:
         read_motifs(str(tmp_path / "none.meme"))
 
 
+def test_ids_with_spaces_stay_apart_in_meme(tmp_path: Path) -> None:
+    motifs = read(tmp_path, "".join(f"ID  motif {i}\nP0 A C G T\n01 {i} 1 1 1\n02 1 1 {i} 1\n//\n" for i in (2, 3)))
+    assert [motif.id for motif in motifs] == ["motif 2", "motif 3"]
+    write_meme(tmp_path / "some.meme", motifs)
+    assert [motif.id for motif in read_motifs(str(tmp_path / "some.meme"))] == ["motif_2", "motif_3"]
+
+
 def test_what_is_written_as_meme_is_read_back(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     written = [toys.random_motif(f"m{i}", 5 + i, generator) for i in range(3)]

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from genebert.corpus.surroundings import COLUMNS, surroundings
 from genebert.corpus.usage import PARTS
 from genebert.errors import UserError
-from genebert.methods import method_class
+from genebert.methods import cell_type_features, method_class
 from genebert.methods.base import Examples, Method, Place
 from genebert.methods.cell_type_features import accessibility_columns, usage_products
 from genebert.region_matrix import Context
@@ -99,6 +99,14 @@ def test_labels_that_accessibility_gives_away_are_refused(key: str) -> None:
     amounts = replace(some, truth=signal_of(some)[:, None] * 3 + 1)
     with pytest.raises(UserError, match="give the answer away"):
         method(key).fit(amounts, amounts, Target("value", ("value",), 0.0, 1.0), 0)
+    noise = np.random.default_rng(3).integers(0, 2, size=len(some)).astype(float)
+    labels = np.stack([noise, (signal_of(some) > 0).astype(float)], axis=1)
+    labels[::7, 1] = np.nan
+    for chosen in ([0, 1], [1]):
+        given = replace(some, truth=labels[:, chosen])
+        with pytest.raises(UserError, match="give the answer away"):
+            method(key).fit(given, given, Target("labels", tuple(f"l{i}" for i in chosen)), 0)
+    assert not cell_type_features._is_its_own_answer(replace(some, truth=labels[:, [0]]))
 
 
 @pytest.mark.parametrize("key", SHOWING)

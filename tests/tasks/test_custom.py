@@ -141,15 +141,20 @@ def test_the_column_split_is_kept(make: Make, tmp_path: Path) -> None:
     assert list(read_labels(make(table=table))["split"]) == list(np.repeat(SPLITS, 2))
 
 
-def test_windows_are_resized_and_divided_by_chromosome(make: Make, toy_world: World, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("strand", "starts"), [("+", [105, 105, 106, 106, 107, 107]), ("-", [105, 106, 106, 107, 107, 108])]
+)
+def test_windows_are_resized_and_divided_by_chromosome(
+    strand: str, starts: list[int], make: Make, toy_world: World, tmp_path: Path
+) -> None:
     chroms = ["chr1", "2", "chr3"] * 2
     table = write_table(
-        tmp_path / "t.tsv", chrom=chroms, start=100, end=range(120, 126), strand="-", cell_type="B", label=[0, 1] * 3
+        tmp_path / "t.tsv", chrom=chroms, start=100, end=range(120, 126), strand=strand, cell_type="B", label=[0, 1] * 3
     )
     made = read_labels(make(table=table, genome=toy_world.genome, width=10, **CHROMOSOMES))
     assert list(made.columns) == ["chrom", "start", "end", "strand", "cell_type", "label", "split"]
     assert list(made["chrom"]) == ["chr1", "chr2", "chr3"] * 2 and list(made["split"]) == list(SPLITS) * 2
-    assert list(made["start"]) == [105, 105, 106, 106, 107, 107] and (made["end"] - made["start"] == 10).all()
+    assert list(made["start"]) == starts and (made["end"] - made["start"] == 10).all()
 
 
 def test_sequences_with_a_chromosome_can_be_divided_by_it(make: Make, tmp_path: Path) -> None:

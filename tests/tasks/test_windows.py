@@ -1,3 +1,4 @@
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from genebert.tasks.windows import (
     LONGEST,
     Windows,
     check_strands,
+    of_one_width,
+    oriented_codes,
     overlapping_groups,
     read_windows,
     say_few_regions,
@@ -230,6 +233,47 @@ def test_tables_are_checked_whole_before_the_first_chunk(write: Write, genome: G
     assert not tables
     assert len(next(chunks("chrom,start,end\n" + "chr1,5,9\n" * 5, 4))) == 2
     assert [len(table) for table in tables] == [5]
+
+
+def test_a_long_record_is_refused_before_others_are_filled_up(write: Write) -> None:
+    path = write(">a\nACGT\n" * 3000 + f">long\n{'A' * 50_000}\n", "w.fa")
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"w.fa: its window long has 50000 bp, and .* Give windows of 4 bp"):
+        list(window_chunks(path, None, width=4, rows=4096, check=lambda table: None))
+    assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    tracemalloc.stop()
+
+
+def test_rows_are_few_where_each_is_repeated_in_cell_types(write: Write, genome: Genome) -> None:
+    def sizes(text: str) -> list[int]:
+        chunks = window_chunks(write(text, "w.csv"), genome, width=4, rows=8, check=lambda table: None, times=4)
+        return [len(one) for one in chunks]
+
+    assert sizes("chrom,start,end\n" + "chr1,5,9\n" * 5) == [2, 2, 1]
+    assert sizes("chrom,start,end,cell_type\n" + "chr1,5,9,B\n" * 9) == [8, 1]
+
+
+@pytest.mark.parametrize("given", [1, 4, 300, 301])
+@pytest.mark.parametrize("width", [100, 301])
+def test_windows_around_sites_of_both_strands_stay_aligned(given: int, width: int, genome: Genome) -> None:
+    """The site is base number (given // 2) of the window, on the strand that is read."""
+    site = np.array([5000, 5000])
+    upstream = given // 2
+    start = np.array([site[0] - upstream, site[1] + 1 - (given - upstream)])
+    table = pd.DataFrame({"chrom": "chr1", "start": start, "end": start + given, "strand": ["+", "-"]})
+    resized = of_one_width(table, Path("w.bed"), width)
+    assert (resized["end"] - resized["start"] == width).all()
+    plus, minus = resized["start"]
+    assert site[0] - plus == minus + width - 1 - site[1] == width // 2
+    codes = oriented_codes(genome, resized)
+    found = ["ACGT".index(base) for base in genome_bases(genome, site[0])]
+    assert codes[:, width // 2].tolist() == found
+
+
+def genome_bases(genome: Genome, site: int) -> str:
+    """The base at a place of chr1 and that across from it."""
+    base = decode(genome.fetch("chr1", site, site + 1))
+    return base + reverse_complement(base)
 
 
 def test_a_line_too_long_for_a_table_is_none(write: Write, genome: Genome) -> None:

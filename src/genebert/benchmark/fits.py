@@ -220,4 +220,6 @@ def options_of(method: Method, checksum: Checksum) -> dict[str, Any]:
     options = method.model_dump(mode="json", exclude=machine | paths)
     if "preset" in options:
         options["preset"] = load_preset(options["preset"]).model.model_dump(mode="json")
+    if (decided := getattr(method, "reads_encoders", None)) is not None:  # by settings, whose code is `code.NEUTRAL`
+        options["reads_encoders"] = decided
     return options | {name: checksum(path) for name in sorted(paths) if (path := getattr(method, name)) is not None}

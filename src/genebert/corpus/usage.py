@@ -2,7 +2,8 @@
 
 A region must not tell of itself. So the usage that goes with a window is that of the accessible regions on other
 chromosomes: the training chromosomes are divided into parts of similar length, and the part in which a window lies
-is left out, whether the window is accessible or not.
+is left out, whether the window is accessible or not. Where all training regions lie in one part, nothing would be left
+for windows in it, and no usage can be told: it is the same then for all cell types and windows.
 """
 
 from dataclasses import dataclass
@@ -40,6 +41,11 @@ class Usage:
     mean: NDArray[np.float32]
     everywhere: NDArray[np.float32]
 
+    @property
+    def is_told(self) -> bool:
+        """Whether cell types differ in it."""
+        return bool((self.mean != self.everywhere[:, None]).any())
+
     @classmethod
     def of(cls, corpus: "Corpus") -> "Usage":
         """Measure the cell types of a corpus."""
@@ -55,6 +61,8 @@ class Usage:
         total = np.concatenate([total.sum(axis=0) - total, total.sum(axis=0)[None]])
         count = np.concatenate([count.sum(axis=0) - count, count.sum(axis=0)[None]])[..., None]
         mean = (total / np.maximum(count, 1)).astype(np.float32)
+        if not count[:, -1].all():
+            mean[:] = mean[PARTS, -1]
         return cls(part, np.where(count > 0, mean, mean[:, -1:])[:, :-1], mean[:, -1])
 
     def at(self, corpus: "Corpus", cell_type: NDArray[np.int64], position: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -74,6 +74,7 @@ def cross_validate(settings: CrossValidateSettings) -> Path:
     grid = Grid.read(protocol.labels, protocol.genome, protocol.corpus)
     work = _Work(protocol, grid, _folds(protocol, grid))
     _say_untested(grid, work.folds)
+    seen = {entry.name: seen_by(entry, work.folds) for entry in protocol.methods}  # a wrong model is said before work
     cells = [cell for cell in cells_of(protocol, grid, work.folds, settings.out) if not work.flaw(cell)]
     to_do = [cell for cell in cells if cell.method.name in chosen and not cell.is_done()]
     if settings.dry_run:
@@ -82,7 +83,7 @@ def cross_validate(settings: CrossValidateSettings) -> Path:
     say(f"{len(cells)} cells (fold, method, fraction of the labels, seed), {len(to_do)} of them to be computed")
     for fraction in protocol.label_fractions:
         work.measure(fraction, [cell for cell in cells if cell.settings.label_fraction == fraction], to_do)
-    _write(settings, work)
+    _write(settings, work, seen)
     say(f"{settings.out / PAGE}: open it in a browser")
     raise_failures(f"{row['method']}: {row['reason']}" for row in work.missing if row["failed"])
     return settings.out
@@ -95,7 +96,7 @@ def _folds(protocol: Protocol, grid: Grid) -> list[Fold]:
 
 
 def _say_untested(grid: Grid, folds: Sequence[Fold]) -> None:
-    every = {"cell_types": grid.cell_types, "chromosomes": sorted(set(grid.windows.table["chrom"]))}
+    every = {"cell_types": grid.cell_types, "chromosomes": sorted(set(grid.chromosome.tolist()))}
     for what, names in every.items():
         tested = {name for fold in folds for name in fold.parts[f"test_{what}"]}
         if left := [name for name in names if name not in tested]:
@@ -259,14 +260,11 @@ def _facts_of_fold(work: _Work, fold: Fold) -> Row:
     return {"name": fold.name, **fold.parts, **{f"{split}_rows": len(own[0]) for split, own in rows.items()}}
 
 
-def _write(settings: CrossValidateSettings, work: _Work) -> None:
+def _write(settings: CrossValidateSettings, work: _Work, seen: Mapping[str, list[str]]) -> None:
     protocol = work.protocol
-    methods = []
-    for entry in protocol.methods:
-        seen = seen_by(entry, work.folds)
-        for one in seen:
-            say(f"{entry.name}: {one}")
-        methods.append({**facts_of_method(protocol, entry), "seen": seen})
+    for name, words in seen.items():
+        for one in words:
+            say(f"{name}: {one}")
     document = {
         "title": protocol.title,
         "protocol": {"path": str(settings.protocol), "sha256": sha256_of(settings.protocol)},
@@ -274,7 +272,7 @@ def _write(settings: CrossValidateSettings, work: _Work) -> None:
         "target": work.grid.kind,
         "cell_types": _facts_of_cell_types(work),
         "folds": [_facts_of_fold(work, fold) for fold in work.folds],
-        "methods": methods,
+        "methods": [{**facts_of_method(protocol, one), "seen": seen[one.name]} for one in protocol.methods],
         "ensembles": {one.name: one.model_dump(exclude={"name"}) for one in protocol.ensembles},
         "results": work.results,
         "comparisons": work.comparisons,

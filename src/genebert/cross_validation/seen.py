@@ -6,12 +6,13 @@ from pathlib import Path
 from genebert.benchmark.entries import MethodEntry
 from genebert.corpus.store import Corpus
 from genebert.cross_validation.folds import Fold
-from genebert.errors import UserError
+from genebert.errors import UserError, problem
 from genebert.inputs.genome import spelled_chromosomes
 from genebert.stage import Manifest, read_manifest
 
 OPTION = "model"
 """Of methods that begin with a pre-trained model: its folder."""
+_SAID = ("train_chromosomes", "valid_cell_types", "test_cell_types")
 
 
 def seen_by(entry: MethodEntry, folds: Sequence[Fold]) -> list[str]:
@@ -22,13 +23,16 @@ def seen_by(entry: MethodEntry, folds: Sequence[Fold]) -> list[str]:
         folds: all of them.
 
     Raises:
-        UserError: the model is no folder made by `pretrain`.
+        UserError: the model is no folder made by `pretrain`, or does not say what it was trained on.
     """
     method = entry.configured
     folder = getattr(method, OPTION, None)
     if folder is None or getattr(method, "initial", None) == "random":  # of which only the sizes are taken
         return []
     model = read_manifest(folder, "pretrain")
+    if missing := [name for name in _SAID if name not in model.metrics]:
+        what = f"an earlier version made it, which did not write {', '.join(missing)}"
+        raise UserError(problem(folder, what, "Pre-train again."))
     tested = {
         what: dict.fromkeys(name for fold in folds for name in fold.parts[f"test_{what}"])
         for what in ("cell_types", "chromosomes")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from genebert.corpus.overlaps import best_overlaps
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
-from genebert.inputs.h5ad import read_h5ad_peaks
+from genebert.inputs.h5ad import h5ad_variables, read_h5ad_peaks
 
 _ROWS = 1 << 12  # copied together
 Block = tuple[slice, NDArray[np.float32]]
@@ -72,14 +72,12 @@ def region_of_peaks(path: Path, corpus: Corpus, regions: NDArray[np.int64]) -> N
     Raises:
         UserError: the file is no h5ad of peaks, or none of them overlaps a region.
     """
-    table = read_h5ad_peaks(path, corpus.lengths, skip_unknown=True).table
+    table = read_h5ad_peaks(path, corpus.lengths, skip_unknown=True, keep_repeats=True).table
     row = best_overlaps(table, corpus.regions.iloc[regions])
     if not (row >= 0).any():
         what = f"none of its {len(row):,} peaks overlaps a region that was embedded"
         raise UserError(problem(path, what, "Check that it is of the corpus' genome assembly."))
-    with h5py.File(path, "r") as file:
-        count = int(file["X"].shape[1] if isinstance(file["X"], h5py.Dataset) else file["X"].attrs["shape"][1])
-    source = np.full(count, -1)
+    source = np.full(h5ad_variables(path), -1)
     source[table["column"].to_numpy()] = row
     return source
 

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from genebert.corpus.store import Corpus
+from genebert.corpus.work import Work
 from genebert.errors import UserError, listed, problem
 from genebert.inputs.genome import Genome
 from genebert.methods.base import Place
@@ -16,7 +17,7 @@ from genebert.predictor import Predictor
 from genebert.schema import BASES, N, substituted
 from genebert.target import second_log_odds
 
-_LOCUS = re.compile(r"(?P<chrom>.+):(?P<start>[\d,]+)-(?P<end>[\d,]+)")
+_LOCUS = re.compile(r"(?P<chrom>.+):(?P<start>\d[\d,]*)-(?P<end>\d[\d,]*)")
 _WINDOWS = 128  # scored together
 
 
@@ -66,9 +67,15 @@ class Locus:
 
 
 def mutate_locus(
-    locus: Locus, predictor: Predictor, corpus: Corpus, genome: Genome, cell_types: list[str]
+    locus: Locus, predictor: Predictor, corpus: Corpus, genome: Genome, cell_types: list[str], work: Work
 ) -> pd.DataFrame:
     """Mutate every base of a locus.
+
+    Args:
+        locus: the locus.
+        predictor, corpus, genome: which belong together.
+        cell_types: names.
+        work: computes, and keeps what an interrupted run has computed.
 
     Returns:
         DataFrame with cell_type, position (0-based), base, mutated_to, difference (of the log-odds of the second class,
@@ -83,7 +90,13 @@ def mutate_locus(
     if not changes:
         where = f"--locus {locus.chrom}:{locus.start}-{locus.end}"
         raise UserError(problem(where, "all of its bases are N", "Give another locus."))
-    odds = _log_odds(locus, predictor, corpus, mutated, corpus.cell_type_indices(cell_types))
+    centre = int(corpus.line_positions([locus.chrom], np.array([locus.window + corpus.width // 2]))[0])
+    scored = _Scored(predictor, corpus, centre, corpus.cell_type_indices(cell_types))
+    blocks = range(0, len(mutated), _WINDOWS)
+    found = work.map(
+        "locus", "mutating the locus", _log_odds, scored, len(blocks), lambda i: mutated[blocks[i] :][:_WINDOWS]
+    )
+    odds = np.concatenate([one["log_odds"] for one in found])
     columns = {
         "position": [locus.window + place for place, _ in changes],
         "base": [BASES[codes[place]] for place, _ in changes],
@@ -97,15 +110,18 @@ def mutate_locus(
     return pd.concat(tables, ignore_index=True)
 
 
-def _log_odds(
-    locus: Locus, predictor: Predictor, corpus: Corpus, codes: NDArray[np.uint8], cell_types: NDArray[np.int64]
-) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class _Scored:
+    """What scores sequences, at a place as `Corpus.line_positions` gives it, in cell types by index."""
+
+    predictor: Predictor
+    corpus: Corpus
+    centre: int
+    cell_types: NDArray[np.int64]
+
+
+def _log_odds(by: _Scored, codes: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
     """Return calibrated log-odds of the second class: float64, shape (n, cell types)."""
-    centre = corpus.line_positions([locus.chrom], np.array([locus.window + corpus.width // 2]))
-    found = []
-    for start in range(0, len(codes), _WINDOWS):
-        some = codes[start : start + _WINDOWS]
-        place = Place(corpus, np.repeat(centre, len(some)), predictor.scanner.scan(some))
-        each = predictor.ensemble.predict_in_cell_types(some, place, cell_types)
-        found.append(np.stack([second_log_odds(one) for one in each], axis=1))
-    return np.concatenate(found)
+    place = Place(by.corpus, np.full(len(codes), by.centre), by.predictor.scanner.scan(codes))
+    each = by.predictor.ensemble.predict_in_cell_types(codes, place, by.cell_types)
+    return {"log_odds": np.stack([second_log_odds(one) for one in each], axis=1)}

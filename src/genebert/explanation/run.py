@@ -70,18 +70,19 @@ def explain(settings: ExplainSettings) -> Path:
         networks = explainable(predictor, corpus)
         check_motifs(predictor.scanner, corpus, f"the model {settings.model}")
         names = list(dict.fromkeys(settings.cell_types or corpus.cell_types))
-        tables = _locus_table(settings, predictor, corpus, names)
+        work = Work(run.scratch, ThisProcess())
+        tables = _locus_table(settings, predictor, corpus, names, work)
         drawn = Drawn.of(settings, corpus, names)
         codes, evidence = corpus.sequence[drawn.regions], corpus.evidence[drawn.regions]
         say(f"encoding {len(codes):,} sequences")
         mean = torch.from_numpy(evidence_moments(corpus)[0]).float().to(networks[0].device)
         explainer = Explainer(drawn, LogOdds(networks, codes, evidence), mean, networks[0].config)
-        tables |= _tables(settings, explainer, Work(run.scratch, ThisProcess()))
+        tables |= _tables(settings, explainer, work)
         return _finish(settings, corpus, predictor.target.names[1], drawn, tables, run)
 
 
 def _locus_table(
-    settings: ExplainSettings, predictor: Predictor, corpus: Corpus, cell_types: list[str]
+    settings: ExplainSettings, predictor: Predictor, corpus: Corpus, cell_types: list[str], work: Work
 ) -> dict[str, pd.DataFrame]:
     """Return the table locus, if one is asked for."""
     if settings.locus is None:
@@ -94,7 +95,7 @@ def _locus_table(
     locus = Locus.parse(settings.locus, corpus)
     with Genome(settings.genome) as genome:
         check_genome(genome, corpus)
-        return {"locus": mutate_locus(locus, predictor, corpus, genome, cell_types[:2])}
+        return {"locus": mutate_locus(locus, predictor, corpus, genome, cell_types[:2], work)}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ may write 1-based starts: peaks are then 1 bp off, which moves no peak to anothe
 Only what is needed is read here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,13 +43,16 @@ Piece = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]
 """Cells, peaks and values of some entries of X; all of shape (p,)."""
 
 
-def read_h5ad_peaks(path: Path, lengths: Mapping[str, int], *, skip_unknown: bool = False) -> Intervals:
-    """Read the peaks of an h5ad.
+def read_h5ad_peaks(
+    path: Path, lengths: Mapping[str, int], *, skip_unknown: bool = False, keep_repeats: bool = False
+) -> Intervals:
+    """Read the peaks of an h5ad, which may lack X.
 
     Args:
         path: h5ad file.
         lengths: chromosome -> length of the genome in bp.
         skip_unknown: leave out and count peaks on chromosomes that the genome lacks, instead of raising.
+        keep_repeats: take a peak that is there more than once as it is, instead of raising.
 
     Returns:
         intervals whose table has the columns of `genebert.inputs.intervals.read_peaks`, and `column`, the peak's
@@ -59,10 +62,10 @@ def read_h5ad_peaks(path: Path, lengths: Mapping[str, int], *, skip_unknown: boo
     Raises:
         UserError: the file is no h5ad, or peaks are not named by coordinates, repeat, or are not on the genome.
     """
-    with _opened(path) as file:
+    with _opened(path, needs=("var",)) as file:
         var = _frame(path, file, "var")
     table, skipped = _on_genome(path, _coordinates(path, var, lengths), lengths, skip_unknown)
-    _check_peaks(path, table, lengths)
+    _check_peaks(path, table, lengths, keep_repeats)
     middle = (table["start"] + table["end"]) // 2
     table = table.assign(line=table["column"] + 1, score=0.0, signal=1.0, summit=middle)
     return Intervals(table, path, 0, skipped)
@@ -111,9 +114,19 @@ def h5ad_cell_types(path: Path, column: str) -> list[str]:
         return _cell_types(path, _frame(path, file, "obs"), column)[1]
 
 
+def h5ad_variables(path: Path) -> int:
+    """Return the number of variables of an h5ad; X is not read.
+
+    Raises:
+        UserError: the file is no h5ad.
+    """
+    with _opened(path, needs=("var",)) as file:
+        return len(_frame(path, file, "var"))
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    """Open an h5ad file.
+def _opened(path: Path, needs: Sequence[str] = ("X", "obs", "var")) -> Iterator[h5py.File]:
+    """Open an h5ad file, of which parts are needed.
 
     Raises:
         UserError: it cannot be read, or is another kind of file.
@@ -128,7 +141,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
             remedy = f"Write its ATAC part: mudata.read('{path.name}').mod['atac'].write_h5ad('atac.h5ad')."
             raise UserError(problem(path, "it is MuData, of several modalities", remedy))
         missing = [name for name in ("X", "obs", "var") if name not in file]
-        if missing:
+        if set(missing) & set(needs):
             what = f"it has no {' and no '.join(missing)}"
             remedy = "Give AnnData of cells x peaks, as adata.write_h5ad writes it."
             if missing == ["X"]:
@@ -205,17 +218,21 @@ def _on_genome(
     return table, {str(name): int(number) for name, number in unknown.items()}
 
 
-def _check_peaks(path: Path, table: pd.DataFrame, lengths: Mapping[str, int]) -> None:
+def _check_peaks(path: Path, table: pd.DataFrame, lengths: Mapping[str, int], keep_repeats: bool) -> None:
     found = Problems(f"The peaks of {path} cannot be used:")
+    assembly = "Use the genome assembly of the peaks, and 0-based, half-open coordinates."
+    repeated = table.duplicated(["chrom", "start", "end"]) & (not keep_repeats)
     reasons = {
-        "it is no interval": (table["start"] < 0) | (table["end"] <= table["start"]),
-        "it ends beyond its chromosome's end in the genome": table["end"] > table["chrom"].map(dict(lengths)),
-        "the same peak is there more than once": table.duplicated(["chrom", "start", "end"]),
+        "it is no interval": ((table["start"] < 0) | (table["end"] <= table["start"]), assembly),
+        "it ends beyond its chromosome's end in the genome": (
+            table["end"] > table["chrom"].map(dict(lengths)),
+            assembly,
+        ),
+        "the same peak is there more than once": (repeated, "Leave out all but one of them."),
     }
-    for what, wrong in reasons.items():
+    for what, (wrong, remedy) in reasons.items():
         for row in table[wrong].itertuples(index=False):
-            where = f"var, row {row.column + 1} ({row.chrom}:{row.start}-{row.end})"
-            found.add(where, what, "Use the genome assembly of the peaks, and 0-based, half-open coordinates.")
+            found.add(f"var, row {row.column + 1} ({row.chrom}:{row.start}-{row.end})", what, remedy)
     found.raise_any()
 
 

@@ -343,7 +343,7 @@ def _probabilities(matrix: _Matrix, columns: NDArray[np.float64], found: Problem
 
 
 def write_meme(path: Path, motifs: Sequence[Motif], gc: float = 0.5) -> None:
-    """Write motifs in MEME format, version 4, as `read_motifs` reads it; the first word of a name is kept.
+    """Write motifs in MEME format, version 4, as `read_motifs` reads it: ids without spaces, and first words of names.
 
     Args:
         path: of the new file.
@@ -355,7 +355,7 @@ def write_meme(path: Path, motifs: Sequence[Motif], gc: float = 0.5) -> None:
     lines += [f"A {a:.4f} C {c:.4f} G {c:.4f} T {a:.4f}", ""]
     for motif in motifs:
         lines += [
-            f"MOTIF {motif.id} {motif.name}",
+            f"MOTIF {'_'.join(motif.id.split())} {motif.name}",
             f"letter-probability matrix: alength= 4 w= {motif.width} nsites= 20 E= 0",
         ]
         lines += [" " + " ".join(f"{value:.8f}" for value in row) for row in motif.probabilities] + [""]

@@ -3,6 +3,8 @@
 So what was learned from them holds in a cell type that was never seen.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
@@ -60,15 +62,21 @@ def note_own_accessibility(examples: Examples, found: Problems) -> None:
 
 
 def _is_its_own_answer(examples: Examples) -> bool:
-    """Tell whether windows are labelled by whether they are accessible in their cell types, or by how much."""
+    """Tell whether any label or number of windows is whether they are accessible in their cell types, or how much."""
     context, truth = _context(examples), examples.known_truth
     signal = context.corpus.signal_at(context.cell_type, context.position, examples.codes.shape[1])
-    if truth.ndim > 1 and truth.shape[1] == 1 and np.ptp(truth) > 0 and np.ptp(signal) > 0:
-        return bool(abs(spearmanr(signal, truth[:, 0]).statistic) >= AGREEMENT)
-    if truth.ndim > 1 or set(np.unique(truth).tolist()) != {0, 1}:
+    columns = truth[:, None] if truth.ndim == 1 else truth
+    return any(_agrees(column[np.isfinite(column)], signal[np.isfinite(column)]) for column in columns.T)
+
+
+def _agrees(truth: NDArray[Any], signal: NDArray[Any]) -> bool:
+    """Tell whether 0 and 1, or numbers, go with the signal in (nearly) all rows, or against it."""
+    if set(np.unique(truth).tolist()) == {0, 1}:
+        agree = float(((signal > 0) == (truth > 0)).mean())
+        return max(agree, 1 - agree) >= AGREEMENT
+    if not np.issubdtype(truth.dtype, np.floating) or len(truth) < 2 or np.ptp(truth) == 0 or np.ptp(signal) == 0:
         return False
-    agree = float(((signal > 0) == (truth > 0)).mean())
-    return max(agree, 1 - agree) >= AGREEMENT
+    return bool(abs(spearmanr(signal, truth).statistic) >= AGREEMENT)
 
 
 def _context(examples: Examples) -> Context:

@@ -163,7 +163,7 @@ def learn(
     )
     steps = settings.epochs * data.steps_per_epoch
     schedule = Schedule(steps, settings.learning_rate, weight_decay=settings.weight_decay, seed=data.seed)
-    with enough_memory("Lower the batch size."):
+    with enough_memory("Lower the batch size, with another --out; or free memory, and run the same again."):
         curves = train(
             Learner(network, learning.losses, {"prediction": 1.0}, schedule),
             data.batch,

@@ -1,6 +1,6 @@
 """Windows to learn from or to predict for, from CSV, TSV, BED or FASTA, as base codes with what they are labelled."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -135,7 +135,7 @@ def read_windows(path: Path, genome: Genome | None, *, labelled: bool, width: in
 
 
 def window_chunks(
-    path: Path, genome: Genome | None, *, width: int, rows: int, check: Callable[[pd.DataFrame], None]
+    path: Path, genome: Genome | None, *, width: int, rows: int, check: Callable[[pd.DataFrame], None], times: int = 1
 ) -> Iterator[Windows]:
     """Yield windows to predict for, some at a time; their files are those that `read_windows` takes without labels.
 
@@ -146,7 +146,8 @@ def window_chunks(
         path, genome: see `read_windows`.
         width: length of every chunk's base codes: windows on the genome are widened or narrowed to it around their
             centre, shorter sequences are filled with N on the right.
-        rows: most windows of a chunk.
+        rows: most windows of a chunk, after those that name no cell type are repeated.
+        times: how often these will be repeated.
         check: is shown the `Windows.table` of all windows with coordinates, and may refuse it.
 
     Raises:
@@ -154,7 +155,7 @@ def window_chunks(
     """
     path = table_of(path)
     longest = 0
-    for windows in _chunks(path, genome, width, rows, check):
+    for windows in _chunks(path, genome, width, rows, check, max(1, times)):
         length = windows.codes.shape[1]
         if length > width:
             raise wrong_length(windows, length, width)
@@ -165,6 +166,14 @@ def window_chunks(
         raise wrong_length(windows, longest, width)
 
 
+def _not_longer(records: Iterable[tuple[str, str]], path: Path, width: int) -> Iterator[tuple[str, str]]:
+    """Yield records, and refuse a long one before others are filled up to its length."""
+    for name, sequence in records:
+        if len(sequence) > width:
+            raise UserError(_wrong_length(path, f"its window {name} has {len(sequence)} bp", width))
+        yield name, sequence
+
+
 def wrong_length(windows: Windows, longest: int, width: int) -> UserError:
     """Return what to say of windows whose longest one, of `longest` bp, is not of the width that a model reads.
 
@@ -173,18 +182,22 @@ def wrong_length(windows: Windows, longest: int, width: int) -> UserError:
         longest, width: bp.
     """
     full = np.flatnonzero(windows.codes[:, -1] != N)
-    named = f", that of {windows.table['sequence_id'].iloc[full[0]]}," if longest > width and len(full) else ","
-    what = f"its longest window has {longest} bp{named} and the model was fine-tuned on windows of {width} bp"
-    return UserError(problem(windows.path, what, f"Give windows of {width} bp."))
+    named = f", that of {windows.table['sequence_id'].iloc[full[0]]}" if longest > width and len(full) else ""
+    return UserError(_wrong_length(windows.path, f"its longest window has {longest} bp{named}", width))
+
+
+def _wrong_length(path: Path, what: str, width: int) -> str:
+    what = f"{what}, and the model was fine-tuned on windows of {width} bp"
+    return problem(path, what, f"Give windows of {width} bp.")
 
 
 def _chunks(
-    path: Path, genome: Genome | None, width: int, rows: int, check: Callable[[pd.DataFrame], None]
+    path: Path, genome: Genome | None, width: int, rows: int, check: Callable[[pd.DataFrame], None], times: int
 ) -> Iterator[Windows]:
-    kind = _kind(path, labelled=False)
+    kind, repeated = _kind(path, labelled=False), max(1, rows // times)
     if kind == "fasta":
-        records = _records(path)
-        while chunk := list(islice(records, rows)):
+        records = _not_longer(_records(path), path, width)
+        while chunk := list(islice(records, repeated)):
             yield _from_records(pd.DataFrame(chunk, columns=list(_RECORD)), path)
         return
     if kind == "bed" and genome is None:
@@ -195,17 +208,18 @@ def _chunks(
     if kind == "table" and "sequence" not in table:
         _check_columns(table, path, labelled=False)
         table, kind = check_intervals(table, path, _need(genome, path).lengths, keep_repeats=True).table, "bed"
+    size = rows if "cell_type" in table else repeated
     if kind == "table":
         whole = windows_of(table, path, genome, labelled=False)
         if (longest := whole.codes.shape[1]) != width:
             raise wrong_length(whole, longest, width)
-        for start in range(0, len(table), rows):
-            some = slice(start, start + rows)
+        for start in range(0, len(table), size):
+            some = slice(start, start + size)
             yield replace(whole, table=whole.table.iloc[some].reset_index(drop=True), codes=whole.codes[some])
         return
     check(table)
-    for start in range(0, len(table), rows):
-        part = table.iloc[start : start + rows].reset_index(drop=True)
+    for start in range(0, len(table), size):
+        part = table.iloc[start : start + size].reset_index(drop=True)
         yield _from_genome(part, _need(genome, path), path, width)
 
 
@@ -411,11 +425,15 @@ def _from_genome(table: pd.DataFrame, genome: Genome, path: Path, width: int | N
 def of_one_width(table: pd.DataFrame, path: Path, width: int | None) -> pd.DataFrame:
     """Return windows on the genome, resized around their centre if a width is given.
 
+    Between odd and even widths half a base is lost, always at the same end of the strand that is read: windows that are
+    aligned at one base, such as start sites of both strands, stay aligned.
+
     Raises:
         UserError: no width is given, and they differ in theirs.
     """
     if width is not None:
-        start = (table["start"] + table["end"]) // 2 - width // 2
+        minus = (table["strand"] == "-").astype(np.int64) if "strand" in table else 0
+        start = (table["start"] + table["end"] + minus) // 2 - (width + minus) // 2
         return table.assign(start=start, end=start + width)
     widths = table["end"] - table["start"]
     first = widths.iloc[0]
