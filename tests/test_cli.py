@@ -334,3 +334,16 @@ def test_mistakes_in_the_options_of_a_task_are_named_together() -> None:
     for fragment in ("genebert labels splice cannot start", "--width 41", "--ratio 0", "--genome is required"):
         assert fragment in message
     assert "genebert labels splice --help" in message
+
+
+def test_lists_are_shown_as_they_are_given() -> None:
+    shown = " ".join(CliRunner().invoke(main, ["finetune", "--help"]).output.split())
+    assert "[default: kmer-regression]" in shown and "[default: [" not in shown
+
+
+def test_numbers_of_a_configuration_may_be_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: list[settings.PrepareSettings] = []
+    monkeypatch.setattr("genebert.corpus.build.prepare", given.append)
+    (tmp_path / "c.yaml").write_text("test_chromosomes: [8, X]\npeaks: [p]\ngenome: g.fa\nout: o\n")
+    assert CliRunner().invoke(main, ["prepare", "--config", str(tmp_path / "c.yaml")]).exit_code == 0
+    assert given[0].test_chromosomes == ["8", "X"]

@@ -24,7 +24,27 @@ def test_absent_files_and_descriptions_are_named(tmp_path: Path) -> None:
         read_data(tmp_path, "blood.yaml")
     assert "hg19_windows.fa.gz" in str(error.value) and "tss.bed" not in str(error.value)
     (tmp_path / "inputs.yaml").write_text("genome: g.fa\npeeks: p\n")
-    with pytest.raises(UserError, match=r"(?s)does not describe a data folder.*peeks"):
+    with pytest.raises(UserError) as error:
+        read_data(tmp_path, "inputs.yaml")
+    heading, *lines = str(error.value).splitlines()
+    assert heading == f"The description of a data folder {tmp_path / 'inputs.yaml'} cannot be used:"
+    assert "  - peeks: there is no such key. See the README for its keys." in lines
+    assert "  - vcf: it is required. Add it." in lines
+
+
+def test_motifs_may_be_those_of_jaspar_and_names_of_chromosomes_numbers(tmp_path: Path) -> None:
+    for name in ("g.fa", "p.narrowPeak", "tss.bed", "v.vcf"):
+        (tmp_path / name).write_text("x")
+    files = "genome: g.fa\npeaks: p.narrowPeak\ntss: tss.bed\nvcf: v.vcf\n"
+    (tmp_path / "inputs.yaml").write_text(
+        f"{files}motifs: jaspar:vertebrates\nvalid_chromosomes: [8]\ntest_chromosomes: [9, X]\n"
+    )
+    data = read_data(tmp_path, "inputs.yaml")
+    assert data.motifs == "jaspar:vertebrates" and "motifs" not in data.files()
+    assert data["genome"] == tmp_path / "g.fa"
+    assert (data.inputs.valid_chromosomes, data.inputs.test_chromosomes) == (["8"], ["9", "X"])
+    (tmp_path / "inputs.yaml").write_text(f"{files}motifs: m.meme\nvalid_chromosomes: [a]\ntest_chromosomes: [b]\n")
+    with pytest.raises(UserError, match=r"files that it names are absent: .*m\.meme"):
         read_data(tmp_path, "inputs.yaml")
 
 

@@ -141,7 +141,8 @@ def _parameter(key: str, field: "FieldInfo") -> click.Parameter:
     if field.is_required():
         description += " [required]"
     elif field.default not in (None, []):
-        description += f" [default: {field.default}]"
+        default = ", ".join(field.default) if isinstance(field.default, list) else field.default
+        description += f" [default: {default}]"
     kinds = field.annotation, *get_args(field.annotation)  # of `Kind` and of `Kind | None`
     if bool in kinds:
         return click.Option([f"{flag}/--no-{flag[2:]}", key], default=None, help=description)

@@ -1,15 +1,15 @@
 """`genebert demo`: the whole pipeline in one readable script, on simulated data or on a folder of real data."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
-from pydantic import BaseModel, ConfigDict
 
+from genebert.benchmark.entries import read_yaml
 from genebert.console import say, table
 from genebert.corpus.build import prepare
 from genebert.errors import UserError, problem
@@ -22,12 +22,14 @@ from genebert.risk.phenotypes import Columns, read_phenotypes
 from genebert.risk.stage import risk
 from genebert.settings import (
     CONFIGS,
+    JASPAR,
     DemoSettings,
     FinetuneSettings,
     PrepareSettings,
     PretrainSettings,
     ReportSettings,
     RiskSettings,
+    Settings,
     SimulateSettings,
     VariantsSettings,
 )
@@ -46,19 +48,17 @@ LEARNING_RATE = 1e-3
 """Training in the demo is short: the network is tiny, and so is the time."""
 
 
-class Inputs(BaseModel):
+class Inputs(Settings):
     """The files of a data folder, relative to it, and how to hold chromosomes out."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     genome: Path
     peaks: Path
-    motifs: Path
+    motifs: str
     tss: Path
     vcf: Path
     phenotypes: Path | None = None
     phenotype: str | None = None
-    covariates: list[str] = []
+    covariates: Sequence[str] = ()
     blacklist: Path | None = None
     truth: Path | None = None
     region_width: int = 512
@@ -76,8 +76,19 @@ class Data:
 
     def __getitem__(self, name: str) -> Path:
         """Return the path of one input."""
-        path: Path = getattr(self.inputs, name)
-        return self.folder / path
+        return self.files()[name]
+
+    @property
+    def motifs(self) -> str:
+        """The path of the motifs, or a collection of JASPAR's."""
+        given = self.inputs.motifs
+        return given if given.startswith(JASPAR) else str(self.folder / given)
+
+    def files(self) -> dict[str, Path]:
+        """Return the path of each input that is given, and is a file or a folder."""
+        given = self.inputs.model_dump(exclude_none=True)
+        paths = {name: self.folder / value for name, value in given.items() if isinstance(value, Path)}
+        return paths if self.inputs.motifs.startswith(JASPAR) else {**paths, "motifs": Path(self.motifs)}
 
 
 def demo(settings: DemoSettings) -> Path:
@@ -104,7 +115,7 @@ def demo(settings: DemoSettings) -> Path:
             out=out / "corpus",
             genome=genome,
             peaks=[data["peaks"]],
-            motifs=str(data["motifs"]),
+            motifs=data.motifs,
             blacklist=data["blacklist"] if inputs.blacklist else None,
             region_width=inputs.region_width,
             valid_chromosomes=inputs.valid_chromosomes,
@@ -227,17 +238,8 @@ def read_data(folder: Path, name: str) -> Data:
                 f"Write it (see the README), or use --inputs with one of {shipped}.",
             )
         )
-    try:
-        inputs = Inputs.model_validate(yaml.safe_load(path.read_text()))
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(
-            problem(path, f"it does not describe a data folder ({error})", "See the README for its keys.")
-        ) from None
-    data = Data(folder, inputs)
-    named = [
-        key for key, field in Inputs.model_fields.items() if "Path" in str(field.annotation) and getattr(inputs, key)
-    ]
-    missing = [str(data[key]) for key in named if not data[key].exists()]
+    data = Data(folder, read_yaml(path, Inputs, None, "description of a data folder", "See the README for its keys."))
+    missing = [str(file) for file in data.files().values() if not file.exists()]
     if missing:
         raise UserError(
             problem(path, f"files that it names are absent: {', '.join(missing)}", "Correct --data or the YAML.")

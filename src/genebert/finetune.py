@@ -16,7 +16,7 @@ from genebert.corpus.store import Corpus
 from genebert.corpus.training import training_rows
 from genebert.device import pick_device
 from genebert.errors import Problems, ResumableError, UserError, listed, problem
-from genebert.inputs.genome import spelled_chromosomes
+from genebert.inputs.genome import chromosomes_known
 from genebert.labelled import Labelled, LabelledFiles, read_labelled
 from genebert.methods import method_class, method_keys
 from genebert.methods.base import Method
@@ -212,9 +212,7 @@ def _check_averaged(settings: FinetuneSettings, per_cell_type: bool, found: Prob
 
 def chromosomes_among(windows: Windows, names: Sequence[str]) -> list[str]:
     """Return the chromosomes of windows that are among the given ones, in either spelling, or belong to one of them."""
-    chroms = sorted(set(windows.table["chrom"]))
-    known = spelled_chromosomes([*chroms, *map(parent_of, chroms)], {*names, *map(parent_of, names)})
-    return [chrom for chrom in chroms if chrom in known or parent_of(chrom) in known]
+    return list(chromosomes_known(windows.table["chrom"], {*names, *map(parent_of, names)}))
 
 
 def _finetune(settings: FinetuneSettings, labelled: Labelled, pretrained: Manifest, run: StageRun) -> Path:

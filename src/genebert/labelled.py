@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from genebert.corpus.store import Corpus
 from genebert.errors import Problems, UserError, problem
-from genebert.inputs.genome import Genome, spelled_chromosomes
+from genebert.inputs.genome import Genome, chromosomes_known
 from genebert.inputs.scan import Scanner
 from genebert.methods.base import Examples
 from genebert.pretrained import check_motifs, context_of
-from genebert.schema import SPLITS, Split, parent_of
+from genebert.schema import SPLITS, Split
 from genebert.shared_words import groups
 from genebert.target import CLASS, LABEL_PREFIX, VALUE, Target, check_variety
 from genebert.tasks.labels import check_genome
@@ -178,12 +178,8 @@ def _read_splits(
     if "split" in windows.table:
         split = windows.table["split"].to_numpy()
     elif windows.on_genome and held_out is not None:
-        parents = windows.table["chrom"].map(parent_of)
-        names = spelled_chromosomes([*windows.table["chrom"], *parents], held_out)
-        either = (
-            names.get(chrom, names.get(parent)) for chrom, parent in zip(windows.table["chrom"], parents, strict=True)
-        )
-        split = np.array(["train" if name is None else held_out[name] for name in either])
+        names = chromosomes_known(windows.table["chrom"], held_out)
+        split = np.array([held_out[names[chrom]] if chrom in names else "train" for chrom in windows.table["chrom"]])
     else:
         what = "the rows are not divided into training, validation and test"
         how = remedy or "Add a column `split` (train, valid, test), or give --valid and --test."

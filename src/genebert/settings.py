@@ -27,6 +27,10 @@ Patience = Annotated[int, Field(ge=1, description="stop after so many passes tha
 WeightDecay = Annotated[float, Field(ge=0, description="AdamW weight decay of linear and convolutional layers")]
 
 
+JASPAR = "jaspar:"
+"""Begins the name of a collection of motifs that comes with pyjaspar, where a file could be given."""
+
+
 def _odd(number: int) -> int:
     if number % 2 == 0:
         raise ValueError("has to be odd")
@@ -44,9 +48,9 @@ def machine(default: Any, description: str, **limits: Any) -> Any:
 
 
 class Settings(BaseModel):
-    """Base of all settings: unknown keys are errors, values cannot change."""
+    """Base of all settings: unknown keys are errors, values cannot change; a number may be a name, as `8` in YAML."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
 class StageSettings(Settings):
@@ -191,7 +195,7 @@ class PrepareSettings(CorpusInputs, StageSettings):
     def identity(self) -> dict[str, Any]:
         """Return the settings that determine the result; a motif file counts by content, elsewhere."""
         settings = super().identity()
-        if not self.motifs.startswith("jaspar:"):
+        if not self.motifs.startswith(JASPAR):
             del settings["motifs"]
         return settings
 

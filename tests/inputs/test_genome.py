@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from genebert.errors import UserError
 from genebert.inputs import faidx
 from genebert.inputs import genome as module
-from genebert.inputs.genome import Genome, match_chromosomes, spelled_chromosomes
+from genebert.inputs.genome import Genome, chromosomes_known, match_chromosomes, spelled_chromosomes
 from genebert.schema import decode
 
 SEQUENCES = {"chr1": toys.random_bases(150, np.random.default_rng(0)), "chr2": "acgtNNRYacg", "chrM": "A"}
@@ -410,3 +410,13 @@ def test_match_chromosomes(names: list[str], genome: list[str], mapped: dict[str
 
 def test_names_that_are_spelled_in_two_ways_are_known_in_either() -> None:
     assert spelled_chromosomes(["chr8", "8", "1", "M", "x"], ["chr8", "MT"]) == {"chr8": "chr8", "8": "chr8", "M": "MT"}
+
+
+def test_other_sequences_of_a_known_chromosome_are_its() -> None:
+    names = ["8", "chr8_KI270821v1_alt", "chr9", "chr9_x_alt", "chrUn_y", "8"]
+    assert chromosomes_known(names, ["chr8"]) == {"8": "chr8", "chr8_KI270821v1_alt": "chr8"}
+    assert chromosomes_known(names, ["8", "chr9_x_alt"]) == {
+        "8": "8",
+        "chr8_KI270821v1_alt": "8",
+        "chr9_x_alt": "chr9_x_alt",
+    }

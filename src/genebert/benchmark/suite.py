@@ -20,9 +20,8 @@ from genebert.benchmark.entries import (
 )
 from genebert.errors import Problems
 from genebert.inputs.intervals import read_table
-from genebert.settings import Settings
+from genebert.settings import JASPAR, Settings
 
-JASPAR = "jaspar:"
 PUBLISHED_COLUMNS = ("task", "metric", "model", "value", "source")
 KEYS = "See docs/benchmark.md for the keys."
 

@@ -25,7 +25,7 @@ from genebert.corpus.store import CorpusWriter
 from genebert.corpus.work import Results, Work
 from genebert.errors import UserError, listed, problem
 from genebert.inputs.genome import Genome
-from genebert.settings import CorpusInputs, PrepareSettings
+from genebert.settings import JASPAR, CorpusInputs, PrepareSettings
 from genebert.stage import StageRun, open_stage
 
 Inputs = TypeVar("Inputs", bound=CorpusInputs)
@@ -57,7 +57,7 @@ def prepare(settings: PrepareSettings) -> Path:
         expected = planned.estimate(settings.workers or usable_cores())
         table("What it would take", ("what", "estimate"), expected.rows())
         return settings.out
-    motif_file = None if settings.motifs.startswith("jaspar:") else Path(settings.motifs)
+    motif_file = None if settings.motifs.startswith(JASPAR) else Path(settings.motifs)
     inputs = {"genome": settings.genome, "blacklist": settings.blacklist, "motifs": motif_file, **source.inputs}
     with open_stage("prepare", settings, inputs, resumable=True) as run:
         if not run.finished:

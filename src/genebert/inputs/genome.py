@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from genebert.errors import UserError, listed, problem
 from genebert.inputs.faidx import index_fits
-from genebert.schema import Encoded, N, encode
+from genebert.schema import Encoded, N, encode, parent_of
 
 GZIP_MAGIC = b"\x1f\x8b"
 BGZF_SUBFIELD = b"BC"
@@ -390,6 +390,14 @@ def spelled_chromosomes(names: Iterable[str], known: Container[str]) -> dict[str
         if spelling is not None:
             mapped[name] = spelling
     return mapped
+
+
+def chromosomes_known(names: Iterable[str], known: Container[str]) -> dict[str, str]:
+    """Map names to those known, in either spelling, and other sequences of a known chromosome to it (`parent_of`)."""
+    given = set(names)
+    spelled = spelled_chromosomes({*given, *map(parent_of, given)}, known)
+    found = {name: spelled.get(name, spelled.get(parent_of(name))) for name in sorted(given)}
+    return {name: chromosome for name, chromosome in found.items() if chromosome is not None}
 
 
 def other_genome(path: Path, names: Iterable[str], lengths: Mapping[str, int]) -> UserError:

@@ -23,6 +23,7 @@ from pyjaspar import jaspardb
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.intervals import read_text
 from genebert.schema import Motif
+from genebert.settings import JASPAR
 
 JASPAR_RELEASE = "JASPAR2026"
 JASPAR_GROUPS = ("vertebrates", "plants", "insects", "nematodes", "fungi", "urochordates")
@@ -61,8 +62,8 @@ def read_motifs(source: str) -> list[Motif]:
         UserError: unknown group, unreadable file, unknown format, log-odds (HOCOMOCO pwm), names that repeat,
             or columns that are no counts or probabilities; all problems are named with their lines.
     """
-    if source.startswith("jaspar:"):
-        return list(_jaspar_core(source.removeprefix("jaspar:")))
+    if source.startswith(JASPAR):
+        return list(_jaspar_core(source.removeprefix(JASPAR)))
     path = Path(source)
     text = read_text(path)
     found = Problems(f"The motifs of {path} cannot be used:")

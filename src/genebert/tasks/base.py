@@ -10,8 +10,8 @@ import pandas as pd
 
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, problem
-from genebert.inputs.genome import Genome, spelled_chromosomes
-from genebert.schema import SPLITS, parent_of, split_of
+from genebert.inputs.genome import Genome, chromosomes_known
+from genebert.schema import SPLITS, split_of
 from genebert.settings import LabelsSettings
 
 Note = str | int | float
@@ -110,9 +110,8 @@ class Task(LabelsSettings, ABC):
     def split(self, table: pd.DataFrame, sources: Sources) -> list[str]:
         """Return the split of each window of a table that has no column `split`: that of its chromosome."""
         valid, test = sources.valid_chromosomes, sources.test_chromosomes
-        known = spelled_chromosomes([*table["chrom"], *map(parent_of, table["chrom"])], [*valid, *test])
-        named = (known.get(chrom, known.get(parent_of(chrom), chrom)) for chrom in table["chrom"])
-        index = split_of(named, valid, test)
+        known = chromosomes_known(table["chrom"], [*valid, *test])
+        index = split_of((known.get(chrom, chrom) for chrom in table["chrom"]), valid, test)
         return np.array(SPLITS)[index].tolist()
 
     def one_of(self, *options: str) -> str:
