@@ -19,10 +19,11 @@ from genebert.doctor import peaks as peaks_module
 from genebert.doctor.motifs import examine_motifs
 from genebert.doctor.peaks import PeakSet, examine_sets, padded_fraction, place_offsets
 from genebert.doctor.sequence import Composition, examine_genome, fitting_assemblies, known_assemblies, sample_genome
-from genebert.doctor.signal import examine_padding
+from genebert.doctor.signal import _barcodes, examine_padding
 from genebert.doctor.splits import examine_splits
 from genebert.errors import UserError
 from genebert.inputs.genome import Genome
+from genebert.inputs.pseudobulk import Pseudobulk
 from genebert.schema import Motif
 from genebert.settings import CorpusInputs, DoctorSettings
 
@@ -518,6 +519,13 @@ def test_fragments_on_other_chromosomes(sample: Sample) -> None:
     with gzip.open(settings.fragments[0], "at") as handle:
         handle.writelines("chrUn\t5\t90\tC1-1\t1\n" for _ in range(500))
     assert odd(examine(settings)) == [("fragments: fragments.tsv.gz", "chromosome names", "look")]
+
+
+def test_fragments_on_other_chromosomes_are_a_part_of_all() -> None:
+    counts = sparse.csr_array((1, 1), dtype=np.int64)
+    bulk = Pseudobulk(["A"], counts, {"A": 1}, {"A": 40}, 0, {"chrX": 60})
+    (said,) = [one for one in _barcodes("f", bulk, 1) if one.check == "chromosome names"]
+    assert said.found.startswith("60")
 
 
 def test_fragments_that_cannot_be_read(sample: Sample) -> None:

@@ -1,10 +1,20 @@
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from toy_genotypes import NEEDS_BCFTOOLS, by_bcftools, indexed, random_calls, random_sites, sequences, write_cohort
+from toy_genotypes import (
+    NEEDS_BCFTOOLS,
+    by_bcftools,
+    indexed,
+    random_calls,
+    random_sites,
+    sequences,
+    without_padding,
+    write_cohort,
+)
 from toys import random_bases, write_fasta
 
 from genebert.errors import UserError
@@ -28,18 +38,25 @@ def regions_at(*starts: int, width: int = 100, chrom: str = "chr1") -> pd.DataFr
 
 
 @NEEDS_BCFTOOLS
+@pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_personal_sequences_are_those_of_bcftools_consensus(seed: int, genome: Genome, tmp_path: Path) -> None:
+def test_personal_sequences_are_those_of_bcftools_consensus(
+    seed: int, padded: bool, genome: Genome, tmp_path: Path
+) -> None:
+    """Given the same file; or, where alleles are padded, as they are in records of several, one without padding."""
     generator = np.random.default_rng(seed)
     starts, width, margin = (200, 400, 1_000, 2_500), 100, 300
     places = sorted(int(start + offset) for start in starts for offset in generator.integers(0, width, 40))
     lines = []
     for at, ref, alts in random_sites(LETTERS, places, generator):
-        if not any(at < start < at + len(ref) for start in starts):
+        if not any(at < start < at + len(ref) for start in starts) and (padded or len(alts) == 1):
             calls = random_calls(len(alts), len(PEOPLE), generator)
             lines.append(f"1 {at + 1} . {ref} {','.join(alts)} {' '.join(calls)}")
     vcf = indexed(write_cohort(tmp_path / "v.vcf", PEOPLE, *lines))
     cohort = read_haplotypes(vcf, genome, regions_at(*starts, width=width))
+    if padded:
+        short = sorted(chain(*map(without_padding, lines)), key=lambda line: int(line.split()[1]))
+        vcf = indexed(write_cohort(tmp_path / "short.vcf", PEOPLE, *short))
     stretches = {f"1:{start + 1}-{start + width + margin}": LETTERS[start : start + width + margin] for start in starts}
     fasta = write_fasta(tmp_path / "stretches.fa", stretches)
     for sample in PEOPLE:
@@ -190,6 +207,38 @@ def test_a_variant_of_two_records_counts_once(genome: Genome, tmp_path: Path) ->
         "repeated": 2,
         "carried_by_none": 0,
     }
+
+
+def test_an_unphased_variant_of_two_records_is_not_carried_twice(genome: Genome, tmp_path: Path) -> None:
+    """The order of 0/1 and 1/0 says nothing; that of phased calls does, and so does 1/1."""
+    path = write_cohort(tmp_path / "v.vcf", PEOPLE, f"{snv(210)} 0/1 0|1 0/1 0/1", f"{snv(210)} 1/0 1|0 1/1 0|1")
+    cohort = read_haplotypes(path, genome, regions_at(200))
+    assert cohort.dosage.toarray().tolist() == [[1], [2], [2], [1]]
+    assert cohort.copies.toarray().tolist() == [[1], [2], [2], [1]]
+
+
+def test_bases_that_pad_an_allele_exclude_no_other_one(genome: Genome, tmp_path: Path) -> None:
+    """An SNV that stands beside a deletion, and another one in what the deletion deletes."""
+    ref = LETTERS[210:214]
+    first, second = ("A" if base != "A" else "C" for base in (ref[0], ref[2]))
+    lines = [
+        f"chr1 211 . {ref} {ref[0]},{first}{ref[1:]} 0|2 0|1 2|0 0|0",
+        f"chr1 213 . {ref[2]} {second} 0|1 0|0 0|0 0|0",
+    ]
+    cohort = read_haplotypes(write_cohort(tmp_path / "v.vcf", PEOPLE, *lines), genome, regions_at(200))
+    deletion = f"chr1:211:{ref}>{ref[0]}"
+    snvs = [f"chr1:211:{ref[0]}>{first}", f"chr1:213:{ref[2]}>{second}"]
+    assert cohort.counts["overlapping"] == 0
+    assert sorted(cohort.haplotypes["variants"]) == sorted([deletion, snvs[0], ",".join(snvs)])
+    assert set(cohort.variants["name"]) == {deletion, *snvs}
+
+
+def test_an_allele_that_changes_nothing_in_a_region_is_not_in_it(genome: Genome, tmp_path: Path) -> None:
+    """The padding reaches into it, and the SNV lies behind it."""
+    ref, last = LETTERS[298:303], "A" if LETTERS[302] != "A" else "C"
+    line = f"chr1 299 . {ref} {ref[0]},{ref[:4]}{last} 0|2 0|1 0|0 0|0"
+    cohort = read_haplotypes(write_cohort(tmp_path / "v.vcf", PEOPLE, line), genome, regions_at(200))
+    assert cohort.variants["name"].tolist() == [f"chr1:299:{ref}>{ref[0]}"]
 
 
 def test_indels_at_the_borders_of_a_region(genome: Genome, tmp_path: Path) -> None:

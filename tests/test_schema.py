@@ -19,6 +19,7 @@ from genebert.schema import (
     decode,
     encode,
     gc_fraction,
+    parent_of,
     reverse_complement,
     split_of,
     substituted,
@@ -105,3 +106,40 @@ def test_sequences_of_a_chromosome_go_with_it() -> None:
     names = ["chr8", "chr8_KI270821v1_alt", "chr1_KI270706v1_random", "chrUn_KI270742v1", "KI270821.1", "chr6_apd_hap1"]
     assert split_of(names, ["chr6"], ["chr8"]).tolist() == [2, 2, 0, 0, 0, 1]
     assert split_of(["chr8_KI270821v1_alt"], ["chr8_KI270821v1_alt"], ["chr8"]).tolist() == [1]  # as it is named
+
+
+@pytest.mark.parametrize(
+    ("name", "parent"),
+    [
+        ("chr8", "chr8"),
+        ("chr8_KI270821v1_alt", "chr8"),
+        ("chr1_KI270706v1_random", "chr1"),
+        ("chr1_random", "chr1"),
+        ("chr6_ssto_hap7", "chr6"),
+        ("chr17_ctg5_hap1", "chr17"),
+        ("chr1_KZ208905v1_fix", "chr1"),
+        ("chrUn_KI270302v1", "chrUn"),
+        ("chromosome_1", "chromosome_1"),
+        ("chr_2", "chr_2"),
+        ("chr1_RagTag", "chr1_RagTag"),
+        ("8_x_alt", "8_x_alt"),
+    ],
+)
+def test_the_chromosome_of_a_sequence(name: str, parent: str) -> None:
+    assert parent_of(name) == parent
+
+
+@pytest.mark.parametrize(
+    ("ref", "alt", "short"),
+    [
+        ("CACT", "GACT", (100, "C", "G")),
+        ("CACT", "C", (100, "CACT", "C")),
+        ("CACT", "CAGT", (102, "C", "G")),
+        ("TT", "T", (100, "TT", "T")),
+        ("CT", "CAT", (100, "C", "CA")),
+        ("A", "A", (100, "A", "A")),
+    ],
+)
+def test_the_shortest_way_to_write_a_variant(ref: str, alt: str, short: tuple[int, str, str]) -> None:
+    found = Variant("chr1", 100, ref, alt).shortest
+    assert (found.position, found.ref, found.alt) == short

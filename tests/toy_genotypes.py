@@ -1,5 +1,6 @@
 """Small cohorts: VCFs with genotypes, written line by line or drawn at random; and what bcftools makes of them."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -63,6 +64,20 @@ def random_sites(
             ref = letters[at : at + size + 1]
             sites.append((at, ref, [letters[at], other + ref[1:], ref + random_bases(size, generator)]))
     return sites
+
+
+def without_padding(line: str) -> list[str]:
+    """A line of `write_cohort` as one line per allele, without the bases at either end that it shares with REF."""
+    chrom, position, name, ref, alts, *calls = line.split()
+    lines = []
+    for number, alt in enumerate(alts.split(","), 1):
+        most = min(len(ref), len(alt)) - 1
+        last = next((i for i in range(most) if ref[-1 - i] != alt[-1 - i]), most)
+        first = next((i for i in range(most - last) if ref[i] != alt[i]), most - last)
+        own = [re.sub(r"\d+", lambda found, number=number: str(int(int(found[0]) == number)), call) for call in calls]
+        site = (chrom, int(position) + first, name, ref[first : len(ref) - last], alt[first : len(alt) - last])
+        lines.append(" ".join(map(str, [*site, *own])))
+    return lines
 
 
 def random_calls(alternates: int, samples: int, generator: np.random.Generator, missing: float = 0.05) -> list[str]:

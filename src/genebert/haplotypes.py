@@ -1,7 +1,7 @@
 """Personal sequences: what the individuals of a cohort carry in a set of regions."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,6 +85,8 @@ def read_haplotypes(
     - is symbolic, "*" or ambiguous: it is skipped and counted, and bcftools writes it, or deletes what <DEL> spans;
     - changes length by more than `max_indel`, or is longer than twice that: it is skipped and counted;
     - has a REF that is not what the genome has: it is skipped and counted, and bcftools stops;
+    - stands in a record of several alleles, and has last or first bases in common with its REF: it changes the others
+      alone, and excludes no allele at those (an SNV beside a deletion is written CACT>GACT);
     - begins before the region: it counts as far as it lies inside, and bcftools, given the region only, ignores it.
 
     Args:
@@ -265,6 +267,7 @@ class _Cohort:
 
     def add(self, region: int, alleles: Sequence[CalledAllele]) -> None:
         """Add the alleles that overlap a region; alleles: by position."""
+        alleles = self._shortest(region, alleles)
         merged: dict[str, CalledAllele] = {}
         for allele in alleles:
             name = allele.variant.name
@@ -275,7 +278,14 @@ class _Cohort:
         if carried:
             for allele in carried:
                 self._add_variant(region, allele)
-            self._add_haplotypes(region, [allele for allele in alleles if len(allele.carriers)])
+            self._add_haplotypes(region, carried)
+
+    def _shortest(self, region: int, alleles: Sequence[CalledAllele]) -> list[CalledAllele]:
+        """Return alleles without the bases that a record of several alleles pads them with, by position."""
+        start, end = self.regions.loc[region, ["start", "end"]]
+        short = [replace(allele, variant=allele.variant.shortest) for allele in alleles]
+        inside = [one for one in short if one.variant.position < end and _end(one.variant) > start]
+        return sorted(inside, key=lambda allele: allele.variant.position)
 
     def _add_variant(self, region: int, allele: CalledAllele) -> None:
         variant = allele.variant

@@ -10,8 +10,9 @@ Definitions, once and for all:
 * Accessibility is float32: log1p of counts (or peak signal) per million in a cell type.
 """
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -156,18 +157,33 @@ class Variant:
         return len(self.ref) != len(self.alt) and self.ref[0] == self.alt[0]
 
     @property
+    def shortest(self) -> "Variant":
+        """The same change in as few bases as it can be written in, without moving it; each allele has one at least."""
+        ref, alt, position = self.ref, self.alt, self.position
+        while min(len(ref), len(alt)) > 1 and ref != alt and ref[-1] == alt[-1]:
+            ref, alt = ref[:-1], alt[:-1]
+        while min(len(ref), len(alt)) > 1 and ref != alt and ref[0] == alt[0]:
+            ref, alt, position = ref[1:], alt[1:], position + 1
+        return replace(self, ref=ref, alt=alt, position=position)
+
+    @property
     def name(self) -> str:
         """chrom:position:ref>alt with the VCF's 1-based position."""
         return f"{self.chrom}:{self.position + 1}:{self.ref}>{self.alt}"
+
+
+_OF_CHROMOSOME = re.compile(r"(?P<unplaced>chrUn)_.+|(?P<chromosome>chr[^_]+)_(?:.+_)?(?:alt|fix|random|hap\d+)")
 
 
 def parent_of(chromosome: str) -> str:
     """Return the chromosome that a sequence belongs to, or its own name if it does not tell.
 
     Alternative, patch and unlocalized sequences, as UCSC names them (chr8_KI270821v1_alt: chr8), hold sequence of their
-    chromosome.
+    chromosome. Unplaced ones (chrUn_KI270302v1) may be alike, and are taken as one. Other names with an underscore, as
+    chromosome_1, are those of chromosomes.
     """
-    return chromosome.partition("_")[0] if chromosome.startswith("chr") else chromosome
+    found = _OF_CHROMOSOME.fullmatch(chromosome)
+    return (found["unplaced"] or found["chromosome"]) if found else chromosome
 
 
 def split_of(chromosomes: Iterable[str], valid: Iterable[str], test: Iterable[str]) -> NDArray[np.uint8]:

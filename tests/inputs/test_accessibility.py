@@ -53,6 +53,11 @@ def test_folders_and_files_are_found_and_sorted(tmp_path: Path) -> None:
     }
 
 
+def test_broad_peaks_are_peaks(tmp_path: Path) -> None:
+    touch(tmp_path / "peaks", "K562_peaks.broadPeak", "GM.broadPeak.gz", "A.narrowPeak")
+    assert list(find_files([tmp_path / "peaks"], PEAK_SUFFIXES, "--peaks")) == ["A", "GM", "K562"]
+
+
 def test_problems_with_paths_are_collected(tmp_path: Path) -> None:
     touch(tmp_path / "peaks", "T.bed", "T.narrowPeak")
     touch(tmp_path / "empty")
@@ -60,7 +65,7 @@ def test_problems_with_paths_are_collected(tmp_path: Path) -> None:
         find_files([tmp_path / "absent", tmp_path / "empty", tmp_path / "peaks"], PEAK_SUFFIXES, "--peaks")
     message = str(error.value)
     assert f"{tmp_path / 'absent'}: no such file or folder" in message
-    assert f"{tmp_path / 'empty'}: the folder holds no *.narrowPeak or *.bed" in message
+    assert f"{tmp_path / 'empty'}: the folder holds no *.narrowPeak or *.broadPeak or *.bed" in message
     first, second = tmp_path / "peaks" / "T.bed", tmp_path / "peaks" / "T.narrowPeak"
     assert f"{second}: cell type 'T' is already given by {first}" in message
 

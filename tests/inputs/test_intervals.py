@@ -40,6 +40,16 @@ def test_narrow_peak(tmp_path: Path) -> None:
     assert found.table[["start", "end", "summit"]].dtypes.astype(str).tolist() == ["int64"] * 3
 
 
+def test_columns_of_zeros_say_nothing(tmp_path: Path) -> None:
+    """Peaks called from a bedGraph have a score alone; others have zeros where there is no p."""
+    by_signal = [Peak("chr1", 10, 60, p=0, signal=3), Peak("chr1", 70, 90, p=0, signal=8)]
+    table = read_peaks(write_peaks(tmp_path / "B.narrowPeak", by_signal), LENGTHS).table
+    assert (table["score"].tolist(), table["signal"].tolist()) == ([3.0, 8.0], [3.0, 8.0])
+    lines = [f"chr1\t{start}\t{start + 9}\tpeak\t{score}\t.\t0\t0\t0\t4" for start, score in ((10, 45), (70, 5))]
+    table = read_peaks(write_peaks(tmp_path / "C.narrowPeak", lines), LENGTHS).table
+    assert (table["score"].tolist(), table["signal"].tolist()) == ([45.0, 5.0], [45.0, 5.0])
+
+
 def test_narrow_peak_without_p_is_ranked_by_signal(tmp_path: Path) -> None:
     path = write_peaks(
         tmp_path / "B.narrowPeak",

@@ -207,6 +207,18 @@ def test_unsorted_records_are_all_written_without_an_index(
     assert capfd.readouterr().err == ""
 
 
+def test_records_far_along_a_chromosome_are_indexed_too(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A .tbi holds places below 2^29 bp; wheat has longer chromosomes."""
+    out = tmp_path / "out.vcf.gz"
+    writer = VcfWriter(out, ["##fileformat=VCFv4.2", "##contig=<ID=chr1,length=700000000>"], INFO)
+    writer.write(Record(("chr1", "600000000", ".", "A", "C", ".", ".", "."), ()), {"SCORE": ["1"]})
+    writer.close()
+    with pysam.VariantFile(str(out)) as file:
+        assert [record.pos for record in file.fetch("chr1", 599_999_990, 600_000_010)] == [600_000_000]
+    assert (tmp_path / "out.vcf.gz.csi").exists()
+    assert capfd.readouterr().err == ""
+
+
 def test_plain_gzip_is_read_and_damage_in_it_is_found(tmp_path: Path, genome: Genome) -> None:
     whole = write_vcf(tmp_path / "v.vcf", *[f"chr1 {1 + i % 8} id{i * 7919} A C . . ." for i in range(2000)])
     path = tmp_path / "v.vcf.gz"

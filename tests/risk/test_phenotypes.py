@@ -44,11 +44,20 @@ def test_the_values_say_what_the_trait_is(table: Path, words: list[str], trait: 
     assert found.numbers.tolist() == values
 
 
-@pytest.mark.parametrize("missing", ["NA", ".", "-9", "nan"])
+@pytest.mark.parametrize("missing", ["NA", ".", "-9", "-9.0", "nan"])
 def test_individuals_without_a_phenotype_are_left_out_and_counted(table: Path, missing: str) -> None:
     found = read(table, rows("a 1", f"b {missing}", "c 0", header="sample disease"))
     assert found.samples == ["a", "c"]
     assert found.missing == 1
+
+
+def test_the_missing_value_of_plink_may_be_written_as_others_are(table: Path) -> None:
+    """Phenotypes that went through pandas are 1.0, 2.0 and -9.0: they were once a quantitative trait."""
+    found = read(table, rows("a 1.0 30.0", "b -9.0 40.0", "c 2.0 50.0", "d 1.0 60.0", header="sample disease age"))
+    assert (found.trait, found.missing, found.numbers.tolist()) == ("binary", 1, [0, 1, 0])
+    text = rows("a 1 30.0", "b 0 -9.0", "c 1 50.0", header="sample disease age")
+    with pytest.raises(UserError, match="line 3: covariate age of sample b is missing"):
+        read(table, text, covariates=["age"])
 
 
 def test_zero_and_one_can_be_a_number_if_so_said(table: Path) -> None:

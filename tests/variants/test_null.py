@@ -143,9 +143,12 @@ def test_random_variants_are_of_the_same_kind_in_the_same_window_at_another_plac
     ]
     starts = {given[0].name: 170, given[1].name: 280, given[2].name: 280}
 
+    def room(variant: Variant) -> tuple[int, int]:
+        return starts[variant.name], starts[variant.name] + WIDTH
+
     def run(seed: int) -> list[Variant]:
         generator = np.random.default_rng(seed)
-        return draw(given, 300, lambda variant: starts[variant.name], WIDTH, genome, generator)
+        return draw(given, 300, room, genome, generator)
 
     drawn = run(0)
     assert drawn == run(0) != run(1)
@@ -166,17 +169,17 @@ def test_random_variants_are_of_the_same_kind_in_the_same_window_at_another_plac
 def test_a_window_without_another_place_gives_none(tmp_path: Path) -> None:
     with Genome(write_fasta(tmp_path / "poor.fa", {"chr1": "A" * 10 + "C" + "A" * 10})) as genome:
         only = Variant("chr1", 10, "C", "T")
-        assert draw([only], 5, lambda variant: 0, 21, genome, np.random.default_rng(0)) == []
+        assert draw([only], 5, lambda variant: (0, 21), genome, np.random.default_rng(0)) == []
 
 
 def test_an_allele_longer_than_the_window_gives_none(genome: Genome) -> None:
     long = like(genome, 20, 60, decode(genome.fetch("chr1", 20, 21)))
-    assert draw([long], 5, lambda variant: 0, 50, genome, np.random.default_rng(0)) == []
+    assert draw([long], 5, lambda variant: (0, 50), genome, np.random.default_rng(0)) == []
 
 
 def test_random_insertions_change_their_window(genome: Genome) -> None:
     given = like(genome, 25, 1, decode(genome.fetch("chr1", 25, 26)) + "GAT")
-    drawn = draw([given], 400, lambda variant: 20, 10, genome, np.random.default_rng(0))
+    drawn = draw([given], 400, lambda variant: (20, 30), genome, np.random.default_rng(0))
     assert {variant.position for variant in drawn} == set(range(20, 29)) - {25}
 
 
@@ -194,7 +197,7 @@ def test_variants_drawn_like_the_null_have_uniform_p_values_and_planted_ones_sma
         places = toy.regions.query("chrom == 'chr3'")["start"].to_numpy() + generator.integers(0, 60, 1)
         given = [like(genome, int(place), 1, "A", "chr3") for place in places]
         given = [replace(one, alt="ACGT"["ACGT".index(one.ref) - 1]) for one in given if one.ref != "N"]
-        drawn = draw(given, 400, scorer.windows.start, scorer.predictor.width, genome, generator)
+        drawn = draw(given, 400, scorer.windows.room, genome, generator)
         scores = scorer.scores(drawn)
     p = []
     for _ in range(50):

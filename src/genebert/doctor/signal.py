@@ -77,7 +77,8 @@ def _barcodes(subject: str, bulk: Pseudobulk, expected: int) -> Iterator[Finding
     remedy = "Barcodes of empty droplets are usual; if cells lack in the table, add them."
     found = f"{percent(others)} are of barcodes without a cell type"
     yield judge(subject, "fragments", found, [(others > 0.7, "look", remedy)])
-    unknown = sum(bulk.unknown_chromosomes.values()) / max(1, bulk.unassigned + assigned)
+    lacking = sum(bulk.unknown_chromosomes.values())
+    unknown = lacking / max(1, lacking + bulk.unassigned + assigned)
     remedy = "Check that genome and fragments are of the same assembly."
     found = f"{percent(unknown)} of the fragments are on chromosomes that the genome lacks"
     yield judge(subject, "chromosome names", found, [(unknown > 0.02, "look", remedy)])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.windows import WindowIndex
 
-_ENDINGS = (".narrowPeak", ".narrowPeak.gz", ".bed", ".bed.gz")
+_ENDINGS = tuple(f"{kind}{packed}" for kind in (".narrowPeak", ".broadPeak", ".bed") for packed in ("", ".gz"))
 PEAK_SUFFIXES = (*_ENDINGS, *(f"{macs}{ending}" for macs in ("_peaks", "_summits") for ending in _ENDINGS))
 """MACS adds its own words to the names that it is given; they are no part of a cell type."""
 BIGWIG_SUFFIXES = (".bw", ".bigWig")

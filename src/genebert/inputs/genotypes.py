@@ -39,11 +39,14 @@ class CalledAllele:
             2 i + 1.
         unknown: haplotypes whose allele is not known at this site, and the second one of haploid genotypes, ascending,
             int32, shape (u,).
+        unphased: individuals with two different alleles at this site of which nothing says which haplotype has which,
+            ascending, int32, shape (p,).
     """
 
     variant: Variant
     carriers: NDArray[np.int32]
     unknown: NDArray[np.int32]
+    unphased: NDArray[np.int32]
 
     @property
     def missing(self) -> NDArray[np.int32]:
@@ -52,9 +55,21 @@ class CalledAllele:
         return individuals[alleles == 2]
 
     def merged(self, other: "CalledAllele") -> "CalledAllele":
-        """Return the allele as two records have it: carried if one of them says so, unknown if neither knows."""
-        carriers, unknown = np.union1d(self.carriers, other.carriers), np.intersect1d(self.unknown, other.unknown)
-        return CalledAllele(self.variant, carriers, unknown)
+        """Return the allele as two records have it: carried if one of them says so, unknown if neither knows.
+
+        Of individuals that carry it once in either record, 0/1 in one and 1/0 in the other do not say twice.
+        """
+        unphased = np.union1d(self.unphased, other.unphased)
+        once = np.intersect1d(np.intersect1d(self.carriers // 2, unphased), np.intersect1d(other.once, unphased))
+        further = other.carriers[~np.isin(other.carriers // 2, once)]
+        unknown = np.intersect1d(self.unknown, other.unknown)
+        return CalledAllele(self.variant, np.union1d(self.carriers, further), unknown, unphased)
+
+    @property
+    def once(self) -> NDArray[np.int32]:
+        """Individuals that carry it on one haplotype, ascending, int32."""
+        individuals, copies = np.unique(self.carriers // 2, return_counts=True)
+        return individuals[copies == 1]
 
 
 @dataclass(frozen=True)
@@ -72,15 +87,19 @@ class _Calls:
 
     def tally(self) -> Counter[str]:
         """Count genotypes that are not two known, phased alleles."""
-        known, both = self.first >= 0, (self.first >= 0) & (self.second >= 0)
+        known = self.first >= 0
         half = (known & (self.second == MISSING)) | (~known & (self.second >= 0))
         kinds = {
             "missing": ~known & (self.second < 0),
             "half_calls": half,
             "haploid": known & (self.second == NONE),
-            "unphased": self.slash & both & (self.first != self.second),
+            "unphased": self.unphased(),
         }
         return Counter({name: int(np.count_nonzero(found)) for name, found in kinds.items()})
+
+    def unphased(self) -> NDArray[np.bool_]:
+        """Return of whom two alleles are known, and differ, and not which haplotype has which: bool, shape (n,)."""
+        return self.slash & (self.first >= 0) & (self.second >= 0) & (self.first != self.second)
 
     def unknown(self) -> NDArray[np.int32]:
         """Return the haplotypes without a known allele; see `CalledAllele`."""
@@ -204,11 +223,11 @@ class GenotypeReader(VcfReader):
         calls = self._calls(raw)
         self._check_numbers(calls, raw)
         self.counts.update(calls.tally())
-        unknown = calls.unknown()
+        unknown, unphased = calls.unknown(), np.flatnonzero(calls.unphased()).astype(np.int32)
         for number, allele in enumerate(alleles, 1):
             if allele.variant:
                 self.counts["alleles"] += 1
-                yield CalledAllele(allele.variant, calls.carriers(number), unknown)
+                yield CalledAllele(allele.variant, calls.carriers(number), unknown, unphased)
 
     def _calls(self, raw: pysam.VariantRecord) -> _Calls:
         *columns, written = str(raw).split("\t", 9)

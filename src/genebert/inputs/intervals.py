@@ -73,7 +73,7 @@ def read_peaks(
         intervals whose table has the columns chrom, start, end, score, signal, summit, line. `summit` is an
         absolute position, the interval's middle where the file gives none. `score` ranks peaks: the
         narrowPeak's -log10 p, else its signal, else the BED score, else 0. `signal` is the narrowPeak's
-        signal, else the score, else 1.
+        signal, else the score, else 1. Where a column is 0 throughout, it says nothing.
 
     Raises:
         UserError: the file cannot be read, or rows are malformed (all problems are listed with their lines).
@@ -90,8 +90,9 @@ def read_peaks(
         signal = rank if rank.gt(0).any() else signal
     if "signal" in table:
         _check_numbers(table, found)
-        signal, p = _number(table["signal"]), _number(table["p"])
-        rank = p if p.ge(0).any() else signal
+        given, p = _number(table["signal"]), _number(table["p"])
+        signal = given if given.ne(0).any() or not rank.gt(0).any() else rank
+        rank = p if p.gt(0).any() else signal
     if "summit" in table:
         _check_summits(table, found)
         summit = _number(table["summit"])

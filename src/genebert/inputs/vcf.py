@@ -330,4 +330,7 @@ class VcfWriter:
         """Close and, where the records are sorted, index the file."""
         self._file.close()
         with _quiet(), suppress(OSError):  # an unsorted file has no index
-            pysam.tabix_index(str(self.path), preset="vcf", force=True)
+            try:
+                pysam.tabix_index(str(self.path), preset="vcf", force=True)
+            except OSError:  # nor do chromosomes of more than 2^29 bp have one of this kind
+                pysam.tabix_index(str(self.path), preset="vcf", force=True, csi=True)

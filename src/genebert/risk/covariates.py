@@ -14,8 +14,9 @@ LEVELS = 10
 """Most levels of a covariate of words."""
 LINE = "LINE"
 """Column of the lines of a table; names of the file's own columns are in lower case."""
-MISSING = frozenset({"", ".", "na", "nan", "-9"})
-"""What says that a value is not known, in lower case."""
+MISSING = frozenset({"", ".", "na", "nan"})
+"""What says that a value is not known, in lower case; see `is_missing`."""
+_PLINKS = -9
 _DEPENDENT = 1e-8
 _SAME = 1 - 1e-9
 
@@ -80,6 +81,11 @@ class Covariates:
         return [name for name, size in zip(self.names, diagonal[1:], strict=False) if size < limit]
 
 
+def is_missing(column: pd.Series) -> pd.Series:
+    """Return which texts say that a value is not known; that of PLINK may be written as any number is (-9.0)."""
+    return column.str.lower().isin(MISSING) | (pd.to_numeric(column, errors="coerce") == _PLINKS)
+
+
 def read_covariates(table: pd.DataFrame, columns: Sequence[str], sample: str, found: Problems) -> Covariates:
     """Return columns of a table of texts as numbers: numbers as they are, words as 0 or 1 for each but the first.
 
@@ -93,7 +99,7 @@ def read_covariates(table: pd.DataFrame, columns: Sequence[str], sample: str, fo
     parts = [np.empty((len(table), 0))]
     for column in columns:
         numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(np.float64)
-        unknown = table[column].str.lower().isin(MISSING).to_numpy()
+        unknown = is_missing(table[column]).to_numpy()
         for line, who in table.loc[unknown, [LINE, sample]].itertuples(index=False):
             what = f"covariate {column} of sample {who} is missing"
             found.add(f"line {line}", what, "Fill it in, remove the line, or leave the covariate out.")

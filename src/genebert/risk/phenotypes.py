@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from genebert.console import say
 from genebert.errors import Problems, UserError, problem
 from genebert.inputs.intervals import column_name, read_table
-from genebert.risk.covariates import LINE, MISSING, Covariates, read_covariates
+from genebert.risk.covariates import LINE, Covariates, is_missing, read_covariates
 
 Trait = Literal["binary", "quantitative"]
 SAMPLE_COLUMNS = ("sample", "sample_id", "iid")
@@ -23,8 +23,8 @@ PHENOTYPE_COLUMNS = ("phenotype", "disease")
 """Taken as the phenotype if none is named."""
 PER_COVARIATE = 5
 """Fewest individuals for each covariate that models are fitted to."""
-NO_FAMILY = MISSING | {"0"}
-"""What says that there is no family, in lower case; 0 as in PLINK."""
+NO_FAMILY = "0"
+"""What says that there is no family, as in PLINK, beside what says that it is not known."""
 CASE_WORDS = {"case": 1.0, "control": 0.0, "affected": 1.0, "unaffected": 0.0, "yes": 1.0, "no": 0.0}
 CODINGS = ({0.0: 0.0, 1.0: 1.0}, {1.0: 0.0, 2.0: 1.0})
 """Numbers that stand for controls and cases: 0 and 1, or, as in PLINK, 1 and 2."""
@@ -114,11 +114,11 @@ def read_phenotypes(path: Path, columns: Columns, genotyped: Collection[str] = (
     _check_roles(sample, name, columns, found)
     _check_samples(table, sample, found)
     found.raise_any()
-    is_missing = table[name].str.lower().isin(MISSING)
-    if is_missing.all():
+    missing = is_missing(table[name])
+    if missing.all():
         what = f"no individual has a value ({len(table):,} are missing)"
         raise UserError(problem(f"{path}, column {name}", what, "Fill it in, or name another with --phenotype."))
-    known = table[~is_missing]
+    known = table[~missing]
     has_genotypes = known[sample].isin(genotyped)
     absent = int((~has_genotypes).sum()) if has_genotypes.any() else 0
     known = (known[has_genotypes] if absent else known).reset_index(drop=True)
@@ -127,8 +127,7 @@ def read_phenotypes(path: Path, columns: Columns, genotyped: Collection[str] = (
     covariates = read_covariates(known, list(map(column_name, columns.covariates)), sample, found)
     found.raise_any()
     family = _families(known[column_name(columns.family)]) if columns.family else [""] * len(known)
-    samples, missing = known[sample].tolist(), int(is_missing.sum())
-    return Phenotypes(path, samples, name, trait, values, covariates, family, missing, absent)
+    return Phenotypes(path, known[sample].tolist(), name, trait, values, covariates, family, int(missing.sum()), absent)
 
 
 def _column_of_samples(table: pd.DataFrame, path: Path) -> str:
@@ -174,7 +173,7 @@ def _check_roles(sample: str, phenotype: str, columns: Columns, found: Problems)
 
 
 def _families(names: pd.Series) -> list[str]:
-    return names.mask(names.str.lower().isin(NO_FAMILY), "").tolist()
+    return names.mask(is_missing(names) | (names == NO_FAMILY), "").tolist()
 
 
 def _check_samples(table: pd.DataFrame, column: str, found: Problems) -> None:

@@ -66,8 +66,7 @@ class Reservoir:
 def draw(
     like: Sequence[Variant],
     count: int,
-    start_of: Callable[[Variant], int],
-    width: int,
+    room_of: Callable[[Variant], tuple[int, int]],
     genome: Genome,
     generator: np.random.Generator,
 ) -> list[Variant]:
@@ -76,27 +75,26 @@ def draw(
     Args:
         like: variants that they are to be like, as often one as the other.
         count: number to draw; fewer are returned where a window has no other place for such a variant.
-        start_of: returns the start of a variant's window.
-        width: of windows, in bp.
+        room_of: returns the stretch [start, end) in which a variant like the given one is seen in the same window.
         genome: the genome.
         generator: source of randomness.
     """
     whole, rest = divmod(count, len(like))
     chosen = [*like] * whole + [like[i] for i in generator.choice(len(like), rest, replace=False)]
-    drawn = [_random(variant, start_of(variant), width, genome, generator) for variant in chosen]
+    drawn = [_random(variant, *room_of(variant), genome, generator) for variant in chosen]
     found = [variant for variant in drawn if variant is not None]
     return sorted(found, key=lambda variant: (variant.chrom, variant.position, variant.ref, variant.alt))
 
 
-def _random(like: Variant, start: int, width: int, genome: Genome, generator: np.random.Generator) -> Variant | None:
-    """Return a variant like another one, at another place of its window; None if there is none."""
-    length = len(like.ref)
+def _random(like: Variant, start: int, end: int, genome: Genome, generator: np.random.Generator) -> Variant | None:
+    """Return a variant like another one, at another place of the stretch [start, end); None if there is none."""
+    length, width = len(like.ref), end - start
     if length > width:
         return None
     codes = genome.fetch(like.chrom, start, start + width)
     known: NDArray[np.bool_] = np.array(sliding_window_view(codes < N, length).all(axis=1))
     known[max(like.position - start, 0) : like.position - start + 1] = False
-    if like.anchored:  # its anchor is not to be the last base of the window: it would change none
+    if like.anchored:  # its anchor is not to be the last base of the stretch: it would change none
         known[width - 1 :] = False
     single = length == len(like.alt) == 1
     if single:

@@ -144,8 +144,7 @@ class _Stage:
         scorer, generator = self.scorer, np.random.default_rng([self.settings.seed, _DRAW])
         if not self.settings.null:
             return None
-        width = scorer.model.width
-        drawn = draw(sample.kept, self.settings.null, scorer.windows.start, width, scorer.genome, generator)
+        drawn = draw(sample.kept, self.settings.null, scorer.windows.room, scorer.genome, generator)
         found = []
         with progress_bar() as progress:
             task = progress.add_task("scoring random variants", total=len(drawn), note="")

@@ -61,6 +61,15 @@ class VariantWindows:
             return variant.changed - self.width // 2
         return start
 
+    def room(self, variant: Variant) -> tuple[int, int]:
+        """Return the stretch [start, end) in which other variants are seen in the same window as this one."""
+        start = self.start(variant)
+        end = start + self.width
+        if self.corpus is not None and self.region_start(variant) == start:
+            region = start - (self.corpus.width - self.width) // 2
+            return max(start, region), min(end, region + self.corpus.width)
+        return start, end
+
     def pairs(self, variant: Variant, shifts: int = 1) -> list[Pair]:
         """Return the windows of a variant, moved by each of `offsets(shifts, width)`; it stays inside them."""
         start = self.start(variant)
