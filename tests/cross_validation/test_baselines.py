@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from toy_grids import CELL_TYPES, read_grid, wide
 
-from genebert.cross_validation.baselines import _likeness, mean_of_known, nearest_known
+from genebert.cross_validation.baselines import _likeness, mean_of_known, nearest_known, training_mean
 from genebert.cross_validation.folds import Fold, folds_of
 from genebert.cross_validation.grid import Grid
 
@@ -56,3 +56,15 @@ def test_labels_of_test_cell_types_are_not_looked_at(grid: Grid, atlas: Path) ->
     changed = read_grid(atlas, wide().assign(**{"label:A": 1}))
     for baseline in (mean_of_known, nearest_known):
         np.testing.assert_array_equal(baseline(grid, fold_of(grid)), baseline(changed, fold_of(changed)))
+
+
+def test_only_the_labels_of_the_cell_types_that_are_given_are_used(grid: Grid) -> None:
+    fold = fold_of(grid)
+    truth, names = grid.truth[fold.test_windows], {name: i for i, name in enumerate(CELL_TYPES)}
+    some = np.array([names["C"], names["D"]])
+    np.testing.assert_array_equal(mean_of_known(grid, fold, some)[:, 0], truth[:, some].mean(axis=1))
+    predicted = nearest_known(grid, fold, some)
+    assert all((predicted[:, [names[name]]] == truth[:, some]).all(axis=0).any() for name in "ABE")
+    np.testing.assert_array_equal(predicted[:, names["C"]], truth[:, names["D"]])
+    alone = nearest_known(grid, fold, np.array([names["C"]]))
+    assert (alone[:, names["C"]] == training_mean(grid, fold)).all()

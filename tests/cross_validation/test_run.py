@@ -13,8 +13,10 @@ from toy_suites import toy_methods
 
 from genebert.cli import main
 from genebert.cross_validation import run
+from genebert.cross_validation.baselines import mean_of_known, nearest_known
 from genebert.cross_validation.folds import Fold, folds_of
 from genebert.cross_validation.grid import Grid
+from genebert.cross_validation.measures import measure
 from genebert.cross_validation.protocol import COLUMNS, MEAN, NEAREST
 from genebert.cross_validation.run import MEASURED, cross_validate
 from genebert.errors import UserError
@@ -252,3 +254,26 @@ def test_alternative_sequences_are_tested_with_their_chromosome(grid: Grid, caps
     assert "in no group" not in capsys.readouterr().err
     run._say_untested(grid, folds[:1])
     assert "in no group" in capsys.readouterr().err
+
+
+def test_what_rests_on_known_labels_is_measured_by_half(
+    toy: ModuleType, atlas: Path, grid: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+
+    def noting(*arguments: Any) -> Any:
+        given.append(arguments)
+        return measure(*arguments)
+
+    monkeypatch.setattr(run, "measure", noting)
+    protocol = protocol_of(seeds=1, ensembles=[{"name": "known", "of": ["G", NEAREST], "log_odds": True}])
+    cross_validate(settings_of(atlas, protocol, tmp_path / "out"))
+    ((parts, _, _, _, halves),) = given
+    folds = folds_of(grid, protocol["cell_types"], 3)
+    assert len(parts) == len(halves) == len(folds) == FOLDS
+    for fold, (asked, whole), both in zip(folds, parts, halves, strict=True):
+        assert set(whole) == {"G", "flat", "known", MEAN, NEAREST}
+        for known, half in zip(asked.halves, both, strict=True):
+            assert set(half) == {"known", MEAN, NEAREST} and 0 < len(known) < len(fold.known)
+            assert np.array_equal(half[NEAREST][0], nearest_known(grid, fold, known))
+            assert np.array_equal(half[MEAN][0], mean_of_known(grid, fold, known))

@@ -14,38 +14,46 @@ from genebert.cross_validation.grid import Grid
 from genebert.schema import parent_of
 
 Numbers = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 
-def mean_of_known(grid: Grid, fold: Fold) -> Numbers:
+def mean_of_known(grid: Grid, fold: Fold, known: Indices | None = None) -> Numbers:
     """Return the mean label of each test window over the cell types that are not tested on.
+
+    Args:
+        grid, fold: what is predicted.
+        known: the cell types whose labels are used; by default, all that are not tested on.
 
     Returns:
         float64, shape (test windows, c), alike in all cell types; where nothing is known of a window, the mean of the
         training rows.
     """
-    truth = grid.truth[fold.test_windows][:, fold.known]
-    known = np.isfinite(truth)
-    count = known.sum(axis=1)
-    total = np.where(known, truth, 0).sum(axis=1)
+    truth = grid.truth[fold.test_windows][:, fold.known if known is None else known]
+    told = np.isfinite(truth)
+    count = told.sum(axis=1)
+    total = np.where(told, truth, 0).sum(axis=1)
     mean = np.divide(total, count, out=np.full(len(truth), training_mean(grid, fold)), where=count > 0)
     return np.repeat(mean[:, None], len(grid.cell_types), axis=1)
 
 
-def nearest_known(grid: Grid, fold: Fold) -> Numbers:
+def nearest_known(grid: Grid, fold: Fold, known: Indices | None = None) -> Numbers:
     """Return the label of each test window in the known cell type whose accessibility is most alike.
 
     Alike is the correlation (phi) of being accessible or not over the regions of the corpus that are not on test
     chromosomes. Where the label is not known, the next nearest cell type is taken; a known cell type is not compared
     with itself.
 
+    Args:
+        grid, fold, known: see `mean_of_known`.
+
     Returns:
         float64, shape (test windows, c); where nothing is known of a window, the mean of the training rows.
     """
-    alike = _likeness(grid, fold)
+    alike, usable = _likeness(grid, fold), fold.known if known is None else known
     truth = grid.truth[fold.test_windows]
     predicted = np.full(truth.shape, np.nan)
     for cell_type in range(truth.shape[1]):
-        others = fold.known[fold.known != cell_type]
+        others = usable[usable != cell_type]
         for other in others[np.argsort(-alike[cell_type, others], kind="stable")]:
             own = predicted[:, cell_type]
             own[:] = np.where(np.isfinite(own), own, truth[:, other])

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from genebert.cross_validation.baselines import mean_of_known, nearest_known, training_mean
+from genebert.cross_validation.baselines import Indices, mean_of_known, nearest_known, training_mean
 from genebert.cross_validation.folds import Fold
 from genebert.cross_validation.grid import Grid
 from genebert.cross_validation.protocol import MEAN, NEAREST, CellTypeEnsembleEntry
@@ -18,19 +18,23 @@ from genebert.known_labels import mean_of_said, pooled, softened
 Numbers = NDArray[np.float64]
 
 
-def baselines_as_members(grid: Grid, fold: Fold) -> dict[str, Numbers]:
+def baselines_as_members(grid: Grid, fold: Fold, known: Indices | None = None) -> dict[str, Numbers]:
     """Return name -> what baselines predict of the test windows, float64, shape (windows, c).
 
     It is as if the mean of the training rows were the label of one more known cell type; see `softened`. NaN where no
     known cell type tells anything of a window.
+
+    Args:
+        grid, fold, known: see `mean_of_known`.
     """
     prior = training_mean(grid, fold)
-    known = np.isfinite(grid.truth[fold.test_windows][:, fold.known]).sum(axis=1)[:, None]
+    told = grid.truth[fold.test_windows][:, fold.known if known is None else known]
+    count = np.isfinite(told).sum(axis=1)[:, None]
     found = {
-        MEAN: softened(mean_of_known(grid, fold), known, prior),
-        NEAREST: softened(nearest_known(grid, fold), 1, prior),
+        MEAN: softened(mean_of_known(grid, fold, known), count, prior),
+        NEAREST: softened(nearest_known(grid, fold, known), 1, prior),
     }
-    return {name: np.where(known > 0, predicted, np.nan) for name, predicted in found.items()}
+    return {name: np.where(count > 0, predicted, np.nan) for name, predicted in found.items()}
 
 
 def together(entry: CellTypeEnsembleEntry, members: Mapping[str, Numbers], grid: Grid, fold: Fold) -> Numbers:

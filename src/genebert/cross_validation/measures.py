@@ -13,7 +13,8 @@ Who is right about known cell types only is right about their mean, too, and wit
 K known cell types that are as unlike as the new one, about 1 / K of its variance. That is credited to the specific
 part. Crossed, it is not: the truth departs from the mean over one half of the known cell types, and the prediction
 from that over the other half, and then the other way round, so that errors and merits of the two means have nothing to
-do with each other as long as the cell types of the halves are no more alike than others.
+do with each other as long as the cell types of the halves are no more alike than others. What itself rests on the
+labels of known cell types, as the nearest one does, is given those of the other half alone.
 
 All are pure functions of arrays. Regions are resampled, the same for all cell types and methods; see
 `genebert.resampling`.
@@ -126,16 +127,25 @@ class Asked:
         count = counted.sum(axis=1)
         return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
-    def departures(self, values: Numbers, cell_type: int, *, swap: bool = False) -> Numbers:
+    @property
+    def halves(self) -> tuple[Indices, Indices]:
+        """Every other one of the known cell types, and the rest of them."""
+        return self.known[::2], self.known[1::2]
+
+    def departures(
+        self, values: Numbers, cell_type: int, *, swap: bool = False, by_half: tuple[Numbers, Numbers] | None = None
+    ) -> Numbers:
         """Return `departure` from all known cell types, and from each half of them: shape (..., 3, w).
 
         Args:
             values, cell_type: see `departure`.
             swap: give the second half first.
+            by_half: what departs from each half, where that is something else than `values`.
         """
-        halves = [self.known[::2], self.known[1::2]]
-        parts = [self.known, *(halves[::-1] if swap else halves)]
-        return np.stack([self.departure(values, cell_type, part) for part in parts], axis=-2)
+        order = -1 if swap else 1
+        parts = [self.known, *self.halves[::order]]
+        own = [values, *(by_half or (values, values))[::order]]
+        return np.stack([self.departure(one, cell_type, part) for one, part in zip(own, parts, strict=True)], axis=-2)
 
     @property
     def _range(self) -> float:
@@ -197,6 +207,7 @@ def measure(
     cell_types: Sequence[str],
     kind: Kind,
     compare: Sequence[tuple[str, str]] = (),
+    halves: Sequence[tuple[Predicted, Predicted]] = (),
 ) -> tuple[list[Row], list[Row]]:
     """Measure methods in cell types that they did not learn from.
 
@@ -210,6 +221,8 @@ def measure(
         cell_types: names of the c cell types.
         kind: "classes" (two of them; predictions are probabilities of the second) or "value".
         compare: pairs of methods; those that one of the two is missing of are passed over.
+        halves: of each part, what methods that rest on the labels of known cell types predict from those of each of
+            `Asked.halves` alone; other methods are not in it.
 
     Returns:
         results: method, cell_type (or "mean"), measure, value, low, high, seeds, lowest_seed, highest_seed, n; values
@@ -219,7 +232,7 @@ def measure(
     questions = [
         question
         for index in sorted({int(index) for asked, _ in parts for index in asked.test})
-        for question in _questions(_pooled(parts, index, kind), cell_types[index], kind)
+        for question in _questions(_pooled(parts, index, kind, halves), cell_types[index], kind)
     ]
     answers = _answers(questions)
     methods = list(dict.fromkeys(name for _, predicted in parts for name in predicted))
@@ -233,15 +246,27 @@ def measure(
     return rows, [row for pair in pairs if (row := _difference(means, *pair))]
 
 
-def _pooled(parts: Sequence[tuple[Asked, Predicted]], cell_type: int, kind: Kind) -> _Pooled:
+def _pooled(
+    parts: Sequence[tuple[Asked, Predicted]],
+    cell_type: int,
+    kind: Kind,
+    halves: Sequence[tuple[Predicted, Predicted]],
+) -> _Pooled:
     """Gather the windows of a test cell type that can be measured."""
-    own = [part for part in parts if cell_type in part[0].test]
+    chosen = [i for i, (asked, _) in enumerate(parts) if cell_type in asked.test]
+    own = [parts[i] for i in chosen]
+    by_half = [halves[i] for i in chosen] if halves else [({}, {})] * len(own)
     methods = [name for name in own[0][1] if all(name in predicted for _, predicted in own)]
     rows = [_measurable(asked, {name: predicted[name] for name in methods}, cell_type) for asked, predicted in own]
     differ = [asked.differ if kind == "classes" else asked.vary for asked, _ in own]
 
     def join(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        return np.concatenate([column[..., chosen] for column, chosen in zip(columns, rows, strict=True)], axis=-1)
+        return np.concatenate([column[..., some] for column, some in zip(columns, rows, strict=True)], axis=-1)
+
+    def departing(name: str, asked: Asked, predicted: Predicted, half: tuple[Predicted, Predicted]) -> Numbers:
+        whole = predicted[name]
+        each = half[0].get(name, whole), half[1].get(name, whole)
+        return asked.departures(whole, cell_type, swap=True, by_half=each)
 
     return _Pooled(
         join([asked.truth[:, cell_type] for asked, _ in own]),
@@ -250,7 +275,7 @@ def _pooled(parts: Sequence[tuple[Asked, Predicted]], cell_type: int, kind: Kind
         join([asked.region for asked, _ in own]),
         {name: join([predicted[name][..., cell_type] for _, predicted in own]) for name in methods},
         {
-            name: join([asked.departures(predicted[name], cell_type, swap=True) for asked, predicted in own])
+            name: join([departing(name, *part, half) for part, half in zip(own, by_half, strict=True)])
             for name in methods
         },
     )

@@ -179,9 +179,13 @@ class _Work:
                 seconds = mean(cell.cost()["seconds_to_fit"] for cell in own)
                 self.costs.append({"method": entry.name, "label_fraction": fraction, "seconds_to_fit": seconds})
         say(f"measuring with {fraction:g} of the labels")
-        parts = [(self._asked(fold), self._predicted(fold, runs)) for fold in folds]
+        asked = [(fold, self._asked(fold), self._by_methods(fold, runs)) for fold in folds]
+        parts = [(one, made | self._by_known_labels(fold, made, one.known)) for fold, one, made in asked]
+        first, second = (
+            [self._by_known_labels(fold, made, one.halves[half]) for fold, one, made in asked] for half in (0, 1)
+        )
         pairs = [pair for pair in self.protocol.compare if set(pair) <= parts[0][1].keys()]
-        found = measure(parts, self.grid.cell_types, self.grid.kind, pairs)
+        found = measure(parts, self.grid.cell_types, self.grid.kind, pairs, list(zip(first, second, strict=True)))
         for rows, kept in zip(found, (self.results, self.comparisons), strict=True):
             kept += [{**row, "label_fraction": fraction} for row in rows]
         if fraction == self.protocol.label_fractions[0]:
@@ -199,16 +203,22 @@ class _Work:
         rows = fold.test_windows
         return Asked(self.grid.truth[rows], self.grid.region[rows], fold.test, fold.known)
 
-    def _predicted(self, fold: Fold, runs: Mapping[str, Sequence[Cell]]) -> Predicted:
-        found = {
+    def _by_methods(self, fold: Fold, runs: Mapping[str, Sequence[Cell]]) -> Predicted:
+        return {
             name: np.stack([cell.predictions() for cell in cells if cell.fold is fold]) for name, cells in runs.items()
         }
-        members = {name: own.mean(axis=0) for name, own in found.items()} | baselines_as_members(self.grid, fold)
-        for one in self.protocol.ensembles:
-            if set(one.of) <= members.keys():
-                found[one.name] = together(one, members, self.grid, fold)[None]
-        baselines = {MEAN: mean_of_known(self.grid, fold), NEAREST: nearest_known(self.grid, fold)}
-        return found | {name: own[None] for name, own in baselines.items()}
+
+    def _by_known_labels(self, fold: Fold, by_methods: Predicted, known: NDArray[np.int64]) -> Predicted:
+        """Return what ensembles and baselines predict that have the labels of some known cell types."""
+        members = {name: own.mean(axis=0) for name, own in by_methods.items()}
+        members |= baselines_as_members(self.grid, fold, known)
+        found = {
+            one.name: together(one, members, self.grid, fold)
+            for one in self.protocol.ensembles
+            if set(one.of) <= members.keys()
+        }
+        found |= {MEAN: mean_of_known(self.grid, fold, known), NEAREST: nearest_known(self.grid, fold, known)}
+        return {name: own[None] for name, own in found.items()}
 
 
 def _table(grid: Grid, fold: Fold, predicted: Predicted) -> pd.DataFrame:
