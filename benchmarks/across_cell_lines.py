@@ -24,8 +24,9 @@ from genebert.tasks.labels import labels
 
 WIDTH = 256
 FEWEST_TFS = 3
-FEWEST_LINES = 3
 """Other TFs that a cell line needs to be used."""
+FEWEST_LINES = 3
+"""Cell lines that cross-validation needs."""
 
 
 @click.command(help=__doc__)
@@ -44,6 +45,8 @@ def main(chip_seq: Path, tf: str, genome: Path, motifs: str, blacklist: Path | N
         found = [path for folder in others for path in folder.glob(f"{line}.*")]
         if len(found) >= FEWEST_TFS:
             union(found, out / "peaks" / f"{line}.narrowPeak")
+        else:
+            click.echo(f"{line} is left out: there are peaks of {len(found)} other TFs, and {FEWEST_TFS} are needed")
     lines = sorted(path.stem for path in (out / "peaks").glob("*.narrowPeak"))
     if len(lines) < FEWEST_LINES:
         raise click.ClickException(

@@ -341,9 +341,13 @@ def test_lists_are_shown_as_they_are_given() -> None:
     assert "[default: kmer-regression]" in shown and "[default: [" not in shown
 
 
-def test_numbers_of_a_configuration_may_be_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_numbers_of_a_configuration_may_be_names_and_lists_written_as_on_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     given: list[settings.PrepareSettings] = []
     monkeypatch.setattr("genebert.corpus.build.prepare", given.append)
-    (tmp_path / "c.yaml").write_text("test_chromosomes: [8, X]\npeaks: [p]\ngenome: g.fa\nout: o\n")
+    text = "test_chromosomes: [8, X]\nvalid-chromosomes: '20, chr22'\npeaks: p\ngenome: g.fa\nout: o\n"
+    (tmp_path / "c.yaml").write_text(text)
     assert CliRunner().invoke(main, ["prepare", "--config", str(tmp_path / "c.yaml")]).exit_code == 0
     assert given[0].test_chromosomes == ["8", "X"]
+    assert given[0].valid_chromosomes == ["20", "chr22"] and given[0].peaks == [Path("p")]

@@ -23,6 +23,7 @@ from genebert.model.genebert import GeneBertModel
 from genebert.predict import evaluate, predict
 from genebert.predictor import Predictor
 from genebert.report.build import report
+from genebert.report.sections.predictor import _predictor_prose
 from genebert.schema import decode
 from genebert.settings import (
     EmbedSettings,
@@ -390,8 +391,10 @@ def test_without_encoders_the_summary_alone_is_fitted_and_nothing_is_compared_wi
     changes = {"encoders": False, "scratch": True, "epochs": 20}
     out = finetune(settings(labels, toy_model, tmp_path / "out", **changes))
     results = read_manifest(out, "finetune").metrics["results"]
-    assert {row["method"] for row in results} == {"pre-trained"}
-    assert results_of(out)["AUROC"] > 0.7
+    assert {row["method"] for row in results} == {"without encoders"}
+    assert results_of(out, "without encoders")["AUROC"] > 0.7
+    read = _predictor_prose(read_manifest(out), Predictor.open(out).target).text
+    assert "predicted from counts of k-mers and the evidence of motifs. The epoch" in read
     network = Predictor.open(out).ensemble.members[0][1].model
     assert network.classifier is None and network.summary is not None
 

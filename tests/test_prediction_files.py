@@ -223,7 +223,7 @@ def test_few_bytes_are_kept_of_each_row(tmp_path: Path) -> None:
 def test_names_that_would_share_a_file_are_refused(tmp_path: Path) -> None:
     table = windows(cell_types=("CD4+", "CD4-", "CD4*"))
     with pytest.raises(UserError) as error:
-        write("bigwig", tmp_path, NUMBER, table, predictions(NUMBER, len(table)))
+        BigWigFile(tmp_path, NUMBER, LENGTHS, None).write(table, predictions(NUMBER, len(table)))  # not at the end
     message = str(error.value)
     assert "--format bigwig" in message and "predictions.CD4_.bw" in message and "tsv or parquet" in message
     assert not list(tmp_path.iterdir())

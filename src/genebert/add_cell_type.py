@@ -117,7 +117,8 @@ def _add(
         work = Work(run.scratch, workers)
         peaks = source.candidates(work, genome.lengths, settings.skip_unknown_chromosomes)
         inside = _check_assembly(dict(zip(source.peak_sets, peaks, strict=True)), corpus)
-        regions = JoinedRegions.of(corpus, _others(settings, measured, peaks, corpus, genome, work))
+        others, dropped = _others(settings, measured, peaks, corpus, genome, work)
+        regions = JoinedRegions.of(corpus, others)
         signal = source.accessibility(work, _place(regions, corpus, genome), peaks)
         _check_enough(signal, regions)
         inputs = BlockInputs(genome, corpus.width, corpus.scanner)
@@ -134,6 +135,8 @@ def _add(
         "cell_type_distances": _distances(corpus, made, signal.cell_types),
     }
     measures = _metrics(made, source, signal, peaks)
+    before = corpus.manifest.metrics["windows_dropped"]
+    measures["windows_dropped"] = {reason: before.get(reason, 0) + count for reason, count in dropped.items()}
     out = run.finish(_joined(corpus.manifest.metrics, measures) | {"added": facts})
     say_left_out(measures)
     say(f"{out}: {', '.join(signal.cell_types)} added, with {len(added):,} further regions")
@@ -147,13 +150,14 @@ def _others(
     corpus: Corpus,
     genome: Genome,
     work: Work,
-) -> pd.DataFrame | None:
-    """Return the regions to add, if any are to be."""
+) -> tuple[pd.DataFrame | None, dict[str, int]]:
+    """Return the regions to add, if any are to be, and how many windows were left out for which reason."""
     if settings.regions == "keep":
-        return None
+        return None, {}
     blacklist = read_blacklist(measured, genome)
     rules = Rules(genome, blacklist, corpus.width, measured.max_n_fraction, taken=corpus.regions)
-    return find_regions(rules, peaks, np.zeros(len(peaks), dtype=bool), work)[0]
+    found, _, dropped = find_regions(rules, peaks, np.zeros(len(peaks), dtype=bool), work)
+    return found, dropped
 
 
 def _distances(corpus: Corpus, made: Corpus, names: list[str]) -> list[dict[str, Any]]:

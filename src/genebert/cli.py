@@ -165,7 +165,7 @@ def _is_positional(field: "FieldInfo | None") -> bool:
 def run(name: str, target: str, settings: "type[Settings]", given: dict[str, Any]) -> None:
     """Check what the user gave, call the function, and turn a user's mistake into exit code 2."""
     try:
-        values = _read_config(given.pop("config"))
+        values = _split_lists(settings, _read_config(given.pop("config")))
         for key, value in given.items():
             if value is None or value == ():
                 continue
@@ -181,6 +181,12 @@ def run(name: str, target: str, settings: "type[Settings]", given: dict[str, Any
         reason = error.strerror or str(error)
         remedy = "Free space, or correct the path or its permissions, then run the same command again"
         _fail(problem(where, reason, f"{remedy}; earlier results are untouched."))
+
+
+def _split_lists(settings: "type[Settings]", values: dict[str, Any]) -> dict[str, Any]:
+    """Take a text that a configuration gives for a list as the command line does: its items are parted by commas."""
+    lists = {key for key, field in settings.model_fields.items() if get_origin(field.annotation) is list}
+    return {key: _items(key, [one]) if key in lists and isinstance(one, str) else one for key, one in values.items()}
 
 
 def _items(key: str, words: Iterable[str]) -> list[str]:

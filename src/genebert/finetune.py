@@ -33,6 +33,8 @@ from genebert.tasks.windows import Windows, check_strands, say_few_regions, say_
 from genebert.trained import Trained, Training
 
 PRETRAINED, SCRATCH, ENSEMBLE = "pre-trained", "from scratch", "ensemble"
+WITHOUT_ENCODERS = "without encoders"
+"""Of a network of which nothing is pre-trained."""
 GENEBERT = "genebert"
 TUNED_ON: tuple[Split, Split] = ("train", "valid")
 PREDICTIONS_FILE = "test_predictions.tsv"
@@ -219,7 +221,8 @@ def _finetune(settings: FinetuneSettings, labelled: Labelled, pretrained: Manife
     network = GeneBert(model=settings.model, **{name: getattr(settings, name) for name in TuningSettings.model_fields})
     seeds = range(settings.seed, settings.seed + settings.seeds)
     training = Training(labelled, seeds, settings.device, run.scratch)
-    own = [training.train(PRETRAINED, GENEBERT, network)] if settings.network else []
+    title = PRETRAINED if settings.reads_encoders else WITHOUT_ENCODERS
+    own = [training.train(title, GENEBERT, network)] if settings.network else []
     own += [_train_key(key, training, settings) for key in settings.ensemble]
     compared = list(own)
     beside = {key: method_of(key, settings) for key in settings.baselines if key not in settings.ensemble}

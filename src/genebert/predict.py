@@ -67,8 +67,10 @@ def predict(settings: PredictSettings) -> Path:
         out = run.finish(metrics | counts | {"files": names})
         say(f"{out / names[0]}: {rows:,} rows, {rows / max(seconds, 1e-9):,.0f} a second")
         if settings.known is not None:
+            informed = counts["rows_with_known_labels"]
+            others = "" if informed == rows else "; the others are as without"
             what = "are at the place of a label of another cell type"
-            say(f"{counts['rows_with_known_labels']:,} of these {what} in {settings.known}; the others are as without")
+            say(f"{informed:,} of these {rows:,} {what} in {settings.known}{others}")
         return out
 
 

@@ -1,6 +1,7 @@
 """Predictions on disk, chunk by chunk: TSV, Parquet, BED or bigWig."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -180,26 +181,25 @@ class BigWigFile(PredictionFile):
         self._chunks: list[pd.DataFrame] = []
 
     def write(self, table: pd.DataFrame, predicted: Numbers) -> None:
-        """Add rows; they are kept (about 24 bytes each, and 8 per file) to the end, since bigWig has to be sorted."""
+        """Add rows; they are kept (about 24 bytes each, and 8 per file) to the end, since bigWig has to be sorted.
+
+        Raises:
+            UserError: two cell types or classes would have the same file name.
+        """
         rows = self.intervals(table)
         named = table["cell_type"].astype(str) if "cell_type" in table else [NO_CELL_TYPE] * len(table)
+        seen = len(self._cell_types)
         codes = [self._cell_types.setdefault(name, len(self._cell_types)) for name in named]
+        if len(self._cell_types) > seen:
+            self._check_names()
         kept = {"chrom": pd.Categorical(rows["chrom"], list(self.lengths)), "cell_type": np.array(codes, np.int32)}
         values = {index: predicted[:, index] for index in self.tracks()}
         self._chunks.append(rows[["start", "end"]].assign(**kept).join(pd.DataFrame(values, index=rows.index)))
 
     def close(self) -> list[Path]:
-        """Sort and write.
-
-        Raises:
-            UserError: two cell types or classes would have the same file name.
-        """
-        made = [(name, index) for name in self._cell_types for index in self.tracks()]
+        """Sort and write."""
+        made = self._made()
         paths = [self._path(index, name) for name, index in made]
-        if len(set(paths)) < len(paths):
-            names = ", ".join(sorted({path.name for path in paths if paths.count(path) > 1}))
-            what = f"names of classes or cell types differ only in letters that no file name can have: {names}"
-            raise UserError(problem("--format bigwig", what, "Use --format tsv or parquet."))
         of_cell_type = dict(list(pd.concat(self._chunks).groupby("cell_type"))) if made else {}
         for path, (name, index) in zip(paths, made, strict=True):
             write_bigwig(path, of_cell_type[self._cell_types[name]].rename(columns={index: "value"}), self.lengths)
@@ -208,6 +208,18 @@ class BigWigFile(PredictionFile):
     def release(self) -> None:
         """Let go of the rows."""
         self._chunks.clear()
+
+    def _made(self) -> list[tuple[str, int]]:
+        """Return the cell type and the track of each file."""
+        return [(name, index) for name in self._cell_types for index in self.tracks()]
+
+    def _check_names(self) -> None:
+        counts = Counter(self._path(index, name) for name, index in self._made())
+        if names := sorted(path.name for path, count in counts.items() if count > 1):
+            what = (
+                f"names of classes or cell types differ only in letters that no file name can have: {', '.join(names)}"
+            )
+            raise UserError(problem("--format bigwig", what, "Use --format tsv or parquet."))
 
     def _path(self, index: int, cell_type: str) -> Path:
         names = [] if len(self.tracks()) == 1 else [self.target.names[index]]

@@ -77,3 +77,14 @@ def test_peaks_are_found_in_objects_without_counts_of_earlier_versions_and_with_
     anndata.AnnData(obs=pd.DataFrame(index=["c"]), var=pd.DataFrame(index=names)).write_h5ad(tmp_path / "bare.h5ad")
     found = region_of_peaks(tmp_path / "bare.h5ad", corpus, np.array([0, 2]))
     assert found.tolist() == [1, 0, 1]
+
+
+def test_peaks_beyond_a_genome_of_windows_have_no_region(user_file: Path) -> None:
+    corpus = toys.corpus_of([("chr1", 0)], {"B": {0: 1.0}}, lengths={"chr1": 200, "chr2": 100})
+    assert region_of_peaks(user_file, corpus, np.array([0])).tolist() == [-1, -1, 0, -1]
+
+
+def test_peaks_of_regions_that_are_not_to_be_embedded_are_said_to_be(user_file: Path) -> None:
+    corpus = toys.corpus_of([("chr1", 0), ("chr3", 0)], {"B": {0: 1.0, 1: 1.0}})
+    with pytest.raises(UserError, match=r"to be embedded, and 1 overlap others of the corpus. Embed more of them"):
+        region_of_peaks(user_file, corpus, np.array([1]))

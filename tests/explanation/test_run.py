@@ -129,6 +129,7 @@ def test_what_is_written(explained: Path, toy: Corpus) -> None:
     assert counts["occlusion, all"] == 4 and counts["gradient x input, own"] == len(toy.motifs)
     metrics = read_manifest(explained).metrics
     assert metrics["regions"] == {"T": 12, "B": 12}
+    assert "on 12 accessible regions of each cell type of" in (explained / "explanation.html").read_text()
     assert metrics["motif_files"] == {"T": "motifs/0-T.meme", "B": "motifs/1-B.meme"}
 
 
@@ -166,6 +167,7 @@ def test_a_locus_inside_a_region_is_seen_in_its_window(toy: Corpus) -> None:
     region = toy.regions.iloc[5]
     start, chrom = int(region["start"]), region["chrom"]
     assert Locus.parse(f"{chrom}:{start + 3}-{start + 9}", toy) == Locus(chrom, start + 3, start + 9, start)
+    assert Locus.parse(f"{chrom.removeprefix('chr')}:{start + 3}-{start + 9}", toy).chrom == chrom
     outside = Locus.parse(f"{chrom}:0-20", toy)
     assert outside.window == 10 - WIDTH // 2
 

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from markupsafe import escape
 from matplotlib import style
 from matplotlib.figure import Figure as Canvas
 
@@ -73,8 +74,9 @@ def test_explanation() -> None:
     for name in ("joint", "interaction"):
         pairs[name], pairs[f"{name}_low"], pairs[f"{name}_high"] = -1.25, -2.0, 0.5
     tables = {"importance": importance(), "pairs": pairs, "locus": locus(explanation.BASES_PER_ROW + 5)}
-    page = explanation_page(tables, ["B", HOSTILE], "occlusion, all", HOSTILE, 2)
+    page = explanation_page(tables, ["B", HOSTILE], "occlusion, all", HOSTILE, 2, f"Of {HOSTILE}/model.")
     check(page)
+    assert f"Of {escape(HOSTILE)}/model." in page
     assert page.count("<svg") == 3  # the heat map, and two rows of bases
     assert "−1.250 [−2.000, 0.500]" in page
     cells = re.findall(r"<td[^>]*>(.*?)</td>", page)

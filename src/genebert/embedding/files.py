@@ -72,11 +72,16 @@ def region_of_peaks(path: Path, corpus: Corpus, regions: NDArray[np.int64]) -> N
     Raises:
         UserError: the file is no h5ad of peaks, or none of them overlaps a region.
     """
-    table = read_h5ad_peaks(path, corpus.lengths, skip_unknown=True, keep_repeats=True).table
+    table = read_h5ad_peaks(path, corpus.lengths, skip_unknown=True, lenient=True).table
     row = best_overlaps(table, corpus.regions.iloc[regions])
     if not (row >= 0).any():
-        what = f"none of its {len(row):,} peaks overlaps a region that was embedded"
-        raise UserError(problem(path, what, "Check that it is of the corpus' genome assembly."))
+        others = int((best_overlaps(table, corpus.regions) >= 0).sum())
+        what = f"none of its {len(row):,} peaks overlaps a region that is to be embedded"
+        remedy = "Check that it is of the corpus' genome assembly."
+        if others:
+            what += f", and {others:,} overlap others of the corpus"
+            remedy = "Embed more of them (--sample, --regions, --cell-types)."
+        raise UserError(problem(path, what, remedy))
     source = np.full(h5ad_variables(path), -1)
     source[table["column"].to_numpy()] = row
     return source

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from genebert.corpus.store import Corpus
 from genebert.corpus.work import Work
 from genebert.errors import UserError, listed, problem
-from genebert.inputs.genome import Genome
+from genebert.inputs.genome import Genome, match_chromosomes
 from genebert.methods.base import Place
 from genebert.predictor import Predictor
 from genebert.schema import BASES, N, substituted
@@ -48,7 +48,7 @@ class Locus:
             raise UserError(
                 problem(f"--locus {text}", "it is no interval", "Write chrom:start-end, 0-based, half-open.")
             )
-        chrom = match["chrom"]
+        chrom = match_chromosomes([match["chrom"]], corpus.lengths).get(match["chrom"], match["chrom"])
         start, end = (int(match[name].replace(",", "")) for name in ("start", "end"))
         length = corpus.lengths.get(chrom)
         if length is None:

@@ -28,10 +28,10 @@ from genebert.corpus.parallel import ThisProcess
 from genebert.corpus.store import Corpus
 from genebert.corpus.training import evidence_moments
 from genebert.corpus.work import Work
-from genebert.errors import UserError, problem
+from genebert.errors import UserError, listed, problem
 from genebert.explanation.importance import COLUMNS, Score, gradient_x_input, occlusion
 from genebert.explanation.locus import Locus, mutate_locus
-from genebert.explanation.scores import BATCH, LogOdds, explainable
+from genebert.explanation.scores import BATCH, LogOdds, explainable, members_without_network
 from genebert.explanation.tables import Effects, importance_rows, pair_rows
 from genebert.inputs.genome import Genome
 from genebert.inputs.motifs import write_meme
@@ -78,7 +78,7 @@ def explain(settings: ExplainSettings) -> Path:
         mean = torch.from_numpy(evidence_moments(corpus)[0]).float().to(networks[0].device)
         explainer = Explainer(drawn, LogOdds(networks, codes, evidence), mean, networks[0].config)
         tables |= _tables(settings, explainer, work)
-        return _finish(settings, corpus, predictor.target.names[1], drawn, tables, run)
+        return _finish(settings, corpus, predictor, drawn, tables, run)
 
 
 def _locus_table(
@@ -252,13 +252,19 @@ def _pair_table(
 
 
 def _finish(
-    settings: ExplainSettings, corpus: Corpus, target: str, drawn: Drawn, tables: dict[str, pd.DataFrame], run: StageRun
+    settings: ExplainSettings,
+    corpus: Corpus,
+    predictor: Predictor,
+    drawn: Drawn,
+    tables: dict[str, pd.DataFrame],
+    run: StageRun,
 ) -> Path:
+    target = predictor.target.names[1]
     for name, table in tables.items():
         table.to_csv(run.folder / f"{name}.tsv", sep="\t", index=False, float_format="%.6g")
     main = tables["importance"][tables["importance"]["measure"] == MAIN]
     files = _write_motifs(run.folder / "motifs", corpus, drawn.names, main, settings.top)
-    page = explanation_page(tables, drawn.names, MAIN, target, settings.top)
+    page = explanation_page(tables, drawn.names, MAIN, target, settings.top, _about(settings, predictor, drawn))
     (run.folder / PAGE).write_text(page, encoding="utf-8")
     metrics = {
         "class": target,
@@ -271,6 +277,15 @@ def _finish(
         best = main[main["cell_type"] == name].sort_values("rank", kind="stable").head(5)
         say(f"{name}: {', '.join(f'{row.name_} ({row.effect:+.3f})' for row in _named(best))}")
     return out
+
+
+def _about(settings: ExplainSettings, predictor: Predictor, drawn: Drawn) -> str:
+    """Say what is explained, and on which regions."""
+    counts = sorted({len(windows) for windows in drawn.windows})
+    regions = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    others = members_without_network(predictor)
+    rest = f" Its networks are explained, and {listed(others)} is not." if others else ""
+    return f"Of {settings.model}, on {regions} accessible regions of each cell type of {settings.corpus}.{rest}"
 
 
 def _named(table: pd.DataFrame) -> list[Any]:

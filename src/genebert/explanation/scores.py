@@ -18,6 +18,11 @@ from genebert.window_data import WindowData
 BATCH = 32
 
 
+def members_without_network(predictor: Predictor) -> list[str]:
+    """Return the methods of a predictor that are no GeneBERT."""
+    return sorted({key for key, fitted in predictor.ensemble.members if not isinstance(fitted, FittedGeneBert)})
+
+
 def explainable(predictor: Predictor, corpus: Corpus) -> list[GeneBertForSequenceClassification]:
     """Return the networks of a predictor, frozen.
 
@@ -45,9 +50,8 @@ def explainable(predictor: Predictor, corpus: Corpus) -> list[GeneBertForSequenc
     for is_wrong, what, remedy in wrong:
         if is_wrong:
             raise UserError(problem(folder, what, remedy))
-    others = [key for key, fitted in predictor.ensemble.members if not isinstance(fitted, FittedGeneBert)]
-    if others:
-        say(f"{folder}: its networks are explained, and {', '.join(sorted(set(others)))} is not")
+    if others := members_without_network(predictor):
+        say(f"{folder}: its networks are explained, and {', '.join(others)} is not")
     return [network.requires_grad_(False).eval() for network in networks]
 
 

@@ -44,7 +44,7 @@ Piece = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]
 
 
 def read_h5ad_peaks(
-    path: Path, lengths: Mapping[str, int], *, skip_unknown: bool = False, keep_repeats: bool = False
+    path: Path, lengths: Mapping[str, int], *, skip_unknown: bool = False, lenient: bool = False
 ) -> Intervals:
     """Read the peaks of an h5ad, which may lack X.
 
@@ -52,7 +52,8 @@ def read_h5ad_peaks(
         path: h5ad file.
         lengths: chromosome -> length of the genome in bp.
         skip_unknown: leave out and count peaks on chromosomes that the genome lacks, instead of raising.
-        keep_repeats: take a peak that is there more than once as it is, instead of raising.
+        lenient: take peaks that are there more than once, or end beyond their chromosome's end, as they are, instead of
+            raising.
 
     Returns:
         intervals whose table has the columns of `genebert.inputs.intervals.read_peaks`, and `column`, the peak's
@@ -65,7 +66,7 @@ def read_h5ad_peaks(
     with _opened(path, needs=("var",)) as file:
         var = _frame(path, file, "var")
     table, skipped = _on_genome(path, _coordinates(path, var, lengths), lengths, skip_unknown)
-    _check_peaks(path, table, lengths, keep_repeats)
+    _check_peaks(path, table, lengths, lenient)
     middle = (table["start"] + table["end"]) // 2
     table = table.assign(line=table["column"] + 1, score=0.0, signal=1.0, summit=middle)
     return Intervals(table, path, 0, skipped)
@@ -218,18 +219,14 @@ def _on_genome(
     return table, {str(name): int(number) for name, number in unknown.items()}
 
 
-def _check_peaks(path: Path, table: pd.DataFrame, lengths: Mapping[str, int], keep_repeats: bool) -> None:
+def _check_peaks(path: Path, table: pd.DataFrame, lengths: Mapping[str, int], lenient: bool) -> None:
     found = Problems(f"The peaks of {path} cannot be used:")
     assembly = "Use the genome assembly of the peaks, and 0-based, half-open coordinates."
-    repeated = table.duplicated(["chrom", "start", "end"]) & (not keep_repeats)
-    reasons = {
-        "it is no interval": ((table["start"] < 0) | (table["end"] <= table["start"]), assembly),
-        "it ends beyond its chromosome's end in the genome": (
-            table["end"] > table["chrom"].map(dict(lengths)),
-            assembly,
-        ),
-        "the same peak is there more than once": (repeated, "Leave out all but one of them."),
-    }
+    reasons = {"it is no interval": ((table["start"] < 0) | (table["end"] <= table["start"]), assembly)}
+    if not lenient:
+        beyond, repeated = table["end"] > table["chrom"].map(dict(lengths)), table.duplicated(["chrom", "start", "end"])
+        reasons["it ends beyond its chromosome's end in the genome"] = beyond, assembly
+        reasons["the same peak is there more than once"] = repeated, "Leave out all but one of them."
     for what, (wrong, remedy) in reasons.items():
         for row in table[wrong].itertuples(index=False):
             found.add(f"var, row {row.column + 1} ({row.chrom}:{row.start}-{row.end})", what, remedy)

@@ -191,7 +191,8 @@ def _overview(shown: Shown) -> Section:
 def _figure(shown: Shown, ranked: Sequence[str]) -> Figure:
     drawn = side_by_side(ranked, shown.headlines, shown.by_method(MEAN), shown.baselines)
     said = (
-        f"Means over cell types with 95% intervals, best in {_ranked_by(shown)} first. Blue: fitted; orange: baselines."
+        f"Means over cell types with 95% intervals, best in {_ranked_by(shown)} first, baselines last."
+        " Blue: fitted; orange: baselines."
     )
     return Figure("New cell types on new chromosomes.", [drawn], caption=said)
 

@@ -23,7 +23,7 @@ BASES_PER_ROW = 80
 
 
 def explanation_page(
-    tables: Mapping[str, pd.DataFrame], cell_types: Sequence[str], measure: str, target: str, top: int
+    tables: Mapping[str, pd.DataFrame], cell_types: Sequence[str], measure: str, target: str, top: int, about: str = ""
 ) -> str:
     """Return the page.
 
@@ -33,6 +33,7 @@ def explanation_page(
         measure: the one to show.
         target: the class whose log-odds are explained.
         top: motifs per cell type in the table.
+        about: what is explained, and on which regions.
     """
     main = tables["importance"][tables["importance"]["measure"] == measure]
     sections = [_motif_section(main, cell_types, measure, target, top)]
@@ -43,7 +44,7 @@ def explanation_page(
     tiles = [Tile(f"{len(cell_types):,}", "cell types"), Tile(f"{main['motif'].nunique():,}", "motifs occluded")]
     lead = (
         f"Which TFs the prediction of class {target} rests on. This explains the model: what it learned may be"
-        " correlation, and motifs that are alike share what they have in common."
+        f" correlation, and motifs that are alike share what they have in common.{f' {about}' if about else ''}"
     )
     return render("GeneBERT explanation", lead, tiles, sections)
 
@@ -120,7 +121,8 @@ def _locus_section(locus: pd.DataFrame, target: str) -> Section:
     ]
     panels = [locus_panel(locus, start, min(start + BASES_PER_ROW, last + 1), limits) for start in starts]
     caption = (
-        f"Letters: how much replacing that base lowers the log-odds of class {target}, on average over the three"
+        f"Letters: how much replacing that base lowers the log-odds of class {target} that the whole predictor gives,"
+        " with all of its members and calibrated, on average over the three"
         " substitutions. Colours: the change by each; dots, the base itself. All rows share their scales."
     )
     figure = Figure("The locus in two cell types.", panels, caption=caption)

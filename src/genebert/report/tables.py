@@ -53,8 +53,9 @@ def _splits_note(corpus: Corpus) -> str:
         said.append(f"Cell types held out: {', '.join(held_out)}.")
     if (corpus.split == NONE).any():
         said.append(
-            "Regions of the split none are used for nothing: only held-out cell types have them, or they share their"
-            " sequence with training regions."
+            "Regions of the split none have no label and no training example: held-out or added cell types brought them"
+            " along, or they share their sequence with training regions. They are neighbours in region matrices, and"
+            " variants in them are scored."
         )
     return " ".join(said)
 

@@ -55,8 +55,16 @@ def labels(task: Task) -> Path:
         for what, which in made.notes.items():
             if which:
                 say(f"{what}: {which:,}" if isinstance(which, int) else f"{what}: {which}")
-        say(f"{out}: {len(table):,} windows ({', '.join(f'{split} {n:,}' for split, n in per_split.items())})")
+        by_split = ", ".join(f"{split} {n:,}" for split, n in per_split.items())
+        say(f"{out}: {_amount(table)} ({by_split})")
         return out
+
+
+def _amount(table: pd.DataFrame) -> str:
+    """Return in words how many rows there are, and of how many windows where each is there in several cell types."""
+    if "cell_type" not in table or "start" not in table:
+        return f"{len(table):,} windows"
+    return f"{len(table):,} rows of {len(table[['chrom', 'start', 'end']].drop_duplicates()):,} windows"
 
 
 @contextmanager

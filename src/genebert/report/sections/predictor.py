@@ -17,6 +17,12 @@ from genebert.stage import Manifest
 from genebert.target import Target
 
 NETWORK = "genebert"
+_EXPLAINED = {
+    "from scratch": " From scratch: the same network without pre-training.",
+    "without encoders": " Without encoders: nothing of the network is pre-trained.",
+    "k-mer regression": " k-mer regression: on counts of short words of the same windows.",
+}
+"""What the figure says of methods that are in it."""
 """The member of a predictor that is a network; a predictor may have none."""
 
 
@@ -31,7 +37,7 @@ def predictor_section(manifest: Manifest, name: str) -> Section:
     section = Section(
         f"Predictor {name}",
         [
-            _predictor_prose(metrics, target),
+            _predictor_prose(manifest, target),
             Verdicts(
                 [
                     _method_verdict(headline, metric, methods, chance, metrics["members"])
@@ -73,16 +79,15 @@ def read_predictions(manifest: Manifest) -> pd.DataFrame:
     return pd.read_csv(path, sep="\t", dtype=words, keep_default_na=False)
 
 
-def _predictor_prose(metrics: Mapping[str, Any], target: Target) -> Prose:
+def _predictor_prose(manifest: Manifest, target: Target) -> Prose:
+    metrics = manifest.metrics
     rows = metrics["rows"]
-    neighbourhood = "accessible regions nearby in the row's cell type"
-    columns = neighbourhood if metrics["per_cell_type"] else "tiles of the sequence itself"
-    network = NETWORK in metrics["members"]
-    context = (
-        f"from the sequence and a region matrix whose columns are {columns}. The epoch"
-        if network
-        else (f"without a network, by {', '.join(dict.fromkeys(metrics['members']))}. What is chosen there")
-    )
+    others = ", ".join(dict.fromkeys(name for name in metrics["members"] if name != NETWORK))
+    if NETWORK in metrics["members"]:
+        together = f", averaged with {others}" if others else ""
+        context = f"from {_what_is_read(manifest)}{together}. The epoch"
+    else:
+        context = f"without a network, by {others}. What is chosen there"
     shared = metrics["test_rows_sharing_32_bases"]
     kind = {"classes": "classes", "labels": "labels", "value": "a number:"}[target.kind]
     return Prose(
@@ -93,6 +98,25 @@ def _predictor_prose(metrics: Mapping[str, Any], target: Target) -> Prose:
         f" {_shared_with_pretraining(metrics)}."
         f"{_calibrated(metrics['calibration'])}"
     )
+
+
+def _what_is_read(manifest: Manifest) -> str:
+    """Return in words what the network reads, by the settings that it was fine-tuned with."""
+    given = {"encoders": True, "region_states": True, "summary": True, "modalities": "both", **manifest.settings}
+    sequence, motifs = given["modalities"] != "motifs", given["modalities"] != "sequence"
+    read = ["the sequence"] * (sequence and given["encoders"])
+    if motifs and given["encoders"] and given["region_states"]:
+        nearby = "accessible regions nearby in the row's cell type"
+        columns = nearby if manifest.metrics["per_cell_type"] else "tiles of the sequence itself"
+        read.append(f"a region matrix whose columns are {columns}")
+    if given["summary"]:
+        read += ["counts of k-mers"] * sequence + ["the evidence of motifs"] * motifs
+    return listed_in_words(read)
+
+
+def listed_in_words(words: Sequence[str]) -> str:
+    """Return "a", "a and b" or "a, b and c"."""
+    return " and ".join([part for part in (", ".join(words[:-1]), *words[-1:]) if part])
 
 
 def _shared_with_pretraining(metrics: Mapping[str, Any]) -> str:
@@ -161,8 +185,8 @@ def _method_dots(
             "Dots, mean over seeds; bars, 95% bootstrap interval over the regions of the"
             f" n = {metrics['rows']['test']:,} test rows. Seeds: {seeds}."
             " Dashed: chance, which for accuracy is the share of the largest"
-            " class, and for AUPRC that of the last one. From scratch: the same network"
-            " without pre-training. k-mer regression: on counts of short words of the same windows."
+            " class, and for AUPRC that of the last one."
+            f"{''.join(said for name, said in _EXPLAINED.items() if name in methods)}"
         ),
         columns=2,
     )
