@@ -17,13 +17,13 @@ from genebert.stage import Manifest
 from genebert.target import Target
 
 NETWORK = "genebert"
+"""The member of a predictor that is a network; a predictor may have none."""
 _EXPLAINED = {
     "from scratch": " From scratch: the same network without pre-training.",
     "without encoders": " Without encoders: nothing of the network is pre-trained.",
     "k-mer regression": " k-mer regression: on counts of short words of the same windows.",
 }
 """What the figure says of methods that are in it."""
-"""The member of a predictor that is a network; a predictor may have none."""
 
 
 def predictor_section(manifest: Manifest, name: str) -> Section:
@@ -104,13 +104,16 @@ def _what_is_read(manifest: Manifest) -> str:
     """Return in words what the network reads, by the settings that it was fine-tuned with."""
     given = {"encoders": True, "region_states": True, "summary": True, "modalities": "both", **manifest.settings}
     sequence, motifs = given["modalities"] != "motifs", given["modalities"] != "sequence"
+    per_cell_type = manifest.metrics["per_cell_type"]
     read = ["the sequence"] * (sequence and given["encoders"])
     if motifs and given["encoders"] and given["region_states"]:
-        nearby = "accessible regions nearby in the row's cell type"
-        columns = nearby if manifest.metrics["per_cell_type"] else "tiles of the sequence itself"
+        columns = (
+            "accessible regions nearby in the row's cell type" if per_cell_type else "tiles of the sequence itself"
+        )
         read.append(f"a region matrix whose columns are {columns}")
-    if given["summary"]:
+    if given["summary"] and given.get("mode") != "linear-probe":
         read += ["counts of k-mers"] * sequence + ["the evidence of motifs"] * motifs
+        read += ["the cell type's use of motifs", "what is accessible nearby"] * (motifs and per_cell_type)
     return listed_in_words(read)
 
 
