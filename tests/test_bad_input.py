@@ -156,12 +156,12 @@ CASES = [
     Case(
         "folder without peaks",
         both(new_folder("other", "notes.txt"), "--peaks", "{folder}/other"),
-        ("inputs/other", "no *.narrowPeak or *.bed", "one file per cell type"),
+        ("inputs/other", "no *.narrowPeak or *.broadPeak or *.bed", "one file per cell type"),
     ),
     Case(
         "no cell type",
         both(new_folder("other"), "--peaks", "{folder}/other"),
-        ("inputs/other", "no *.narrowPeak or *.bed"),
+        ("inputs/other", "no *.narrowPeak or *.broadPeak or *.bed"),
     ),
     Case(
         "two files of one cell type",
