@@ -41,11 +41,6 @@ class Usage:
     mean: NDArray[np.float32]
     everywhere: NDArray[np.float32]
 
-    @property
-    def is_told(self) -> bool:
-        """Whether cell types differ in it."""
-        return bool((self.mean != self.everywhere[:, None]).any())
-
     @classmethod
     def of(cls, corpus: "Corpus") -> "Usage":
         """Measure the cell types of a corpus."""
