@@ -259,6 +259,9 @@ def test_a_blacklist_is_not_forgotten(world: World, tmp_path: Path) -> None:
     assert "--blacklist: the corpus was made without the regions on" in message
     added = add(world, corpus, tmp_path / "added", blacklist=blacklist)
     assert not ((added.regions["chrom"] == "chr1") & (added.regions["start"] < 10_000)).any()
+    before, after = (one.manifest.metrics["windows_dropped"] for one in (Corpus.open(corpus), added))
+    assert before.keys() == after.keys()
+    assert sum(after.values()) > sum(before.values()) > 0 and all(after[why] >= before[why] for why in before)
     kept = add(world, corpus, tmp_path / "kept", regions="keep")
     assert kept.cell_types == ["B", "NK", "T"]
     other = Path(shutil.copy(world.peaks / "T.narrowPeak", tmp_path / "new.narrowPeak"))

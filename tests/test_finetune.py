@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
-from toys import World, random_bases, random_corpus, reverse_complement
+from toys import World, corpus_of, random_bases, random_corpus, reverse_complement
 
 from genebert import calibration
 from genebert.corpus.store import Corpus
 from genebert.embedding.run import embed
 from genebert.errors import UserError
 from genebert.explanation.run import explain
-from genebert.finetune import _say_learned_cell_types, _tells_strands, finetune, method_of
+from genebert.finetune import _say_learned_cell_types, _say_usage_untold, _tells_strands, finetune, method_of
 from genebert.inputs.genome import Genome
 from genebert.inputs.scan import Scanner
 from genebert.labelled import Labelled, LabelledFiles, read_labelled
@@ -173,6 +173,15 @@ def test_multi_class_labels(toy_world: World, toy_model: Path, tmp_path: Path) -
 
 def evaluated(labels: Path, model: Path, out: Path) -> Path:
     return evaluate(EvaluateSettings(labels=labels, model=model, out=out, device="cpu"))
+
+
+def test_a_single_training_chromosome_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    places = [(chrom, start) for chrom in ("chr1", "chr2", "chr3") for start in (100, 400)]
+    members = {"B": {0: 1.0, 2: 1.0, 4: 1.0}, "T": {1: 1.0, 3: 1.0, 5: 1.0}}
+    for test, told in ((["chr3"], False), (["chr2", "chr3"], True)):
+        corpus = corpus_of(places, members, test=test)
+        _say_usage_untold(Labelled({}, Target("classes", ("0", "1")), Scanner(corpus.motifs), corpus))
+        assert ("warning: toy: all training regions lie on chr1" in capsys.readouterr().err) is told
 
 
 def test_a_class_that_nothing_measures_is_told(

@@ -11,7 +11,7 @@ from genebert.corpus.store import Corpus
 from genebert.errors import UserError
 from genebert.inputs.genome import Genome
 from genebert.stage import read_manifest
-from genebert.tasks.labels import check_genome, labels
+from genebert.tasks.labels import _amount, check_genome, labels
 from genebert.tasks.promoter import Promoter
 
 HELD_OUT = {"valid_chromosomes": ["2"], "test_chromosomes": ["chr3"]}
@@ -83,3 +83,9 @@ def test_another_genome_is_refused(toy: Corpus, tmp_path: Path) -> None:
         check_genome(genome, toy)
     assert "400 bp in the genome and 20000 bp in the corpus" in str(error.value)
     assert "chr3: only the corpus has this chromosome" in str(error.value)
+
+
+def test_rows_in_several_cell_types_are_no_windows_of_their_own() -> None:
+    places = pd.DataFrame({"chrom": "chr1", "start": [5, 5, 9], "end": [15, 15, 19]})
+    assert _amount(places) == "3 windows"
+    assert _amount(places.assign(cell_type=["B", "T", "B"])) == "3 rows of 2 windows"
