@@ -40,8 +40,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "with accessibility prediction": {"accessibility_weight": 0.15},
     "with balanced cell types": {"balanced": True},
     "with bases hidden in runs of 1 to 6": {"longest_run": 6},
-    "with k = 3": {"k": 3},
-    "with k = 6": {"k": 6},
+    "with k = 3": {"k": 3, "longest_run": 1},
+    "with k = 6": {"k": 6, "longest_run": 1},
     "with k = 6 and DNABERT's masking": {"k": 6, "masking": "dnabert"},
 }
 KEYS = ("regions", "cell_types", "task", "metric")

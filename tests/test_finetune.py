@@ -306,7 +306,7 @@ def test_a_baseline_in_the_ensemble_counts_as_much_as_all_seeds(
 
 
 def test_the_temperature_and_the_threshold_are_chosen_on_validation_rows(
-    toy_sequences: Path, toy_model: Path, tmp_path: Path
+    toy_sequences: Path, toy_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Other test rows leave both, and the predictor, as they are."""
     lines = toy_sequences.read_text().splitlines()
@@ -317,6 +317,8 @@ def test_the_temperature_and_the_threshold_are_chosen_on_validation_rows(
         finetune(settings(path, toy_model, tmp_path / name, threshold="valid", epochs=3))
         for name, path in (("a", toy_sequences), ("b", other))
     )
+    said = "AUPRC, tracks and log-odds are those of class 1, the second of 0, 1"
+    assert capsys.readouterr().err.replace("\n", " ").count(said) == 2
     for name in ("predictor.json", WEIGHTS, "members/0-genebert/config.json"):
         assert (first / name).read_bytes() == (second / name).read_bytes(), name
     labels = pd.read_csv(toy_sequences)
@@ -662,6 +664,7 @@ def test_an_ensemble_with_methods_that_know_names_of_cell_types_only_is_refused(
 
 BAD = {
     "no splits": ("sequence,label\nACGTACGTACGTACGTACGTAC,0\n", "not divided"),
+    "FASTA": (">a\nACGT\n", "it is FASTA, which says no labels. Make labels of it with `genebert labels custom"),
     "no label": ("sequence,split\nACGT,train\n", "tells no kind of target"),
     "no sequence": ("seq,label\nACGT,1\n", "Name a column `sequence`"),
     "bad letter": ("sequence,label,split\nACGTEE,1,train\n", "line 2: letter 'E' at position 5"),

@@ -14,6 +14,7 @@ from genebert.inputs.genome import Genome
 from genebert.inputs.scan import Scanner
 from genebert.labelled import Labelled, LabelledFiles, examples_of, read_labelled
 from genebert.schema import SPLITS, decode
+from genebert.tasks.windows import say_repeats
 
 SCANNER = Scanner([toys.consensus_motif("m", "GATAAG", 0.9)])
 Rows = list[tuple[str, ...]]
@@ -125,6 +126,10 @@ def test_how_many_rows_repeat_another_is_said_once(
     assert "places with rows that are labelled differently: 1" in capsys.readouterr().err
     read("sequence,label,split", sequences(("a",), ("b",), ("b",)))
     assert capsys.readouterr().err == ""
+    first = read("chrom,start,end,label", rows, **given).windows["train"]
+    capsys.readouterr()
+    say_repeats([first, first])
+    assert "places with rows that are labelled differently: 1" in capsys.readouterr().err
 
 
 def test_the_scale_of_a_number_is_that_of_the_training_rows(read: Read) -> None:

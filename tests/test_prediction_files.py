@@ -137,6 +137,15 @@ def test_windows_keep_their_names_in_bed_where_they_have_one(tmp_path: Path) -> 
     ]
 
 
+def test_names_are_written_to_bed_as_they_are_but_for_tabs(tmp_path: Path) -> None:
+    """Quotation marks were once doubled, which BED has no rule for."""
+    table = windows(rows=2, cell_types=('a "B"', "T\tx"), name=['5"x', '"y"', "z\tz", ","])
+    (path,) = write("bed", tmp_path, TWO, table, predictions(TWO, 4))
+    rows = [line.split("\t") for line in path.read_text().splitlines()]
+    assert [row[3] for row in rows] == ['5"x', '"y"', "z z", ","]
+    assert [row[7] for row in rows] == ['a "B": yes', "T x: yes"] * 2
+
+
 def mean_by_base(table: pd.DataFrame, value: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     """The mean of the windows that cover each base of a chromosome; NaN where none does."""
     found = {}

@@ -191,6 +191,8 @@ def test_the_same_command_again_does_nothing_and_the_same_seed_gives_the_same_we
 ) -> None:
     before = (toy_model / MANIFEST).stat().st_mtime_ns
     pretrain(settings(toy_folder, toy_model))
+    if not torch.cuda.is_available():
+        pretrain(settings(toy_folder, toy_model, device="cuda"))
     assert (toy_model / MANIFEST).stat().st_mtime_ns == before
     again = pretrain(settings(toy_folder, tmp_path / "again"))
     for name in ("model.safetensors", "curves.tsv"):
@@ -370,6 +372,39 @@ def test_the_users_values_win_over_the_presets() -> None:
     chosen = resolve(PretrainSettings(corpus=Path("c"), out=Path("o"), epochs=7, srm_weight=0)).training
     preset = load_preset("tiny").training
     assert (chosen.epochs, chosen.srm_weight, chosen.batch_size) == (7, 0, preset.batch_size)
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "run"),
+    [
+        ("tiny", {}, 1),
+        ("tiny", {"k": 1}, 1),
+        ("tiny", {"k": 3}, 6),
+        ("tiny", {"k": 6}, 6),
+        ("tiny", {"k": 6, "longest_run": 2}, 2),
+        ("paper", {"k": 1}, 1),
+    ],
+)
+def test_longer_tokens_have_longer_runs(preset: str, changes: dict[str, int], run: int) -> None:
+    chosen = resolve(PretrainSettings(corpus=Path("c"), out=Path("o"), preset=preset, **changes))
+    assert chosen.training.longest_run == run
+    assert chosen.model.k == changes.get("k", 1)
+
+
+@pytest.mark.parametrize(("epochs", "steps", "most"), [(0.5, 5, 5), (1.9, 19, 10), (2, 20, 10), (2.9, 29, 10)])
+def test_validation_is_ten_times_at_most(
+    epochs: float, steps: int, most: int, toy_folder: Path, tmp_path: Path
+) -> None:
+    job = Job.of(settings(toy_folder, tmp_path / "out", epochs=epochs))
+    job.__dict__["steps"] = steps
+    every = job._curves(job.new_model()).validate_steps
+    assert 0 < -(-steps // every) <= most
+
+
+def test_training_that_diverges_before_any_checkpoint_leaves_nothing(toy_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--learning-rate: with 1e.30 training diverged"):
+        pretrain(settings(toy_folder, tmp_path / "out", learning_rate=1e30, checkpoint_steps=100))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_damaged_corpus_is_refused(toy_folder: Path, tmp_path: Path) -> None:

@@ -171,6 +171,17 @@ def test_every_task_that_is_on_is_measured_whatever_the_masking_of_the_training(
     assert neighbours > 0.25 > 4 * tokens["model"]["value"]  # one base of three is hidden, and the network is untrained
 
 
+def test_without_two_kinds_of_segments_ngsp_has_no_baseline_of_gc_content(
+    corpus: Corpus, model: GeneBertForPreTraining
+) -> None:
+    places = [("chr1", 100), *(("chr3", start) for start in range(0, 4000, 100))]
+    accessible = {f"cell{i}": dict.fromkeys(range(len(places)), 1.0) for i in range(8)}
+    single = toys.corpus_of(places, accessible, test=["chr3"], motifs=corpus.motifs)
+    training = examples(single, "train")  # a segment's stand-in would be of another region, and there is none
+    rows = by_metric(evaluate_pretraining(model, examples(single), training))
+    assert set(rows["NGSP", "AUROC"]["baselines"]) == {"chance"}
+
+
 def test_a_task_that_is_off_is_not_measured(corpus: Corpus, model: GeneBertForPreTraining) -> None:
     training = examples(corpus, "train")
     for task, name in (("mgm", "MGM"), ("ngsp", "NGSP")):

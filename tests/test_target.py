@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import expit, softmax
+from scipy.special import expit, logit, softmax
 from scipy.stats import pearsonr, spearmanr
 from sklearn import metrics as sklearn_metrics
 
@@ -285,8 +285,23 @@ def test_the_best_threshold_by_hand() -> None:
     truth = np.array([0, 0, 0, 1, 0, 1, 1])
     score = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
     limit = best_threshold(truth, score)  # 0.4 gives MCC 0.75, all others less
-    assert 0.3 < limit <= 0.4
+    assert limit == pytest.approx(expit(np.log([0.3 / 0.7, 0.4 / 0.6]).mean()))
     assert best_threshold(truth, 1 - score) <= 0.9  # nothing is right, but all are compared
+
+
+@pytest.mark.parametrize(("temperature", "shift"), [(0.3, 0), (5, 0), (2, -1.5)])
+def test_calibration_moves_the_best_threshold_along(temperature: float, shift: float) -> None:
+    """Else rows between the two would be decided otherwise by what was calibrated."""
+    truth, score = np.array([0, 0, 1, 0, 1, 1]), np.array([0.0, 0.2, 0.5, 0.45, 0.9, 1.0])
+
+    def calibrated(probability: Any) -> Any:
+        return expit(logit(probability) / temperature + shift)
+
+    limit = best_threshold(truth, score)
+    assert 0.45 < limit < 0.5
+    assert best_threshold(truth, calibrated(score)) == pytest.approx(calibrated(limit))
+    assert best_threshold(np.array([1, 0]), np.array([0.2, 0.7])) == 0.2
+    assert best_threshold(np.array([0, 1]), np.array([0.0, 1e-300])) == 1e-300
 
 
 @pytest.mark.parametrize("seed", range(5))

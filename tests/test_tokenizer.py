@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from transformers import AutoModel, AutoTokenizer
 
 from genebert.errors import UserError
 from genebert.model.genebert import GeneBertConfig  # registers the configuration
@@ -91,6 +91,14 @@ def test_saved_and_loaded(k: int, tmp_path: Path) -> None:
         assert type(loaded) is KmerTokenizer
         assert loaded.k == k
         assert loaded("ACGTTGCANACGT", "TTTTTTTT") == expected
+
+
+@reads_a_file_it_leaves_open
+def test_a_saved_tokenizer_knows_how_much_the_model_reads(toy_model: Path) -> None:
+    model = AutoModel.from_pretrained(toy_model)
+    inputs = AutoTokenizer.from_pretrained(toy_model)("ACGT" * 300, truncation=True, return_tensors="pt")
+    assert inputs["input_ids"].shape == (1, model.config.max_tokens)
+    assert model(**inputs).last_hidden_state.shape[1] == model.config.max_tokens
 
 
 @reads_a_file_it_leaves_open

@@ -1,4 +1,5 @@
 import math
+import signal
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from genebert.checkpoints import Checkpoint, Checkpoints, newest_checkpoint
-from genebert.errors import Problems, UserError
+from genebert.errors import Problems, ResumableError, UserError
 from genebert.settings import PretrainSettings
 from genebert.training import (
     Curves,
@@ -255,6 +256,47 @@ def test_a_loss_that_is_no_number_stops_training() -> None:
     with pytest.raises(UserError, match=r"with 1e.30 training diverged: at step 10 .*loss is no number"):
         train(made, counted, description="toy", batch_size=16, device="cpu")
     assert max(steps) < STEPS - 1
+
+
+def test_a_validation_loss_that_is_no_number_stops_training_and_a_measure_that_is_none_does_not() -> None:
+    def validated(found: dict[str, float]) -> pd.DataFrame:
+        curves = Curves(lambda: found, validate_steps=3)
+        return train(learner(), batch, description="toy", batch_size=16, device="cpu", curves=curves)
+
+    with pytest.raises(UserError, match="at step 3 valid_other_square is no number"):
+        validated({"square": 1.0, "other_square": float("nan"), "auroc": float("nan")})
+    assert len(validated({"square": 1.0, "auroc": float("nan")})) == STEPS / 3 + 2  # and steps 10 and 20
+
+
+def test_what_there_was_before_training_diverged_is_kept_and_nothing_is_written_after(tmp_path: Path) -> None:
+    def spoiled(index: int) -> torch.Tensor:
+        return batch(index) * (float("inf") if index == 6 else 1)
+
+    checkpoints = Checkpoints(tmp_path, 4)
+    with pytest.raises(ResumableError, match=r"at step 8 a weight, .*square.* is no number") as raised:
+        train(learner(), spoiled, description="toy", batch_size=16, checkpoints=checkpoints, device="cpu")
+    kept = tmp_path / "step-000000004.ckpt"
+    assert f"with another --out. What there was before is kept: {kept}." in str(raised.value)
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_ends_training_as_a_failure_that_the_same_command_mends(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def signalled(index: int) -> torch.Tensor:
+        if index == 7:
+            signal.raise_signal(getattr(signal, name))
+        return batch(index)
+
+    options = {"description": "toy", "batch_size": 16, "device": "cpu"}
+    whole = train(learner(), batch, **options)
+    with pytest.raises(SystemExit) as ended:
+        train(learner(), signalled, checkpoints=Checkpoints(tmp_path, 5), **options)
+    assert ended.value.code == 128 + getattr(signal, name)
+    assert f"toy: stopped by {name}; the same command goes on" in capsys.readouterr().err
+    resumed = train(learner(), batch, checkpoints=Checkpoints(tmp_path, 5, 2, newest_checkpoint(tmp_path)), **options)
+    pd.testing.assert_frame_equal(whole, resumed)
 
 
 def test_progress_is_told_in_lines_without_a_terminal(

@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,9 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch.distributed.tensor import DTensor
 
 from genebert.console import say
-from genebert.distributed import rank, world_size
+from genebert.distributed import rank, total, world_size
+from genebert.errors import ResumableError, UserError, problem
 
 _PATTERN = "step-*.ckpt"
 
@@ -73,14 +76,49 @@ class Checkpoints(Callback):
     resumed: Checkpoint | None = None
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Write a checkpoint where one is due."""
+        """Write a checkpoint where one is due.
+
+        Raises:
+            UserError: see `stop_diverged`.
+        """
         step = trainer.global_step
         if not step_ended(trainer, batch_idx) or (step % self.every and step < module.schedule.steps):
             return
+        stop_diverged(trainer, module, _no_numbers(module))
         trainer.save_checkpoint(self.folder / f"step-{step:09d}.ckpt")
         if rank() == 0:
             for path in sorted(self.folder.glob(_PATTERN))[: -self.keep]:
                 path.unlink()
+
+
+def stop_diverged(trainer: Any, module: Any, wrong: Iterable[str]) -> None:
+    """Stop a training of which something is no number; to be called in all processes, with the same.
+
+    Raises:
+        ResumableError: it has checkpoints, from before.
+        UserError: it has none.
+    """
+    if not (names := list(wrong)):
+        return
+    rate, step = module.schedule.learning_rate, trainer.global_step
+    what = f"with {rate:g} training diverged: at step {step:,} {', '.join(names)} is no number"
+    folders = [one.folder for one in trainer.callbacks if isinstance(one, Checkpoints)]
+    kept = sorted(path for folder in folders for path in folder.glob(_PATTERN))
+    if not kept:
+        raise UserError(problem("--learning-rate", what, "Choose a lower one."))
+    remedy = f"Choose a lower one, with another --out. What there was before is kept: {kept[-1]}"
+    raise ResumableError(problem("--learning-rate", what, f"{remedy}."))
+
+
+def _no_numbers(module: Any) -> list[str]:
+    """Return what of a model and its last losses holds something that is no number, in any process."""
+    weights = [p.to_local() if isinstance(p, DTensor) else p for p in module.model.parameters()]
+    finite = {
+        "a weight": torch.stack([one.detach().isfinite().all() for one in weights]).all(),
+        **{name: loss.isfinite() for name, loss in module.latest.items()},
+    }
+    wrong = total(torch.stack([~one for one in finite.values()]).to(torch.int64)).tolist()
+    return [name for name, count in zip(finite, wrong, strict=True) if count]
 
 
 def step_ended(trainer: Any, batch_idx: int) -> bool:

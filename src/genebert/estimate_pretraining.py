@@ -192,7 +192,7 @@ class _Stepper:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             loss = self.learner.training_step(batch, 0)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.learner.parameters(), 1.0)
+        self.learner.on_before_optimizer_step(self.optimizer)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.device.type == "cuda":

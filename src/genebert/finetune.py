@@ -28,7 +28,7 @@ from genebert.schema import Split, parent_of
 from genebert.settings import FinetuneSettings, TuningSettings
 from genebert.shared_words import sharing, sharing_with_any
 from genebert.stage import Manifest, StageRun, open_stage, read_manifest
-from genebert.target import CLASS, HALF, best_threshold, mean_over_methods
+from genebert.target import CLASS, HALF, Target, best_threshold, mean_over_methods
 from genebert.tasks.windows import Windows, check_strands, say_few_regions, say_unused, table_of
 from genebert.trained import Trained, Training
 
@@ -55,7 +55,6 @@ def finetune(settings: FinetuneSettings) -> Path:
             pre-training are to be tested on.
     """
     pretrained = read_manifest(settings.model, "pretrain", verify=True)
-    pick_device(settings.device)
     _check_methods(settings)
     tables = {name: getattr(settings, name) for name in ("labels", "valid", "test")}
     inputs = {name: path and table_of(path) for name, path in tables.items()}
@@ -63,6 +62,7 @@ def finetune(settings: FinetuneSettings) -> Path:
     with open_stage("finetune", settings, inputs, resumable=True) as run:
         if run.finished:
             return run.out
+        pick_device(settings.device)  # so that a mistake is said before rows are read
         labelled = _read(settings, pretrained)
         return _finetune(settings, labelled, pretrained, run)
 
@@ -210,6 +210,12 @@ def _check_averaged(settings: FinetuneSettings, per_cell_type: bool, found: Prob
             found.add(f"--ensemble {key}", what, "Leave it out, or add --oriented.")
         if settings.class_weights and "class_weights" not in kind.model_fields:
             found.add(f"--ensemble {key}", "it does not weigh classes", "Leave it out, or --class-weights.")
+
+
+def say_second_class(target: Target) -> None:
+    """Say which of two classes measures and tracks are of."""
+    if target.is_binary:
+        say(f"AUPRC, tracks and log-odds are those of class {target.names[1]}, the second of {', '.join(target.names)}")
 
 
 def chromosomes_among(windows: Windows, names: Sequence[str]) -> list[str]:
@@ -449,6 +455,7 @@ def _tell(metrics: dict[str, Any]) -> None:
             say(f"{count:,} of {metrics['rows']['test']:,} test rows {what}")
     for line in (metrics["calibration"] or {}).get("at_bounds", []):
         say(f"Calibration: {line}")
+    say_second_class(Target.from_json(metrics["target"]))
     for row in metrics["results"]:
         if ":" not in row["metric"]:
             say(f"{row['method']}: {row['metric']} {Estimate(row['value'], row['low'], row['high'])}")

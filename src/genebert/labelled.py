@@ -16,7 +16,7 @@ from genebert.inputs.scan import Scanner
 from genebert.methods.base import Examples
 from genebert.pretrained import check_motifs, context_of
 from genebert.schema import SPLITS, Split
-from genebert.shared_words import groups
+from genebert.shared_words import divided, groups
 from genebert.target import CLASS, LABEL_PREFIX, VALUE, Target, check_variety
 from genebert.tasks.labels import check_genome
 from genebert.tasks.windows import COORDINATES, Windows, read_windows, say_repeats
@@ -124,8 +124,7 @@ def read_labelled(
 def set_aside(labelled: Labelled, fraction: float, seed: int) -> Labelled:
     """Return labels whose validation rows are cut from the training rows, with which they share no 32 bases.
 
-    Rows that share 32 bases, directly or through others, go together: groups in random order, until they hold the
-    fraction of the rows. Groups that are larger than that stay.
+    Rows that share 32 bases, directly or through others, go together; see `shared_words.divided`.
 
     Args:
         labelled: whose validation rows are not looked at.
@@ -137,12 +136,8 @@ def set_aside(labelled: Labelled, fraction: float, seed: int) -> Labelled:
     """
     whole = labelled.windows["train"]
     group = groups(whole.codes)
-    size = np.bincount(group)
     wanted = round(fraction * len(group))
-    order = np.random.default_rng(seed).permutation(len(size))
-    order = order[size[order] <= wanted]
-    before = np.cumsum(size[order]) - size[order]
-    is_valid = np.isin(group, order[before < wanted])
+    is_valid = np.array(divided(group, {"valid": fraction}, np.random.default_rng(seed))) == "valid"
     if is_valid.sum() < wanted / 2 or not wanted:
         what = f"{is_valid.sum()} of its {len(group)} rows can be set aside that share no 32 bases with others"
         raise UserError(problem(whole.path, what, "Give validation rows as `valid`."))
@@ -169,7 +164,10 @@ def _read_splits(
         raise UserError(problem("--valid and --test", "only one of them is given", "Give both, or a column `split`."))
     windows = read_windows(files.labels, genome, labelled=True)
     if files.valid and files.test:
-        valid, test = (read_windows(path, genome, labelled=True) for path in (files.valid, files.test))
+        valid, test = (
+            windows if path == files.labels else read_windows(path, genome, labelled=True)
+            for path in (files.valid, files.test)
+        )
         found = Problems("The rows are divided in two ways, by --valid and --test and by a column:")
         for path in dict.fromkeys(one.path for one in (windows, valid, test) if "split" in one.table):
             found.add(path, "it has a column `split`", "Remove the column, or leave --valid and --test out.")

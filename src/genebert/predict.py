@@ -13,7 +13,7 @@ from genebert.cell_type_distance import Distance, new_cell_types
 from genebert.console import progress_bar, say
 from genebert.corpus.store import Corpus
 from genebert.errors import UserError, listed, problem
-from genebert.finetune import chromosomes_among, title_of
+from genebert.finetune import chromosomes_among, say_second_class, title_of
 from genebert.inputs.genome import Genome
 from genebert.known_labels import KnownLabels, with_known
 from genebert.metrics import Estimate
@@ -225,6 +225,7 @@ def evaluate(settings: EvaluateSettings) -> Path:
         ]
         metrics = {"target": predictor.target.to_json(), "cell_type_distances": new_cell_types(distances)}
         out = run.finish(metrics | {"rows": len(windows), "results": results})
+        say_second_class(predictor.target)
         for row in results:
             say(f"{row['metric']} {Estimate(row['value'], row['low'], row['high'])} on {len(windows):,} rows")
         return out

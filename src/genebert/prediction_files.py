@@ -1,5 +1,6 @@
 """Predictions on disk, chunk by chunk: TSV, Parquet, BED or bigWig."""
 
+import csv
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -154,13 +155,14 @@ class BedFile(PredictionFile):
             of = table["cell_type"] + f": {name}" if "cell_type" in table else pd.Series(name, index=table.index)
             given = table.get("name", of)
             rows = self.intervals(table).assign(
-                name=given.mask(given.isin(_NO_NAME), of),
+                name=_cells(given.mask(given.isin(_NO_NAME), of)),
                 score=score.astype(int),
                 strand=table.get("strand", "."),
                 value=value,
-                of=of,
+                of=_cells(of),
             )
-            rows.to_csv(self._handle, sep="\t", index=False, header=False, float_format="%.6g")
+            plain = {"quoting": csv.QUOTE_NONE, "quotechar": None}  # BED has no quotation marks
+            rows.to_csv(self._handle, sep="\t", index=False, header=False, float_format="%.6g", **plain)
 
     def close(self) -> list[Path]:
         """Finish."""
@@ -170,6 +172,11 @@ class BedFile(PredictionFile):
     def release(self) -> None:
         """Close the file."""
         self._handle.close()
+
+
+def _cells(texts: pd.Series) -> pd.Series:
+    """Return texts for columns of a BED, in which nothing marks that a tab or a line's end belongs to them."""
+    return texts.str.replace(r"\s", " ", regex=True)
 
 
 class BigWigFile(PredictionFile):

@@ -49,10 +49,12 @@ from genebert.training import (
 VALIDATION_BATCHES = 8
 LEAST_EXAMPLES = 8
 VALIDATIONS = 10
-"""Validation losses are measured ten times during training."""
+"""Validation losses are measured so often during training; of fewer steps, at each."""
 CELL_TYPES = "cell_types_"
 """Prefix of losses on held-out cell types, where chromosomes are held out too."""
 GPU_WORKERS = 4
+LONGEST_RUN = 6
+"""Bases are hidden in runs of 1 to so many, where tokens are longer than one, and neither user nor preset says more."""
 
 
 def pretrain(settings: PretrainSettings) -> Path:
@@ -73,23 +75,24 @@ def pretrain(settings: PretrainSettings) -> Path:
     if settings.devices > 1 and not started():
         Job.of(settings)
         return start(pretrain, settings, settings.devices)
+    if not started():
+        return _lead(settings)
     with process_group(pick_device(settings.device)):
         return _lead(settings) if rank() == 0 else _follow(settings)
 
 
 def _lead(settings: PretrainSettings) -> Path:
-    with leading() as send:
+    inputs = {"corpus": settings.corpus, "init_sequence": settings.init_sequence}
+    with leading() as send, open_stage("pretrain", settings, inputs, resumable=True) as run:
+        if run.finished:
+            return run.out
         job = Job.of(settings)
-        inputs = {"corpus": settings.corpus, "init_sequence": settings.init_sequence}
-        with open_stage("pretrain", settings, inputs, resumable=True) as run:
-            if run.finished:
-                return run.out
-            model, place = job.new_model(), Place(run.folder, run.scratch, newest_checkpoint(run.scratch))
-            job.check_resumed(place.resumed)
-            send(place)
-            with numerics(job.device, place.resumed):
-                model, curves = job.train(model, place)
-                return _finish(job, model, curves, run)
+        model, place = job.new_model(), Place(run.folder, run.scratch, newest_checkpoint(run.scratch))
+        job.check_resumed(place.resumed)
+        send(place)
+        with numerics(job.device, place.resumed):
+            model, curves = job.train(model, place)
+            return _finish(job, model, curves, run)
 
 
 def _follow(settings: PretrainSettings) -> Path:
@@ -264,7 +267,7 @@ class Job:
             found = {name: validation(model, data, bf16=bf16) for name, data in kept.items()}
             return {f"{name}{task}": value for name, each in found.items() for task, value in each.items()}
 
-        return Curves(validate, max(1, self.steps // VALIDATIONS)) if kept else Curves()
+        return Curves(validate, -(-self.steps // VALIDATIONS)) if kept else Curves()
 
     def _validation_data(self, regions: Split, cell_types: Split) -> PretrainingData:
         """Return batches that a device has room for, and that can be divided among the processes."""
@@ -318,7 +321,10 @@ def resolve(settings: PretrainSettings) -> Preset:
     given = {
         name: value for name in TrainingSettings.model_fields if (value := getattr(settings, name, None)) is not None
     }
-    model = preset.model.model_copy(update={"k": settings.k}) if settings.k else preset.model
+    model = preset.model
+    if settings.k is not None and settings.k != model.k:  # a hidden base costs k tokens, and runs share them
+        model = model.model_copy(update={"k": settings.k})
+        given = {"longest_run": 1 if settings.k == 1 else LONGEST_RUN} | given
     return Preset(model=model, training=preset.training.model_copy(update=given))
 
 
@@ -461,7 +467,7 @@ def _finish(job: Job, model: GeneBertForPreTraining, curves: pd.DataFrame, run: 
         "evaluation": evaluation,
     }
     save_model(model, run.folder)
-    KmerTokenizer(k=model.config.k).save_pretrained(run.folder)
+    KmerTokenizer(k=model.config.k, model_max_length=model.config.max_tokens).save_pretrained(run.folder)
     write_scanner(corpus.scanner, run.folder)
     out = run.finish(metrics)
     for row in evaluation:

@@ -48,7 +48,7 @@ class Fitted:
 
     Attributes:
         majority, markov, flanks: count models of bases.
-        adjacency: of the GC content of both segments.
+        adjacency: of the GC content of both segments; None if all segments drawn for it are adjacent, or none.
         gc_of_motifs: GC content of a region, by its motif evidence.
         frozen: the model's encoders.
         probes: of its pooled vectors.
@@ -57,7 +57,7 @@ class Fitted:
     majority: int
     markov: NDArray[np.int64]
     flanks: FlankingBases
-    adjacency: LogisticRegression
+    adjacency: LogisticRegression | None
     gc_of_motifs: Ridge
     frozen: Frozen
     probes: Probes
@@ -217,10 +217,12 @@ def _accuracy_rows(answers: Answers, weights: Numbers, task: str, metric: str) -
     return [row_of(task, metric, found, len(answers.region))]
 
 
-def _adjacency_rows(answers: Answers, weights: Numbers, baseline: LogisticRegression) -> list[Row]:
+def _adjacency_rows(answers: Answers, weights: Numbers, baseline: LogisticRegression | None) -> list[Row]:
     if answers.logit is None:
         return []
-    scores = {"model": answers.logit, "GC content only": baseline.decision_function(answers.gc)}
+    scores = {"model": answers.logit}
+    if baseline is not None:
+        scores["GC content only"] = baseline.decision_function(answers.gc)
     label, n = answers.adjacent, len(answers.region)
     areas = {name: estimate(auroc(weights, label, score)) for name, score in scores.items()}
     right = {name: estimate(mean(weights, (score > 0) == label)) for name, score in scores.items()}
@@ -283,12 +285,13 @@ def segment_gc(data: PretrainingData, batch: PretrainingBatch) -> Numbers:
     return np.stack([first, second, np.abs(first - second)], axis=1)
 
 
-def _gc_classifier(training: PretrainingData, generator: np.random.Generator) -> LogisticRegression:
+def _gc_classifier(training: PretrainingData, generator: np.random.Generator) -> LogisticRegression | None:
     chosen = generator.permutation(training.examples)[: 4 * MOST_EXAMPLES]
     parts = np.array_split(chosen, -(-len(chosen) // 256))
     batches = [training.collate(part, training.keys(part)) for part in parts]
     features = np.concatenate([segment_gc(training, batch) for batch in batches])
-    return LogisticRegression().fit(features, np.concatenate([batch.adjacent.numpy() for batch in batches]))
+    adjacent = np.concatenate([batch.adjacent.numpy() for batch in batches])
+    return LogisticRegression().fit(features, adjacent) if len(np.unique(adjacent)) > 1 else None
 
 
 # ----------------------------------------------------------------------------------------------------- matching
@@ -435,8 +438,9 @@ def _metrics(joined: Mapping[str, NDArray[Any]]) -> dict[str, float]:
         if name in joined:
             right, scored = joined[name].sum(axis=0)
             found[name] = float(right / max(scored, 1))
-    if "logit" in joined:
-        found["ngsp_auroc"] = plain_auroc(joined["adjacent"], joined["logit"])
+    if "logit" in joined:  # of training that diverges, logits are no numbers
+        sound = np.isfinite(joined["logit"]).all()
+        found["ngsp_auroc"] = plain_auroc(joined["adjacent"], joined["logit"]) if sound else float("nan")
     if "matrix" in joined:
         intact = joined["adjacent"]
         found["srm_retrieval"] = _retrieval(*(joined[name][intact] for name in ("sequence", "matrix", "region")))

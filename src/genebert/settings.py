@@ -333,7 +333,11 @@ class PretrainSettings(StageSettings):
         None, gt=0, lt=0.5, description="fraction of bases hidden for MGM (default: the preset's)"
     )
     longest_run: int | None = Field(
-        None, ge=1, le=64, description="bases are hidden in runs of 1 to so many (default: the preset's)"
+        None,
+        ge=1,
+        le=64,
+        description="bases are hidden in runs of 1 to so many (default: the preset's; with another --k, 1 if that is "
+        "1, else 6)",
     )
     mgm_weight: float | None = Field(None, ge=0, description="weight of MGM, 0 turns it off (default: the preset's)")
     ngsp_weight: float | None = Field(None, ge=0, description="weight of NGSP, 0 turns it off (default: the preset's)")

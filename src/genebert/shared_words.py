@@ -3,14 +3,14 @@
 A model may have seen the answer for a test sequence that shares such a stretch with a training sequence.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from genebert.schema import N, decode, reverse_complement
+from genebert.schema import N, Split, decode, reverse_complement
 
 LENGTH = 32
 """In bases; so long a word fills 64 bits, and does not recur by chance."""
@@ -107,3 +107,23 @@ def _names(codes: NDArray[np.uint8]) -> list[str]:
     strands = zip(codes, reverse_complement(codes), strict=True)
     either = (min(decode(row).strip("N"), decode(other).strip("N")) for row, other in strands)
     return [name or str(row) for row, name in enumerate(either)]
+
+
+def divided(group: NDArray[np.int64], fractions: Mapping[Split, float], generator: np.random.Generator) -> list[str]:
+    """Return the split of each row.
+
+    Args:
+        group: from 0 on, int64, shape (n,); rows of one group go together.
+        fractions: split -> fraction of all rows. Groups go there in an order drawn at random, each to the first split
+            that still has room for all of it; what is left is for training.
+        generator: draws.
+    """
+    size = np.bincount(group)
+    room = {split: round(fraction * len(group)) for split, fraction in fractions.items()}
+    split_of_group = np.full(len(size), "train", dtype=object)
+    for chosen in generator.permutation(len(size)).tolist():
+        split = next((split for split, free in room.items() if size[chosen] <= free), None)
+        if split is not None:
+            split_of_group[chosen] = split
+            room[split] -= size[chosen]
+    return split_of_group[group].tolist()

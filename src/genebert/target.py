@@ -17,6 +17,7 @@ Kind = Literal["classes", "labels", "value"]
 CLASS, VALUE, LABEL_PREFIX = "label", "value", "label:"
 """Columns of a table: `label` names a class, `value` is a number, and each `label:NAME` is 0, 1 or empty (unknown)."""
 HALF = 0.5
+_TINY = 1e-15
 Numbers = NDArray[np.float64]
 Threshold = float | tuple[float, ...]
 """Of two classes, the second is predicted from this probability on. Of several, the class whose probability is the
@@ -211,7 +212,8 @@ def label_names(table: pd.DataFrame) -> list[str]:
 def best_threshold(truth: NDArray[np.int64], probability: Numbers) -> float:
     """Return the probability from which on the second class is to be predicted so that MCC is highest.
 
-    It lies halfway between the lowest probability that is to be predicted so and the next lower one.
+    Its log-odds lie halfway between those of the lowest probability that is to be predicted so and of the next lower
+    one, so that calibration by a temperature moves it along.
 
     Args:
         truth: 0 or 1, of validation rows, shape (n,).
@@ -225,7 +227,10 @@ def best_threshold(truth: NDArray[np.int64], probability: Numbers) -> float:
     scale = np.sqrt(actual * (rows - actual) * guessed * (rows - guessed))
     scores = np.divide(right * rows - guessed * actual, scale, out=np.zeros(len(limits)), where=scale > 0)
     best = int(scores.argmax())
-    return float((limits[best] + limits[best - 1]) / 2 if best else limits[0] / 2)
+    lower, upper = limits[max(best - 1, 0)], limits[best]
+    near = np.clip([lower, upper], _TINY, 1 - _TINY)
+    halfway = 1 / (1 + np.exp(-np.log(near / (1 - near)).mean()))
+    return float(min(halfway, upper) if halfway > lower else upper)
 
 
 def check_target(table: pd.DataFrame, found: Problems) -> None:

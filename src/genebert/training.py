@@ -7,6 +7,7 @@ generator is seeded for each batch. So a run that was killed and resumed equals 
 import logging
 import math
 import os
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -25,16 +26,17 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 from torch.utils import deterministic
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from genebert.checkpoints import AtomicIO, Checkpoint, Checkpoints, step_ended
+from genebert.checkpoints import AtomicIO, Checkpoint, Checkpoints, step_ended, stop_diverged
 from genebert.console import console, progress_bar, say
 from genebert.corpus.parallel import usable_cores
 from genebert.device import bf16_is_native, no_tf32, pick_device
 from genebert.distributed import rank, world_size
-from genebert.errors import Problems, UserError, problem
+from genebert.errors import Problems
 from genebert.launch import machine_processes, started
 from genebert.sampling import keys
 from genebert.settings import Device, Precision, PretrainSettings, Strategy
@@ -183,7 +185,7 @@ class Curves(Callback):
     """Records losses as means over 10 steps, and validation losses; kept in the checkpoint.
 
     Attributes:
-        validate: measures validation losses; called in all processes.
+        validate: measures validation losses, whose names end with those of losses, and more; called in all processes.
         validate_steps: steps between its calls.
         rows: what was recorded.
         pending: losses of the batches since, on their device.
@@ -200,7 +202,7 @@ class Curves(Callback):
         """Record the step.
 
         Raises:
-            UserError: a loss is no number; all processes raise it, for they have the same losses.
+            UserError: a loss is no number (see `stop_diverged`); all processes raise it, for they have the same losses.
         """
         self.names = list(module.latest)
         self.pending.append(torch.stack(list(module.latest.values())))
@@ -211,7 +213,7 @@ class Curves(Callback):
         if step % LOG_STEPS == 0 or last:
             self._record(trainer, module)
         if self.validate and (step % self.validate_steps == 0 or last):
-            self._add(trainer, step, {f"valid_{name}": value for name, value in self.validate().items()})
+            self._validate(trainer, module)
 
     def on_train_end(self, trainer: Any, module: Any) -> None:
         """Record the last steps of a training that was stopped before its end.
@@ -227,17 +229,18 @@ class Curves(Callback):
         here = self.pending[-1].device  # those of a resumed run come from a file
         means = torch.stack([losses.to(here) for losses in self.pending]).double().mean(dim=0).tolist()
         losses = dict(zip(self.names, means, strict=True))
-        self._check(trainer.global_step, losses, module.schedule.learning_rate)
+        stop_diverged(trainer, module, (name for name, value in losses.items() if not math.isfinite(value)))
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         self._add(trainer, trainer.global_step, {"learning_rate": rate, **losses})
         self.pending.clear()
 
-    @staticmethod
-    def _check(step: int, losses: dict[str, float], rate: float) -> None:
-        wrong = [name for name, value in losses.items() if not math.isfinite(value)]
-        if wrong:
-            what = f"with {rate:g} training diverged: at step {step:,} {', '.join(wrong)} is no number"
-            raise UserError(problem("--learning-rate", what, "Choose a lower one."))
+    def _validate(self, trainer: Any, module: Any) -> None:
+        """Add what is measured on validation examples; measures that are not defined there may be no number."""
+        assert self.validate is not None
+        found = {f"valid_{name}": value for name, value in self.validate().items()}
+        losses = {name: value for name, value in found.items() if name.endswith(tuple(self.names))}
+        stop_diverged(trainer, module, (name for name, value in losses.items() if not math.isfinite(value)))
+        self._add(trainer, trainer.global_step, found)
 
     def _add(self, trainer: Any, step: int, row: dict[str, float]) -> None:
         self.rows.append({"step": step, **row})
@@ -335,6 +338,10 @@ def train(
 
     Returns:
         the recorded losses; see `Curves.table`.
+
+    Raises:
+        UserError: a loss or a weight is no number; see `stop_diverged`.
+        SystemExit: SIGTERM or SIGINT came.
     """
     learner.train()  # from_pretrained returns models in eval mode, and Lightning leaves them so
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -362,13 +369,26 @@ def train(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(
-            learner, loader(batches, place, workers), ckpt_path=resumed.path if resumed else None, weights_only=True
-        )
+        with _signals(description):
+            trainer.fit(
+                learner, loader(batches, place, workers), ckpt_path=resumed.path if resumed else None, weights_only=True
+            )
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()  # else a later training in this process would go on with it
     return curves.table()
+
+
+@contextmanager
+def _signals(description: str) -> Iterator[None]:
+    """End by a signal as other programs do; of SIGTERM, Lightning makes an exit without failure, and says nothing."""
+    try:
+        yield
+    except SystemExit as ended:
+        name = signal.SIGTERM if isinstance(ended, SIGTERMException) else signal.SIGINT
+        if rank() == 0:
+            say(f"{description}: stopped by {name.name}; the same command goes on")
+        raise SystemExit(128 + name) from None
 
 
 def loader(batches: StepBatches, device: torch.device, workers: int) -> DataLoader[Any]:

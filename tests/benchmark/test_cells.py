@@ -166,11 +166,20 @@ def test_rows_are_set_aside_that_share_nothing_with_the_others(tmp_path: Path) -
     )
     found = set_aside(tmp_path, 0.2)
     assert sorted(found["train"] + found["valid"]) == sorted(letters for letters, _ in rows)
-    assert 60 <= len(found["valid"]) <= 61  # the last group may be of two
+    assert len(found["valid"]) == 60
     learned = set().union(*map(stretches, found["train"]))
     assert all(learned.isdisjoint(stretches(letters)) for letters in found["valid"])
     assert set_aside(tmp_path, 0.2) == found
     assert set_aside(tmp_path, 0.2, seed=1)["valid"] != found["valid"]
+
+
+def test_no_more_rows_are_set_aside_than_asked_for(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    rows = [(letters, label) for label in (0, 1) for letters in sequences(label, 5, generator) for _ in range(9)]
+    rows += [(letters, label) for label in (0, 1) for letters in sequences(label, 15, generator)]
+    write_rows(tmp_path / "train.csv", rows)
+    write_rows(tmp_path / "test.csv", rows[-16:-14])
+    assert {len(set_aside(tmp_path, 0.1, seed)["valid"]) for seed in range(20)} == {12}
 
 
 def test_rows_that_cannot_be_set_aside(tmp_path: Path) -> None:

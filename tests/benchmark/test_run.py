@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from toy_suites import settings_of, suite_of, toy_methods, write_rows, write_suite
+from toys import World
 
 from genebert.benchmark.output import check_folder
 from genebert.benchmark.run import COLUMNS, benchmark
@@ -210,6 +212,46 @@ def test_a_method_that_cannot_predict_such_a_target_is_no_failure(toy: ModuleTyp
     (row,) = facts(settings.out)["missing"]
     assert row["reason"] == "base composition predicts value, and this is classes"
     assert not row["failed"]
+
+
+@pytest.mark.parametrize(("chrom", "seen"), [("chr1", ["chr1"]), ("chr3", [])])
+def test_what_a_pretrained_model_has_seen_of_the_test_rows_is_said(
+    chrom: str,
+    seen: list[str],
+    toy: ModuleType,
+    toy_model: Path,
+    toy_world: World,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The toy model was pre-trained on chr1. Nothing said so of rows that a benchmark tests on."""
+    places = {"train": "chr2", "valid": "chr2", "test": chrom}
+    rows = [
+        f"{where},{start},{start + 40},{start // 60 % 2},{split}"
+        for split, where in places.items()
+        for start in range(0 if split == "train" else 6000, 6600 if split != "train" else 1200, 60)
+    ]
+    (tmp_path / "rows.csv").write_text("\n".join(["chrom,start,end,label,split", *rows]) + "\n")
+    write_suite(tmp_path, suite_of())
+    shutil.copy(toy_world.genome, tmp_path / "genome.fa")
+    methods = [
+        {"name": "G", "method": "composition"},
+        *(
+            {"name": initial, "method": "genebert", "options": {"model": str(toy_model), "initial": initial}}
+            for initial in ("pre-trained", "random")
+        ),
+    ]
+    tasks = [{"name": "t", "labels": "rows.csv", "genome": "genome.fa"}]
+    changes = {"tasks": tasks, "methods": methods, "ensembles": [], "compare": []}
+    out = benchmark(settings_of(write_suite(tmp_path, suite_of(**changes)), tmp_path / "out", only=["G"]))
+    (task,) = facts(out)["tasks"]
+    said = f"pre-trained, without labels, on chromosomes that are tested on: {', '.join(seen)}"
+    assert task["seen"] == ({"pre-trained": [said]} if seen else {})
+    assert (f"t, pre-trained: {said}" in capsys.readouterr().err.replace("\n", " ")) is bool(seen)
+    assert (f"pre-trained is {said}." in (out / "benchmark.html").read_text()) is bool(seen)
+    methods[1]["options"]["model"] = str(tmp_path)
+    with pytest.raises(UserError, match="not a finished result of genebert pretrain"):
+        benchmark(settings_of(write_suite(tmp_path, suite_of(**changes)), tmp_path / "out", only=["G"]))
 
 
 def test_published_numbers_stand_beside_ours(toy: ModuleType, tmp_path: Path) -> None:

@@ -452,6 +452,8 @@ def test_padding_changes_no_vector() -> None:
     assert torch.allclose(found.sequence, plain.sequence, atol=1e-5)
     assert torch.allclose(found.last_hidden_state[:, :-7], plain.last_hidden_state, atol=1e-5)
     assert not torch.allclose(wrong.sequence, plain.sequence, atol=1e-2)
+    with pytest.raises(UserError, match=r"there are \d+ tokens, and the model reads at most \d+"):
+        model(ids.repeat(1, model.config.max_tokens), segments.repeat(1, model.config.max_tokens))
     with pytest.raises(UserError, match="segment_ids: they are missing"):
         model(ids)
 

@@ -267,6 +267,11 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a class for testing only": ({"table": "q.csv"}, "test: it has labels that no training row has: 2"),
     "one answer": ({"table": "a.csv"}, "valid: label:x is not both 0 and 1 there. Leave the column out, or add rows"),
     "one value": ({"table": "v.csv"}, "test: all its values are 3. Give rows with different values"),
+    "a width for sequences": ({"table": "t.csv", "width": 3, **FRACTIONS}, "--width: it is for windows on the genome"),
+    "a column of several": (
+        {"bed": ["w.bed", "x.bed"], "genome": "genome.fa", "bed_column": "score", **CHROMOSOMES},
+        "--bed-column: it is for a single BED",
+    ),
     "nothing left": ({"table": "t.csv", "valid_fraction": 0.4}, "test: it has no row. Give other fractions"),
 }
 _TEST = "ACGT,1,test\n"
@@ -286,6 +291,7 @@ FILES = {
     "b.fa": ">x\nAC!T\n",
     "w.bed": "chr1\t0\t9\n",
     "v.bed": "chr1\t0\t19\n",
+    "x.bed": "chr1\t30\t39\n",
 }
 
 

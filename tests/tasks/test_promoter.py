@@ -159,6 +159,23 @@ def test_promoters_with_or_without_a_tata_box_can_be_chosen(
     assert made.notes[f"promoters left out, having {'no' if tata == 'with' else 'a'} TATA box"] == 3
 
 
+@pytest.mark.parametrize("tata", ["all", "with", "without"])
+def test_no_given_negative_lies_on_a_promoter_of_either_kind(
+    tata: str, boxes: tuple[Genome, pd.DataFrame], tmp_path: Path
+) -> None:
+    genome, sites = boxes
+    bed, given = tmp_path / "sites.bed", tmp_path / "others.bed"
+    rows = [*sites[["chrom", "site", "strand"]].itertuples(index=False)]
+    bed.write_text("".join(f"{chrom}\t{site}\t{site + 1}\tx\t0\t{strand}\n" for chrom, site, strand in rows))
+    given.write_text("".join(f"{chrom}\t{at}\t{at + 20}\n" for chrom, *_ in rows for at in (100, 480)))
+    task = Promoter(
+        out=Path("out"), genome=genome.path, tss=bed, tata=tata, negatives=given, upstream=60, downstream=40
+    )
+    made = task.windows(Sources(genome, None, [], []))
+    assert set(made.table.loc[made.table["label"] == 0, "start"]) == {60}
+    assert made.notes["negatives left out, overlapping a promoter"] == 6
+
+
 def test_start_sites_without_strand_absent_or_given_twice_are_refused(make: Make, tmp_path: Path) -> None:
     bed = tmp_path / "bare.bed"
     bed.write_text("chr1\t100\t101\n")

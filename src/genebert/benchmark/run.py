@@ -1,6 +1,6 @@
 """The verb `benchmark`: cells that are not there yet are computed, then everything that is there is measured."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from genebert.benchmark.cells import Cell, cells_of, open_scanner, read_task
 from genebert.benchmark.entries import MethodEntry
 from genebert.benchmark.fits import all_kept, misfit
 from genebert.benchmark.output import Row, check_folder, facts_of_method, raise_failures, selection, write_results
+from genebert.benchmark.pretrained import CHROMOSOMES, pretrained_of, seen_chromosomes
 from genebert.benchmark.results import facts_of, published_results, results_of
 from genebert.benchmark.suite import Published, Suite, TaskEntry, read_published, read_suite
 from genebert.console import say, table
@@ -19,7 +20,7 @@ from genebert.inputs.scan import Scanner
 from genebert.labelled import Labelled
 from genebert.report.benchmark import benchmark_page
 from genebert.settings import BenchmarkSettings
-from genebert.stage import sha256_of, software_versions
+from genebert.stage import Manifest, sha256_of, software_versions
 
 PAGE = "benchmark.html"
 COLUMNS = (
@@ -84,6 +85,7 @@ def benchmark(settings: BenchmarkSettings) -> Path:
     published = read_published(suite.published) if suite.published else []
     chosen = selection([suite.tasks, suite.methods], settings.only)
     check_folder(settings.out, "benchmark", "suite")
+    models = {task.name: _pretrained(suite, task) for task in suite.tasks}  # a wrong model is said before work
     scanner = open_scanner(suite)
     cells = cells_of(suite, scanner, settings.out)
     to_do = [
@@ -95,13 +97,18 @@ def benchmark(settings: BenchmarkSettings) -> Path:
         _show(cells, to_do)
         return settings.out
     say(f"{len(cells)} cells (task, method, seed), {len(to_do)} of them to be computed")
-    work = _Work(suite, cells, to_do, scanner, settings.keep_models)
+    work = _Work(suite, models, cells, to_do, scanner, settings.keep_models)
     for task in suite.tasks:
         work.measure(task, published)
     _write(settings, suite, work.results)
     say(f"{settings.out / PAGE}: open it in a browser")
     raise_failures(f"{row['task']}, {row['method']}: {row['reason']}" for row in work.results.failures)
     return settings.out
+
+
+def _pretrained(suite: Suite, task: TaskEntry) -> dict[str, Manifest | None]:
+    """Return method -> the model that it begins with."""
+    return {entry.name: pretrained_of(entry, [CHROMOSOMES]) for entry in suite.methods_of(task)}
 
 
 def _show(cells: Sequence[Cell], to_do: Sequence[Cell]) -> None:
@@ -127,6 +134,7 @@ class _Work:
 
     Attributes:
         suite: the suite.
+        models: task -> method -> the pre-trained model that it begins with, if any.
         cells: all of it.
         to_do: those that are to be computed.
         scanner: of the motif collection.
@@ -135,6 +143,7 @@ class _Work:
     """
 
     suite: Suite
+    models: Mapping[str, Mapping[str, Manifest | None]]
     cells: Sequence[Cell]
     to_do: Sequence[Cell]
     scanner: Scanner
@@ -155,9 +164,19 @@ class _Work:
             for entry in self.suite.methods_of(task):
                 self.results.miss(task, entry, str(error))
             return
-        self.results.tasks.append(facts)
+        self.results.tasks.append(facts | {"seen": self._seen(task, labelled)})
         self.results.results += found + published_results(published, task, facts["measures"])
         self.results.comparisons += comparisons
+
+    def _seen(self, task: TaskEntry, labelled: Labelled) -> dict[str, list[str]]:
+        """Return method -> what its model has seen of what is tested on, in words, and say it."""
+        every = {
+            name: seen_chromosomes(model, labelled.windows["test"]) for name, model in self.models[task.name].items()
+        }
+        seen = {name: said for name, said in every.items() if said}
+        for name, said in seen.items():
+            say(f"{task.name}, {name}: {'; '.join(said)}")
+        return seen
 
     def _runs(self, task: TaskEntry, labelled: Labelled) -> dict[str, list[Any]]:
         """Return method -> the predictions of each seed, of the methods all of whose seeds are there."""

@@ -4,15 +4,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from genebert.benchmark.entries import MethodEntry
+from genebert.benchmark.pretrained import CHROMOSOMES, pretrained_of, said_of
 from genebert.corpus.store import Corpus
 from genebert.cross_validation.folds import Fold
-from genebert.errors import UserError, problem
+from genebert.errors import UserError
 from genebert.inputs.genome import spelled_chromosomes
-from genebert.stage import Manifest, read_manifest
+from genebert.stage import Manifest
 
-OPTION = "model"
-"""Of methods that begin with a pre-trained model: its folder."""
-_SAID = ("train_chromosomes", "valid_cell_types", "test_cell_types")
+_SAID = (CHROMOSOMES, "valid_cell_types", "test_cell_types")
 
 
 def seen_by(entry: MethodEntry, folds: Sequence[Fold]) -> list[str]:
@@ -25,28 +24,18 @@ def seen_by(entry: MethodEntry, folds: Sequence[Fold]) -> list[str]:
     Raises:
         UserError: the model is no folder made by `pretrain`, or does not say what it was trained on.
     """
-    method = entry.configured
-    folder = getattr(method, OPTION, None)
-    if folder is None or getattr(method, "initial", None) == "random":  # of which only the sizes are taken
+    model = pretrained_of(entry, _SAID)
+    if model is None:
         return []
-    model = read_manifest(folder, "pretrain")
-    if missing := [name for name in _SAID if name not in model.metrics]:
-        what = f"an earlier version made it, which did not write {', '.join(missing)}"
-        raise UserError(problem(folder, what, "Pre-train again."))
     tested = {
         what: dict.fromkeys(name for fold in folds for name in fold.parts[f"test_{what}"])
         for what in ("cell_types", "chromosomes")
     }
-    chromosomes = spelled_chromosomes(model.metrics["train_chromosomes"], tested["chromosomes"])
+    chromosomes = set(spelled_chromosomes(model.metrics[CHROMOSOMES], tested["chromosomes"]).values())
     cell_types = _cell_types(model, tested["cell_types"])
-    return [
-        f"pre-trained, without labels, on {what} that are tested on: {', '.join(names)}"
-        for what, names in (
-            ("cell types", [name for name in tested["cell_types"] if name in cell_types]),
-            ("chromosomes", [name for name in tested["chromosomes"] if name in set(chromosomes.values())]),
-        )
-        if names
-    ]
+    seen = {"cell types": cell_types, "chromosomes": chromosomes}
+    every = zip(seen, tested.values(), strict=True)
+    return [said for what, names in every for said in said_of(what, [name for name in names if name in seen[what]])]
 
 
 def _cell_types(model: Manifest, tested: Iterable[str]) -> set[str]:

@@ -187,7 +187,7 @@ class GeneBertModel(GeneBertPreTrainedModel):
 
         Raises:
             UserError: attentions are asked for, and the fused kernels, which do not keep them, are in use; or segments
-                are missing.
+                are missing; or there are more tokens than positions.
         """
         if output_attentions and self.config._attn_implementation != "eager":
             what = f"attn_implementation={self.config._attn_implementation!r} keeps no attentions"
@@ -198,6 +198,9 @@ class GeneBertModel(GeneBertPreTrainedModel):
             segments = token_type_ids if segment_ids is None else segment_ids
             if segments is None:
                 raise UserError(problem("segment_ids", "they are missing", "Give what the tokenizer returned, whole."))
+            if (tokens := input_ids.shape[1]) > (most := self.config.max_tokens):
+                what = f"there are {tokens} tokens, and the model reads at most {most}"
+                raise UserError(problem("input_ids", what, "Tokenize with truncation=True, or give shorter sequences."))
             encoded: SequenceOutput = self.sequence_encoder(input_ids, segments, attention_mask, **capture)
             found |= {"last_hidden_state": encoded.hidden, "sequence": encoded.pooled}
             found |= {"hidden_states": encoded.hidden_states, "attentions": encoded.attentions}

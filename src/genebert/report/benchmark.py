@@ -221,10 +221,11 @@ def _consists_of(task: Row) -> str:
     said = f"To be predicted: {what}{listed}, from {task['length']:,} bp."
     if task["threshold"] == "valid":
         said += f" Class {names[1]} is predicted from the probability on where MCC is highest on the validation rows."
-    return (
+    said = (
         f"{said} Of {task['rows']['test']:,} test rows, {shared['with training']:,} share 32 bases with a training row,"
         f" {shared['with validation']:,} with a validation row, and {shared['with either']:,} with either."
     )
+    return " ".join([said, *(f"{name} is {'; '.join(seen)}." for name, seen in task.get("seen", {}).items())])
 
 
 def _splits(task: Row) -> Table:

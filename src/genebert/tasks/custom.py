@@ -1,6 +1,5 @@
 """Your own labels: a table, FASTA files of two classes, or BED files, checked and divided into splits."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +13,7 @@ from genebert.inputs.accessibility import PEAK_SUFFIXES, cell_type_of
 from genebert.inputs.genome import Genome
 from genebert.inputs.intervals import read_bed, read_table, repeats_of
 from genebert.schema import Split
-from genebert.shared_words import LENGTH, groups
+from genebert.shared_words import LENGTH, divided, groups
 from genebert.target import CLASS, LABEL_PREFIX, VALUE, check_target, target_columns
 from genebert.tasks.base import LabelTable, Note, Sources, Task
 from genebert.tasks.on_genome import inside
@@ -115,7 +114,11 @@ class Custom(Task):
 
     def _check_rows(self, table: pd.DataFrame, codes: NDArray[np.uint8] | None) -> None:
         """Check that one thing says how rows are divided, and that it can."""
-        found = Problems("The rows cannot be divided into training, validation and test:")
+        found = Problems("The rows cannot be labelled and divided into training, validation and test:")
+        if self.width is not None and codes is not None:
+            found.add("--width", "it is for windows on the genome, and these are sequences", "Leave it out.")
+        if "bed_column" in self.model_fields_set and len(self.bed) > 1:
+            found.add("--bed-column", "it is for a single BED, and several name a class each", "Leave it out.")
         if "split" in table:
             if self.by_chromosome or self.by_fraction:
                 found.add(self.table, "its column `split` divides the rows already", "Leave the options out.")
@@ -209,23 +212,3 @@ class Custom(Task):
         notes["windows left out, beyond an end of their chromosome"] = int((~known).sum())
         notes[_REPEATS] = int(notes.get(_REPEATS, 0)) + int((known & repeated).sum())
         return table[known & ~repeated].reset_index(drop=True)
-
-
-def divided(group: NDArray[np.int64], fractions: Mapping[Split, float], generator: np.random.Generator) -> list[str]:
-    """Return the split of each row.
-
-    Args:
-        group: from 0 on, int64, shape (n,); rows of one group go together.
-        fractions: split -> fraction of all rows. Groups go there in an order drawn at random, each to the first split
-            that still has room for all of it; what is left is for training.
-        generator: draws.
-    """
-    size = np.bincount(group)
-    room = {split: round(fraction * len(group)) for split, fraction in fractions.items()}
-    split_of_group = np.full(len(size), "train", dtype=object)
-    for chosen in generator.permutation(len(size)).tolist():
-        split = next((split for split, free in room.items() if size[chosen] <= free), None)
-        if split is not None:
-            split_of_group[chosen] = split
-            room[split] -= size[chosen]
-    return split_of_group[group].tolist()

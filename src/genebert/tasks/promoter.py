@@ -77,7 +77,7 @@ class Promoter(Task):
             others = _matched(promoters, sites, genome, generator)
             notes["negatives wanting, for lack of windows"] = len(promoters) - len(others)
         else:
-            others = self._given(self.negatives, promoters, genome, notes)
+            others = self._given(self.negatives, sites, genome, notes)
         table = pd.concat([promoters.assign(label=1), others.assign(label=0)], ignore_index=True)
         return LabelTable(sort_windows(table), notes)
 
@@ -116,12 +116,12 @@ class Promoter(Task):
         notes[f"promoters left out, having {having} TATA box"] = int((known & ~chosen).sum())
         return around[chosen].reset_index(drop=True)
 
-    def _given(self, path: Path, promoters: pd.DataFrame, genome: Genome, notes: dict[str, Note]) -> pd.DataFrame:
-        """Return the windows of a BED, resized; strand as given, else +."""
+    def _given(self, path: Path, sites: pd.DataFrame, genome: Genome, notes: dict[str, Note]) -> pd.DataFrame:
+        """Return the windows of a BED that overlap no promoter, with or without a TATA box; strand as given, else +."""
         table = of_one_width(read_bed(path, genome.lengths).table, path, self.upstream + self.downstream)
         strand = table["strand"].where(table["strand"].isin(["+", "-"]), "+") if "strand" in table else "+"
         table = table[["chrom", "start", "end"]].assign(strand=strand)
-        known, bound = usable(table, genome), overlapping(table, promoters)
+        known, bound = usable(table, genome), overlapping(table, _around(sites, self.upstream, self.downstream))
         notes["negatives left out, near an end or on unknown sequence"] = int((~known).sum())
         notes["negatives left out, overlapping a promoter"] = int((known & bound).sum())
         return table[known & ~bound].drop_duplicates()

@@ -233,7 +233,10 @@ def _kind(path: Path, labelled: bool) -> str:
         first = next((line for line in handle if line.strip()), "")
     if not first:
         raise UserError(problem(path, "the file is empty", "Give a file with at least one record."))
-    if first.startswith(">") and not labelled:
+    if first.startswith(">") and labelled:
+        remedy = "Make labels of it with `genebert labels custom --positives FASTA --negatives FASTA`."
+        raise UserError(problem(path, "it is FASTA, which says no labels", remedy))
+    if first.startswith(">"):
         return "fasta"
     names = columns_of(first.strip())
     header = "sequence" in names or set(COORDINATES) <= set(names)
@@ -265,10 +268,11 @@ def windows_of(
 
 def say_repeats(windows: Sequence[Windows]) -> None:
     """Say of each file how many rows were left out because they repeat another, and how many places have several."""
-    for path, count in {one.path: one.repeats for one in windows}.items():
+    each = {id(one): one for one in windows}.values()  # a file may be given twice
+    for path, count in {one.path: one.repeats for one in each}.items():
         if count:
             say(f"{path}: rows left out, since they repeat another: {count:,}")
-        contradicting = sum(_contradicting(one.table) for one in windows if one.path == path and one.located)
+        contradicting = sum(_contradicting(one.table) for one in each if one.path == path and one.located)
         if contradicting:
             say(f"warning: {path}: places with rows that are labelled differently: {contradicting:,}")
 
