@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INPUTS ?= $(if $(wildcard $(DATA)/inputs.yaml),inputs.yaml,blood.yaml)
 OUT ?= $(if $(DATA),demo-$(notdir $(abspath $(DATA))),demo)
+# Where it is set, each process that a test starts would compile all that it imports: half a minute for torch and others.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check clean
 demo: $(VENV)/installed
