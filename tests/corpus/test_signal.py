@@ -203,6 +203,23 @@ def test_a_stricter_threshold_keeps_fewer_regions(from_fragments: Corpus, cells:
     assert strict.accessible_values.min() >= np.log1p(90_000)
 
 
+@pytest.mark.parametrize(
+    ("held_out", "what"),
+    [
+        (["T"], "T: no region is accessible in it. Check its file and --blacklist, lower --min-cpm"),
+        ([], "train: no region on its chromosomes is accessible in a cell type that is not held out. Lower --min-cpm"),
+    ],
+)
+def test_a_threshold_that_nothing_passes(
+    from_fragments: Corpus, cells: Cells, tmp_path: Path, held_out: list[str], what: str
+) -> None:
+    """Other chromosomes were once asked for, and held-out cell types had no examples, without a word."""
+    folder = cells.world.folder
+    files = {"fragments": [folder / "one.tsv.gz", folder / "two.tsv.gz"], "barcodes": folder / "cells.tsv"}
+    with pytest.raises(UserError, match=what):
+        build(cells, tmp_path / "corpus", min_cpm=10_000_000, test_cell_types=held_out, **files)
+
+
 WRONG = [
     ({"bigwigs": ["a.bw"], "anndata": "b.h5ad"}, "--bigwigs, --anndata: these are several forms"),
     ({"anndata": "b.h5ad"}, "--peaks: an h5ad has its own peaks"),
