@@ -72,6 +72,16 @@ def truncate_gzip(world: World) -> None:
     (world.peaks / "B.narrowPeak.gz").write_bytes(whole[: len(whole) // 2])
 
 
+def copy_training_chromosome(world: World) -> None:
+    """Give chr3 the sequence and peaks of chr1, and no others."""
+    letters = toys.read_fasta(world.genome)
+    toys.write_fasta(world.genome, letters | {"chr3": letters["chr1"]})
+    for path in world.peaks.iterdir():
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("chr3")]
+        copies = [line.replace("chr1", "chr3") for line in lines if line.startswith("chr1")]
+        toys.write_peaks(path, [*lines, *copies])
+
+
 def new_folder(name: str, *files: str) -> Callable[[World], None]:
     def change(world: World) -> None:
         (world.folder / name).mkdir()
@@ -251,6 +261,30 @@ CASES = [
         "nothing to train on",
         option("--test-chromosomes", "chr1,chr3"),
         ("train", "no region lies on its chromosomes", "--test"),
+    ),
+    Case(
+        "nothing that is accessible to train on",
+        both(peaks(Peak("chr2", 900, 999), Peak("chr3", 900, 999)), "--test-cell-types", "NK,T"),
+        ("train: no region on its chromosomes is accessible in a cell type that is not held out", "--min-cpm"),
+    ),
+    Case(
+        "nothing to test on that is not similar",
+        both(copy_training_chromosome, "--max-shared-kmers", "0.3"),
+        ("test: all regions on its chromosomes share too much sequence", "Raise --max-shared-kmers"),
+    ),
+    Case(
+        "held-out cell type with nothing accessible",
+        both(
+            lambda w: (
+                toys.write_peaks(w.peaks / "Z.bed", ["chr1\t100\t200"]),
+                toys.write_peaks(w.folder / "list.bed", ["chr1\t0\t300"]),
+            ),
+            "--blacklist",
+            "{folder}/list.bed",
+            "--test-cell-types",
+            "Z",
+        ),
+        ("cannot be held out", "Z: no region is accessible in it", "--blacklist", "do not name it"),
     ),
     Case(
         "split without regions",

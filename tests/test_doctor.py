@@ -556,14 +556,15 @@ def test_cells_by_peaks(sample: Sample) -> None:
     assert ("cells", "use", "wrong") in odd(examine(write_h5ad(sample, counts + 0.5, names)))
 
 
-def write_bigwig(sample: Sample, background: float) -> DoctorSettings:
+def write_bigwig(sample: Sample, background: float, lacking: str = "") -> DoctorSettings:
     folder = sample.folder / "coverage"
     folder.mkdir(exist_ok=True)
     rows = sample.rows()
     for name in ("B", "T"):
         with pyBigWig.open(str(folder / f"{name}.bw"), "w") as file:
-            file.addHeader(list(CHROMOSOMES.items()))
-            for chrom in CHROMOSOMES:
+            chromosomes = {chrom: length for chrom, length in CHROMOSOMES.items() if chrom != lacking or name == "B"}
+            file.addHeader(list(chromosomes.items()))
+            for chrom in chromosomes:
                 here = [row for row in rows if row[0] == chrom]
                 edges = [int(edge) for row in here for edge in row[1:3]]
                 values = [5.0, background] * len(here)
@@ -590,6 +591,14 @@ def test_coverage(sample: Sample) -> None:
     path = settings.bigwigs[0] / "T.bw"
     path.write_bytes(path.read_bytes()[:100])
     assert ("coverage: T", "use", "wrong") in odd(examine(settings))
+
+
+@pytest.mark.parametrize(("lacking", "verdict"), [("chr2", "look"), ("chr6", "wrong")])
+def test_a_bigwig_that_lacks_a_chromosome(sample: Sample, lacking: str, verdict: str) -> None:
+    """What is held out there was once all closed, without a word."""
+    findings = examine(write_bigwig(sample, 0.1, lacking))
+    assert odd(findings) == [("coverage: T", "chromosome names", verdict)]
+    assert f"lacks {lacking}, with peaks" in find(findings, "coverage: T", "chromosome names").found
 
 
 def test_nothing_crashes_the_doctor(sample: Sample) -> None:

@@ -166,13 +166,16 @@ def test_several_summits_of_one_peak_are_several_regions(world: World) -> None:
     assert corpus.manifest.metrics["duplicate_peaks"] == {}
 
 
-def test_cell_types_without_accessible_regions(world: World) -> None:
+def test_cell_types_without_accessible_regions(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     toys.write_peaks(world.peaks / "edge.bed", ["chr1\t0\t10", "chr2\t19990\t20000"])  # dropped: they cross the ends
     toys.write_peaks(world.peaks / "listed.bed", ["chr1\t100\t200"])
     blacklist = toys.write_peaks(world.folder / "blacklist.bed", ["chr1\t0\t300", "chr1\t19999\t50000", "chrUn\t0\t10"])
     corpus = build(world, blacklist=blacklist)
     assert corpus.cell_types == ["B", "NK", "T", "edge", "listed"]
     assert [len(corpus.accessible(i)) for i in (3, 4)] == [0, 0]
+    said = " ".join(capsys.readouterr().err.split())
+    for name in ("edge", "listed"):
+        assert f"warning: cell type {name}: no region is accessible in it. Check its file and --blacklist" in said
     assert corpus.manifest.metrics["regions_per_cell_type"]["edge"] == 0
     assert corpus.nearest_examples(np.array([4]), corpus.region_positions[:1], 2, 100)[0].tolist() == [[-1, -1]]
 

@@ -154,25 +154,45 @@ def test_cells_by_peaks_make_the_same_corpus(from_fragments: Corpus, cells: Cell
     assert same_accessibility(corpus, from_fragments)
 
 
+def write_coverage(cells: Cells, cell_type: str, folder: Path, lacking: str = "") -> Path:
+    """Write the insertions of a cell type as bigWig; it may lack a chromosome."""
+    part = cells.fragments[cells.fragments["cell_type"] == cell_type]
+    path = folder / f"{cell_type}.bw"
+    with pyBigWig.open(str(path), "w") as track:
+        track.addHeader([(chrom, length) for chrom, length in toys.CHROMOSOMES.items() if chrom != lacking])
+        for chrom, rows in part[part["chrom"] != lacking].groupby("chrom"):
+            positions = np.concatenate([rows["start"], rows["end"] - 1])
+            places, depth = np.unique(positions, return_counts=True)
+            track.addEntries(
+                [chrom] * len(places),
+                places.tolist(),
+                ends=(places + 1).tolist(),
+                values=depth.astype(float).tolist(),
+            )
+    return path
+
+
 def test_coverage_makes_the_same_corpus(from_fragments: Corpus, cells: Cells, tmp_path: Path) -> None:
-    for cell_type in ("B", "NK", "T"):
-        part = cells.fragments[cells.fragments["cell_type"] == cell_type]
-        with pyBigWig.open(str(tmp_path / f"{cell_type}.bw"), "w") as track:
-            track.addHeader(list(toys.CHROMOSOMES.items()))
-            for chrom, rows in part.groupby("chrom"):
-                positions = np.concatenate([rows["start"], rows["end"] - 1])
-                places, depth = np.unique(positions, return_counts=True)
-                track.addEntries(
-                    [chrom] * len(places),
-                    places.tolist(),
-                    ends=(places + 1).tolist(),
-                    values=depth.astype(float).tolist(),
-                )
-    files = [tmp_path / f"{name}.bw" for name in ("T", "B", "NK")]
+    files = [write_coverage(cells, name, tmp_path) for name in ("T", "B", "NK")]
     training = (cells.peaks["chrom"] == "chr1").to_numpy()
     least = min(cells.counts("cell_type").loc[name].to_numpy()[training].sum() for name in ("B", "NK", "T"))
     assert 1e6 / training.sum() > 3e6 / least  # the mean decides, so that the least count of 3 does not matter
     assert same_accessibility(build(cells, tmp_path / "corpus", bigwigs=files), from_fragments)
+
+
+def test_chromosomes_that_a_bigwig_lacks_are_named(
+    cells: Cells, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They were once closed throughout, without a word."""
+    files = [write_coverage(cells, "B", tmp_path), write_coverage(cells, "T", tmp_path, lacking="chr3")]
+    corpus = build(cells, tmp_path / "corpus", bigwigs=files)
+    assert corpus.manifest.metrics["signal"] == {"chromosomes_without_coverage": {"T": ["chr3"]}}
+    said = " ".join(capsys.readouterr().err.split())
+    assert "nothing is accessible on chromosomes that a cell type's bigWig lacks: T (chr3)" in said
+    assert [set(corpus.regions["chrom"][corpus.accessible(i)]) for i in range(2)] == [
+        {"chr1", "chr2", "chr3"},
+        {"chr1", "chr2"},
+    ]
 
 
 def test_a_stricter_threshold_keeps_fewer_regions(from_fragments: Corpus, cells: Cells, tmp_path: Path) -> None:
@@ -181,6 +201,23 @@ def test_a_stricter_threshold_keeps_fewer_regions(from_fragments: Corpus, cells:
     strict = build(cells, tmp_path / "corpus", min_cpm=90_000, **files)
     assert 0 < len(strict.accessible_regions) < len(from_fragments.accessible_regions)
     assert strict.accessible_values.min() >= np.log1p(90_000)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "what"),
+    [
+        (["T"], "T: no region is accessible in it. Check its file and --blacklist, lower --min-cpm"),
+        ([], "train: no region on its chromosomes is accessible in a cell type that is not held out. Lower --min-cpm"),
+    ],
+)
+def test_a_threshold_that_nothing_passes(
+    from_fragments: Corpus, cells: Cells, tmp_path: Path, held_out: list[str], what: str
+) -> None:
+    """Other chromosomes were once asked for, and held-out cell types had no examples, without a word."""
+    folder = cells.world.folder
+    files = {"fragments": [folder / "one.tsv.gz", folder / "two.tsv.gz"], "barcodes": folder / "cells.tsv"}
+    with pytest.raises(UserError, match=what):
+        build(cells, tmp_path / "corpus", min_cpm=10_000_000, test_cell_types=held_out, **files)
 
 
 WRONG = [

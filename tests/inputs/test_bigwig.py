@@ -7,7 +7,7 @@ import pyBigWig
 import pytest
 
 from genebert.errors import UserError
-from genebert.inputs.bigwig import bigwig_counts
+from genebert.inputs.bigwig import bigwig_counts, chromosomes_without_coverage
 
 LENGTHS = {"chr1": 1_000_000, "chr2": 5_000, "chr3": 700}
 Entries = Sequence[tuple[int, int, float]]
@@ -66,6 +66,7 @@ def test_names_are_matched_and_further_chromosomes_are_left_alone(tmp_path: Path
     assert bigwig_counts(path, windows, LENGTHS).tolist() == [15.0, 0.0]
     categories = windows.astype({"chrom": pd.CategoricalDtype(["chr1", "chr2", "chr3"])})
     assert bigwig_counts(path, categories, LENGTHS).tolist() == [15.0, 0.0]
+    assert chromosomes_without_coverage(path, categories, LENGTHS) == ["chr2"]
 
 
 def test_no_windows(tmp_path: Path) -> None:
@@ -92,6 +93,17 @@ def test_a_chromosome_without_windows_may_be_of_another_length(tmp_path: Path) -
     """As mitochondria are in UCSC's hg19."""
     path = write(tmp_path / "B.bw", {"chr1": [(0, 10, 3.0)]})
     assert bigwig_counts(path, table(("chr1", 0, 100)), LENGTHS | {"chr3": 600}).tolist() == [30.0]
+
+
+def test_a_chromosome_of_two_names(tmp_path: Path) -> None:
+    """Nothing was accessible on it, without a word; without windows it is no matter, as chrM and chrMT of hg19."""
+    entries = {"chr1": [(0, 10, 3.0)], "1": [(0, 10, 3.0)]}
+    lengths = {"chr1": 1_000_000, "1": 1_000_000}
+    message = "chr1: it has several names in the bigWig: 1, chr1. Use one naming"
+    assert message in refused(write(tmp_path / "both.bw", entries, lengths | {"chr2": 5000}))
+    assert message in refused(write(tmp_path / "alone.bw", entries, lengths))
+    path = write(tmp_path / "B.bw", {"chr1": [(0, 10, 3.0)]}, LENGTHS | {"3": 700})
+    assert bigwig_counts(path, table(("chr1", 0, 100)), LENGTHS).tolist() == [30.0]
 
 
 @pytest.mark.parametrize("value", [-3.0, float("inf")])

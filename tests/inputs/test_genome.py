@@ -313,6 +313,26 @@ def test_an_index_that_fits_is_used(tmp_path: Path, kind: str, line: int) -> Non
         assert decode(genome.fetch("c3", 70_000, 70_100)) == sequences["c3"][70_000:70_100]
 
 
+@pytest.mark.parametrize("kind", ["plain", "crlf", "bgzip"])
+@pytest.mark.parametrize("index", ["none", "of htslib", "with both"])
+@pytest.mark.parametrize("last", ["chr1", "chr2"])
+def test_two_sequences_of_one_name_are_refused(
+    tmp_path: Path, kind: str, index: str, last: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The second was once left out with a line on stderr, and the rest read."""
+    other = written(tmp_path, {**SEQUENCES, "chrX again": "GGA"}, kind)
+    pysam.faidx(str(other))
+    both = Path(f"{other}.fai").read_text().replace("chrX", last)
+    path = written(tmp_path, {**SEQUENCES, f"{last} again": "GGA"}, kind)
+    pysam.faidx(str(path))
+    if index == "with both":
+        Path(f"{path}.fai").write_text(both)
+    if index == "none":
+        Path(f"{path}.fai").unlink()
+    with pytest.raises(UserError, match=f"it gives two sequences one name: {last}. Rename"):
+        Genome(path)
+
+
 @pytest.mark.parametrize("content", ["", "junk", "chr1\t150\n", "chr1\tx\t6\t60\t61\n", "chr1\t150\t-6\t60\t61\n"])
 @pytest.mark.parametrize("suffix", [".fai", ".gzi"])
 def test_damaged_indices_are_not_used(tmp_path: Path, content: str, suffix: str) -> None:

@@ -236,6 +236,13 @@ def test_wrong_peaks(tmp_path: Path, names: list[str], words: list[str]) -> None
     assert [word for word in words if word not in message] == []
 
 
+def test_no_peaks(tmp_path: Path) -> None:
+    message = refused(write(tmp_path / "a.h5ad", counts=np.zeros((len(TYPES), 0)), names=[]))
+    assert message.endswith(
+        "a.h5ad: it has no peaks. Make the matrix of cells x peaks first (in SnapATAC2, snap.pp.make_peak_matrix)."
+    )
+
+
 def test_wrong_columns_of_coordinates(tmp_path: Path) -> None:
     var = {"chrom": ["chr1"] * 4, "start": [1.0, 2.5, np.nan, 4.0], "end": ["5", "6", "7", "x"]}
     message = refused(write(tmp_path / "a.h5ad", names=["a", "b", "c", "d"], var=var))

@@ -65,6 +65,7 @@ def test_narrow_peak_without_p_is_ranked_by_signal(tmp_path: Path) -> None:
         ("chr1\t10\t21\tname\n", 0.0, 1.0),
         ("chr1\t10\t21\tname\t7.5\n", 7.5, 7.5),
         ("chr1\t10\t21\tname\t.\t+\n", 0.0, 1.0),
+        ("chr1\t10\t21\tname\tstrong\t+\n", 0.0, 1.0),
         ("chr1\t10\t21\tname\t0\t+\n", 0.0, 1.0),
         ("chr1\t10\t21\tname\t7\t+\t10\t21\t0,0,0\n", 7.0, 7.0),  # BED9: further columns are ignored
     ],
@@ -72,6 +73,37 @@ def test_narrow_peak_without_p_is_ranked_by_signal(tmp_path: Path) -> None:
 def test_bed_of_any_width(bed: Path, text: str, score: float, signal: float) -> None:
     table = read_peaks(write(bed, text), LENGTHS).table
     assert rows(table, "chrom", "start", "end", "summit", "score", "signal") == [("chr1", 10, 21, 15, score, signal)]
+
+
+@pytest.mark.parametrize("none", [".", "", "nan"])
+def test_scores_that_are_text_among_numbers(bed: Path, none: str) -> None:
+    """The strongest peaks, of 1,000 and more, once had the signal 0 without a word."""
+    scores = ["7", none, "1,200", "9", "n/a"]
+    lines = [f"chr1\t{10 * i}\t{10 * i + 9}\tname\t{score}\t+\n" for i, score in enumerate(scores)]
+    with pytest.raises(UserError) as error:
+        read_peaks(write(bed, "".join(lines)), LENGTHS)
+    assert [line.split(". ")[0].strip(" -") for line in str(error.value).splitlines()[1:]] == [
+        "line 3: column 5 (score) is '1,200', not a number",
+        "line 5: column 5 (score) is 'n/a', not a number",
+    ]
+    numbers = "".join(lines[i] for i in (0, 1, 3))
+    assert read_peaks(write(bed, numbers), LENGTHS).table["signal"].tolist() == [7.0, 0.0, 9.0]
+    words = "".join(lines[i] for i in (1, 2, 4))
+    assert read_peaks(write(bed, words), LENGTHS).table["signal"].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_scores_that_are_text_beside_a_signal(tmp_path: Path) -> None:
+    """Of a narrowPeak they say nothing, unless its signal is 0 throughout."""
+
+    def write_with(signal: float) -> Path:
+        peaks = {"5": Peak("chr1", 10, 19, signal=signal), "x": Peak("chr1", 30, 39, signal=signal)}
+        lines = [str(peak).replace("\t0\t.", f"\t{score}\t.") for score, peak in peaks.items()]
+        return write_peaks(tmp_path / "B.narrowPeak", lines)
+
+    assert read_peaks(write_with(3), LENGTHS).table["signal"].tolist() == [3.0, 3.0]
+    path = write_with(0)
+    with pytest.raises(UserError, match=r"line 2: column 5 \(score\) is 'x', not a number"):
+        read_peaks(path, LENGTHS)
 
 
 @pytest.mark.parametrize(
@@ -179,6 +211,25 @@ def test_empty_last_cells_are_cells(bed: Path) -> None:
     assert rows(read_bed(write(bed, odd), LENGTHS).table, "chrom", "name") == [("chr1", "a"), ("chr2", "")]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "names"),
+    [
+        ("chr1\t10\t20\t", "chr2\t5\t9\ta", ["", "a"]),
+        ("chr1\t10\t20\t\t", "chr2\t5\t9\ta\t", ["", "a"]),
+        ("chr1\t10\t20\t\t\t", "chr2\t5\t9\ta\t7\t+", ["", "a"]),
+        ("chr1\t10\t20\tb\t\t", "chr2\t5\t9\ta\t7", ["b", "a"]),
+    ],
+)
+def test_empty_last_cells_may_be_those_of_the_first_row(bed: Path, first: str, second: str, names: list[str]) -> None:
+    """Such a file was once refused, and with its rows in another order it was read."""
+    for order in (1, -1):
+        write(bed, "".join(f"{line}\n" for line in (first, second)[::order]))
+        assert read_bed(bed, LENGTHS).table["name"].tolist() == names[::order]
+        peaks = read_peaks(bed, LENGTHS).table.sort_values("start", ascending=False, ignore_index=True)
+        assert rows(peaks) == [("chr1", 10, 20), ("chr2", 5, 9)]
+        assert peaks["score"].tolist() == [0.0, 7.0 if "7" in second else 0.0]
+
+
 def test_duplicates_are_dropped_and_counted(tmp_path: Path) -> None:
     same = Peak("chr1", 10, 60, 7)
     path = write_peaks(tmp_path / "B.narrowPeak", [same, Peak("chr1", 10, 60, 30), same, same])
@@ -240,6 +291,7 @@ NUMBER = "not a whole number"
         ("chr1 10 20\n", ["line 1", "1 tab-separated column(s)"]),
         ("chr1\t10\n", ["line 1", "2 tab-separated column(s)"]),
         ("chr1\t10\t20\nchr1\t10\t20\tname\n", ["line 2", "it has 4 columns, and the first line has 3"]),
+        ("chr1\t10\t20\t\nchr1\t10\t20\ta\t7\n", ["line 2", "it has 5 columns, and the first line has 4"]),
         ("", ["the file is empty"]),
         ("\n \n", ["the file is empty"]),
         ("# nothing\ntrack\n", ["it holds only comments"]),

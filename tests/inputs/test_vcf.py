@@ -51,17 +51,41 @@ def test_what_cannot_be_scored_is_counted_by_reason_and_mismatches_are_named(tmp
         "chr1 17 . A C . . .",
         "chr1 1 . ACGTACGT A . . .",
         "chr1 5 . A . . . .",
+        "chr1 0 . A C . . .",
+        "chr1 25 . A C . . .",
+        "chr1 24 . TA T . . .",
         "chr1 4 . TA T,G,<INS> . . .",
     )
     records, reader = read(path, genome)
     assert reader.skipped.counts == {
         "REF mismatch": 1,
         "symbolic, missing or ambiguous allele": 5,
-        "reference is N": 1,
+        "reference is N": 2,
         "longer than --max-indel": 1,
+        "beyond the chromosome's end": 2,
     }
-    assert reader.skipped.examples == {"chr1:1:C>G": "A"}
+    assert reader.skipped.examples == {
+        "chr1:1:C>G": "A",
+        "chr1:25:A>C": "no base there",
+        "chr1:24:TA>T": "no base there",
+    }
     assert [allele.reason for allele in records[-1].alleles] == ["", "", "symbolic, missing or ambiguous allele"]
+
+
+def test_many_records_beyond_the_end_are_of_another_assembly(tmp_path: Path, genome: Genome) -> None:
+    """They were once skipped as lying on N, and the file taken to be of the genome."""
+    right = ["chr1 1 . A G . . ."] * 110
+    for beyond, refused in ((1, False), (2, True)):
+        lines = [f"chr1 {100 + i} . A C . . ." for i in range(beyond)]
+        _, reader = read(write_vcf(tmp_path / "v.vcf", *right, *lines), genome)
+        if not refused:
+            reader.check_assembly()
+            continue
+        with pytest.raises(UserError) as error:
+            reader.check_assembly()
+        assert "the REF of 2 of 112 alleles (1.8%)" in str(error.value)
+        assert "chr1:100:A>C where it has no base there" in str(error.value)
+        assert "2 of them lie beyond the ends of their chromosomes: the variants seem" in str(error.value)
 
 
 def test_chromosomes_are_matched_by_name(tmp_path: Path, genome: Genome) -> None:

@@ -174,7 +174,7 @@ def _metrics(planned: Plan, blocks: Results) -> dict[str, Any]:
 
 
 def say_left_out(metrics: dict[str, Any]) -> None:
-    """Say how much lies on chromosomes that the genome lacks.
+    """Say how much lies on chromosomes that the genome lacks, and which ones bigWigs lack.
 
     Args:
         metrics: of a corpus; those of `peak_counts`, and `signal`.
@@ -187,6 +187,10 @@ def say_left_out(metrics: dict[str, Any]) -> None:
         if counts:
             names = listed(name for name, _ in counts.most_common())
             say(f"{what} left out, on chromosomes that the genome lacks: {counts.total():,} ({names})")
+    lacking = metrics["signal"].get("chromosomes_without_coverage", {})
+    if lacking:
+        names = listed((f"{name} ({listed(chroms)})" for name, chroms in lacking.items()), separator="; ")
+        say(f"warning: nothing is accessible on chromosomes that a cell type's bigWig lacks: {names}")
 
 
 def peak_counts(source: Source, candidates: Results) -> dict[str, Any]:

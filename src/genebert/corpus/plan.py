@@ -24,6 +24,9 @@ from genebert.inputs.scan import Scanner, parse_background
 from genebert.schema import SPLITS, C, G, Motif, N, split_of
 from genebert.settings import CorpusInputs
 
+_CLOSED = "no region is accessible in it"
+_OPEN_MORE = "Check its file and --blacklist, lower --min-cpm and --min-count"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -101,14 +104,13 @@ def plan(settings: CorpusInputs, source: Source, genome: Genome, work: Work) -> 
     training = by_chromosome == 0
     signal = source.accessibility(work, Place(genome.lengths, regions, training & ~late), peaks)
     part = splits.cell_type_split(signal.cell_types, settings.valid_cell_types, settings.test_cell_types)
-    _check_dropped(source.cell_types, signal.cell_types, settings)
+    _check_held_out(source.cell_types, signal, settings)
     if not (part == 0).any():
         what = "all cell types that are not held out were dropped as too small"
         raise UserError(problem("genebert prepare", what, "Lower --min-cells and --min-fragments, or hold fewer out."))
     signal = _hide(signal, training & late, part == 0)
     found = _found_in_training(len(regions), signal, part)
     split = splits.region_split(by_chromosome, found)
-    check_splits(split, settings)
     scanner = Scanner(motifs, settings.pseudocount, 0.5 if gc is None else gc)
     planned = Plan(
         settings=settings,
@@ -127,6 +129,8 @@ def plan(settings: CorpusInputs, source: Source, genome: Genome, work: Work) -> 
         archetypes=archetypes,
         blacklisted=len(blacklist),
     )
+    check_splits(planned)
+    _warn_of_closed(planned)
     if settings.max_shared_kmers is not None:
         planned = _without_duplicates(planned, work, settings.max_shared_kmers)
     return planned if gc is not None else replace(planned, scanner=replace(scanner, gc=_training_gc(planned, work)))
@@ -138,8 +142,9 @@ def _without_duplicates(planned: Plan, work: Work, max_shared: float) -> Plan:
     sketches = map_blocks(planned.regions, work, "sketches", "sketching sequence", sketch_block, shared)
     similar = splits.too_similar(sketches, planned.split, max_shared)
     split = np.where(similar, splits.NONE, planned.split).astype(np.uint8)
-    check_splits(split, planned.settings)
-    return replace(planned, split=split, too_similar=int(similar.sum()))
+    planned = replace(planned, split=split, too_similar=int(similar.sum()))
+    check_splits(planned)
+    return planned
 
 
 def _warn_of_merged_peaks(settings: CorpusInputs, source: Source) -> None:
@@ -149,12 +154,23 @@ def _warn_of_merged_peaks(settings: CorpusInputs, source: Source) -> None:
         say(f"The peaks of {', '.join(merged)} are of no one cell type; {remedy}.")
 
 
-def _check_dropped(all_names: Sequence[str], kept: Sequence[str], settings: CorpusInputs) -> None:
-    """Refuse to go on without a cell type that was to be held out."""
+def _warn_of_closed(planned: Plan) -> None:
+    """Say in which cell types for training nothing is accessible."""
+    signal = planned.signal
+    for name, rows, part in zip(signal.cell_types, signal.regions, planned.cell_type_part, strict=True):
+        if part == 0 and not len(rows):
+            say(f"warning: {problem(f'cell type {name}', _CLOSED, f'{_OPEN_MORE}, or leave it out.')}")
+
+
+def _check_held_out(all_names: Sequence[str], signal: Accessibility, settings: CorpusInputs) -> None:
+    """Refuse to go on without a cell type that was to be held out, or with one in which nothing is accessible."""
     found = Problems("The cell types cannot be held out:")
+    regions = dict(zip(signal.cell_types, map(len, signal.regions), strict=True))
     for name in (*settings.valid_cell_types, *settings.test_cell_types):
-        if name in all_names and name not in kept:
+        if name in all_names and name not in regions:
             found.add(name, "it was dropped as too small", "Lower --min-cells and --min-fragments, or do not name it.")
+        elif name in regions and not regions[name]:
+            found.add(name, _CLOSED, f"{_OPEN_MORE}, or do not name it.")
     found.raise_any()
 
 
@@ -229,23 +245,27 @@ def read_blacklist(settings: CorpusInputs, genome: Genome) -> pd.DataFrame:
     return read_annotation(settings.blacklist, genome.lengths).table[["chrom", "start", "end"]]
 
 
-def check_splits(split: NDArray[np.uint8], settings: CorpusInputs) -> None:
+def check_splits(planned: Plan) -> None:
     """Refuse splits of which a part that was asked for is empty.
 
     Raises:
         UserError: no region is in it.
     """
     found = Problems("The splits leave a part without regions:")
-    asked = {
-        "train": True,
-        "valid": bool(settings.valid_chromosomes),
-        "test": bool(settings.test_chromosomes),
-    }
+    by_chromosome = split_of(planned.regions["chrom"], planned.valid_chromosomes, planned.test_chromosomes)
+    asked = True, bool(planned.valid_chromosomes), bool(planned.test_chromosomes)
     for i, name in enumerate(SPLITS):
-        if asked[name] and not (split == i).any():
-            found.add(
-                name,
-                "no region lies on its chromosomes",
-                "Choose other --valid-chromosomes and --test-chromosomes.",
-            )
+        if asked[i] and not (planned.split == i).any():
+            found.add(name, *_why_empty(name, lies_there=bool((by_chromosome == i).any())))
     found.raise_any()
+
+
+def _why_empty(part: str, *, lies_there: bool) -> tuple[str, str]:
+    """Return why no region is in a part of the splits, and what to do; lies_there: one is on its chromosomes."""
+    if not lies_there:
+        return "no region lies on its chromosomes", "Choose other --valid-chromosomes and --test-chromosomes."
+    if part == "train":
+        what = "no region on its chromosomes is accessible in a cell type that is not held out"
+        return what, "Lower --min-cpm and --min-count, or hold out other chromosomes or cell types."
+    what = "all regions on its chromosomes share too much sequence with those that they are held out from"
+    return what, "Raise --max-shared-kmers, or choose other chromosomes."

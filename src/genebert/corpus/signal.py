@@ -28,7 +28,7 @@ from genebert.inputs.accessibility import (
     peaks_to_regions,
     per_million,
 )
-from genebert.inputs.bigwig import bigwig_counts
+from genebert.inputs.bigwig import bigwig_counts, chromosomes_without_coverage
 from genebert.inputs.enrichment import BINS, BinIndex, Enriched, enriched_windows
 from genebert.inputs.fragments import Windows, count_fragments, read_barcodes
 from genebert.inputs.h5ad import h5ad_cell_types, h5ad_counts, read_h5ad_peaks
@@ -249,7 +249,9 @@ class BigWigFiles:
         files = list(self.files.values())
         found = work.map("coverage", "measuring coverage", _coverage_of_bigwig, place, len(files), files.__getitem__)
         coverage = dict(zip(self.cell_types, found, strict=True))
-        return _by_counts(self.cell_types, lambda name: coverage[name]["coverage"], 0, place, self._settings)
+        accessible = _by_counts(self.cell_types, lambda name: coverage[name]["coverage"], 0, place, self._settings)
+        lacking = {name: result["lacking"].tolist() for name, result in coverage.items() if len(result["lacking"])}
+        return replace(accessible, facts={"chromosomes_without_coverage": lacking})
 
 
 def _peak_inputs(peak_files: dict[str, Path]) -> dict[str, Path]:
@@ -257,7 +259,9 @@ def _peak_inputs(peak_files: dict[str, Path]) -> dict[str, Path]:
 
 
 def _coverage_of_bigwig(place: Place, path: Path) -> Arrays:
-    return {"coverage": bigwig_counts(path, place.regions, place.lengths)}
+    where = path, place.regions, place.lengths
+    lacking = chromosomes_without_coverage(*where)
+    return {"coverage": bigwig_counts(*where), "lacking": np.array(lacking, dtype=str)}
 
 
 def _by_counts(

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from genebert.corpus.signal import BigWigFiles, FragmentFiles, H5adFile
 from genebert.doctor.finding import Finding, attempt, judge, percent
 from genebert.doctor.peaks import padded_fraction
+from genebert.errors import listed
 from genebert.inputs.accessibility import count_signal, drop_small
-from genebert.inputs.bigwig import bigwig_counts
+from genebert.inputs.bigwig import bigwig_counts, chromosomes_without_coverage
 from genebert.inputs.fragments import count_fragments
+from genebert.inputs.genome import spelled_chromosomes
 from genebert.inputs.h5ad import h5ad_counts, read_h5ad_peaks
 from genebert.inputs.pseudobulk import Pseudobulk
 from genebert.settings import CorpusInputs
@@ -158,11 +160,14 @@ def examine_bigwigs(
     found: list[Finding] = []
     codes, names = pd.factorize(windows["chrom"])
     everywhere = np.ones(len(codes), dtype=bool)
+    held_out = spelled_chromosomes([*settings.valid_chromosomes, *settings.test_chromosomes], lengths).values()
     for name, path in source.files.items():
         subject = f"coverage: {name}"
         inside = attempt(found, subject, partial(bigwig_counts, path, windows, lengths))
         if inside is None:
             continue
+        lacking = chromosomes_without_coverage(path, windows, lengths)
+        found.append(_lacking(subject, lacking, not set(held_out).isdisjoint(lacking)))
         total = _total(path)
         fraction = float(inside.sum() / total) if total > 0 else 0.0
         remedy = "Much of it lies elsewhere; check that peaks and coverage belong together."
@@ -171,6 +176,13 @@ def examine_bigwigs(
         rows, _ = count_signal(inside, everywhere, min_cpm=settings.min_cpm)
         found.append(examine_padding(subject, np.bincount(codes[rows], minlength=len(names))))
     return found
+
+
+def _lacking(subject: str, chroms: list[str], held_out: bool) -> Finding:
+    """Look at which chromosomes with peaks a bigWig lacks, and whether one of them is held out."""
+    remedy = "Nothing is accessible there: give coverage of all chromosomes, or leave their peaks out."
+    found = f"the bigWig lacks {listed(chroms)}, with peaks" if chroms else "all that have peaks are in the bigWig"
+    return judge(subject, "chromosome names", found, [(held_out, "wrong", remedy), (bool(chroms), "look", remedy)])
 
 
 def _total(path: Path) -> float:

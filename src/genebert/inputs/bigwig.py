@@ -12,8 +12,8 @@ import pandas as pd
 import pyBigWig
 from numpy.typing import NDArray
 
-from genebert.errors import Problems, UserError, problem
-from genebert.inputs.genome import match_chromosomes, other_genome
+from genebert.errors import Problems, UserError, listed, problem
+from genebert.inputs.genome import match_chromosomes, other_genome, spelled_chromosomes
 
 _MAGIC = {b"\x26\xfc\x8f\x88": "bigWig", b"\x88\x8f\xfc\x26": "bigWig", b"\xeb\xf2\x89\x87": "bigBed"}
 """First four bytes of the kinds of file; a bigWig may be of either byte order."""
@@ -32,8 +32,8 @@ def bigwig_counts(path: Path, windows: pd.DataFrame, lengths: Mapping[str, int])
         float64, shape (n,).
 
     Raises:
-        UserError: the file is no bigWig, is of another assembly, holds values that are no amounts, or has no signal
-            in any window.
+        UserError: the file is no bigWig, is of another assembly, has two names for a chromosome, holds values that are
+            no amounts, or has no signal in any window.
     """
     totals = np.zeros(len(windows))
     starts, ends = windows["start"].to_numpy(np.int64), windows["end"].to_numpy(np.int64)
@@ -46,6 +46,17 @@ def bigwig_counts(path: Path, windows: pd.DataFrame, lengths: Mapping[str, int])
     if len(windows) and not totals.any():
         raise UserError(problem(path, "it has no signal in any region", "Check that it is the file you mean."))
     return totals
+
+
+def chromosomes_without_coverage(path: Path, windows: pd.DataFrame, lengths: Mapping[str, int]) -> list[str]:
+    """Return the chromosomes, sorted, on which there are windows, and that the file's header lacks.
+
+    Raises:
+        UserError: see `bigwig_counts`, but for what it says of values.
+    """
+    used = set(windows["chrom"].astype(str))
+    with _opened(path) as bigwig:
+        return sorted(used - set(_match(path, bigwig.chroms(), lengths, used)))
 
 
 @contextmanager
@@ -81,17 +92,22 @@ def _match(path: Path, chroms: Mapping[str, int], lengths: Mapping[str, int], us
     """Return the genome's chromosome names -> the file's.
 
     Raises:
-        UserError: none agrees, or one that is used has another length in the genome; others may, as mitochondria do.
+        UserError: none agrees, or one that is used has another length in the genome, or two names in the file; others
+            may, as mitochondria do.
     """
     mapped = match_chromosomes(chroms, lengths)
-    if not mapped:
+    doubtful = spelled_chromosomes(set(chroms) - set(mapped), lengths)  # another name in the file is the same one
+    if not mapped and not doubtful:
         raise other_genome(path, chroms, lengths)
-    found = Problems(f"The bigWig {path} is of another assembly than the genome:")
+    found = Problems(f"The bigWig {path} cannot be used:")
+    for target in sorted(set(doubtful.values())):
+        names = listed(name for name in doubtful if doubtful[name] == target)
+        found.add(target, f"it has several names in the bigWig: {names}", "Use one naming (chr1 or 1) throughout it.")
     differing = {name: target for name, target in mapped.items() if chroms[name] != lengths[target]}
     for name, target in differing.items():
         what = f"it has {chroms[name]} bp in the bigWig, and {target} has {lengths[target]} bp in the genome"
         found.add(name, what, "Use the genome assembly that the reads were mapped to.")
-    if not used.isdisjoint(differing.values()):
+    if not used.isdisjoint([*differing.values(), *doubtful.values()]):
         found.raise_any()
     return {target: name for name, target in mapped.items()}
 

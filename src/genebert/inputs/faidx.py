@@ -44,11 +44,13 @@ def _read_fai(path: Path) -> pd.DataFrame:
     """Read an index, in the order of the file, with the column `end`: the place after a record's last letter.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none, or has a name twice.
     """
     types = {"name": str, **dict.fromkeys(_COLUMNS[1:], np.int64)}
     table = pd.read_csv(path, sep="\t", header=None, names=_COLUMNS, dtype=types, quoting=3, keep_default_na=False)
     if (table[_COLUMNS[1:]] < 0).any(axis=None) or (table["length"] > 0)[table["bases"] == 0].any():
+        raise ValueError
+    if table["name"].duplicated().any():
         raise ValueError
     lines = (table["length"] - 1).clip(lower=0) // table["bases"].clip(lower=1)  # before the last one
     end = table["offset"] + table["length"] + lines * (table["bytes"] - table["bases"])

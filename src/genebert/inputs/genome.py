@@ -1,5 +1,6 @@
 """Genome sequence from FASTA, plain or bgzip, or 2bit, by random access."""
 
+import gzip
 import struct
 import tempfile
 from collections import Counter
@@ -304,7 +305,19 @@ def _find_index(path: Path, bgzip: bool, scratch: Path) -> tuple[Path, ...]:
                 "Check that it is complete and that lines of one record have one length.",
             )
         ) from None
+    if not index_fits(path, *made):  # htslib leaves out what has the name of an earlier record, and goes on
+        _check_names(path, bgzip)
     return made
+
+
+def _check_names(path: Path, bgzip: bool) -> None:
+    """Refuse a FASTA that has two sequences of one name."""
+    with gzip.open(path) if bgzip else path.open("rb") as lines:
+        names = Counter(line[1:].split(maxsplit=1)[0] for line in lines if line.startswith(b">") and line[1:].strip())
+    repeated = [name.decode(errors="replace") for name, count in names.items() if count > 1]
+    if repeated:
+        what = f"it gives two sequences one name: {listed(repeated)}"
+        raise UserError(problem(path, what, "Rename or remove all but one of each."))
 
 
 def _open_2bit(path: Path, order: str) -> _Opened:

@@ -34,6 +34,7 @@ _COLUMNS = {
     "end": ("end", "chromend", "stop"),
 }
 """Names, in lower case, under which tools keep coordinates in var."""
+_MAKE_PEAKS = "Make the matrix of cells x peaks first (in SnapATAC2, snap.pp.make_peak_matrix)."
 _PIECE = 1 << 21  # values of X in memory at once
 _MOST = 1 << 53  # a larger count is no whole number that a float could hold
 _DAMAGE = (OSError, KeyError, ValueError, IndexError, TypeError, AttributeError, RuntimeError)
@@ -61,10 +62,13 @@ def read_h5ad_peaks(
         one signal, 1.
 
     Raises:
-        UserError: the file is no h5ad, or peaks are not named by coordinates, repeat, or are not on the genome.
+        UserError: the file is no h5ad, or has no peaks, or they are not named by coordinates, repeat, or are not on the
+            genome.
     """
     with _opened(path, needs=("var",)) as file:
         var = _frame(path, file, "var")
+    if not len(var):
+        raise UserError(problem(path, "it has no peaks", _MAKE_PEAKS))
     table, skipped = _on_genome(path, _coordinates(path, var, lengths), lengths, skip_unknown)
     _check_peaks(path, table, lengths, lenient)
     middle = (table["start"] + table["end"]) // 2
@@ -146,7 +150,7 @@ def _opened(path: Path, needs: Sequence[str] = ("X", "obs", "var")) -> Iterator[
             what = f"it has no {' and no '.join(missing)}"
             remedy = "Give AnnData of cells x peaks, as adata.write_h5ad writes it."
             if missing == ["X"]:
-                remedy = "Make the matrix of cells x peaks first (in SnapATAC2, snap.pp.make_peak_matrix)."
+                remedy = _MAKE_PEAKS
             raise UserError(problem(path, what, remedy))
         yield file
 

@@ -36,6 +36,7 @@ _TYPES = {
 """Columns that are numbers; all others are text."""
 _NEEDED = {"start", "end", "signal", "p", "summit"}
 """Columns of numbers of which no value may be missing."""
+_NO_SCORE = ("", ".", "nan")
 _LARGEST = 1 << 53  # up to here, floating point numbers hold every whole number
 
 
@@ -83,10 +84,10 @@ def read_peaks(
     intervals = _checked(rows, path, lengths, found, skip_unknown=skip_unknown, beyond_end=beyond_end)
     table = intervals.table
     middle = (table["start"] + table["end"]) // 2
-    rank = pd.Series(0.0, index=table.index)
+    rank = scores = pd.Series(0.0, index=table.index)
     signal = pd.Series(1.0, index=table.index)
     if "score" in table:
-        rank = _number(table["score"]).fillna(0.0)
+        rank = scores = _number(table["score"]).fillna(0.0)
         signal = rank if rank.gt(0).any() else signal
     if "signal" in table:
         _check_numbers(table, found)
@@ -97,6 +98,8 @@ def read_peaks(
         _check_summits(table, found)
         summit = _number(table["summit"])
         middle = (table["start"] + summit).where(summit >= 0, middle)
+    if signal is scores:
+        _check_scores(table, found)
     _check_signal(table, signal, found)
     found.raise_any()
     peaks = table[["chrom", "start", "end", "line"]].assign(score=rank, signal=signal, summit=middle.astype(np.int64))
@@ -113,6 +116,15 @@ def _check_numbers(table: pd.DataFrame, found: Problems) -> None:
         wrong = _number(column).isna()
         for line, value in zip(table["line"][wrong], column[wrong].astype(str), strict=True):
             found.add(f"line {line}", f"column {number} ({name}) is {value!r}, not a number", "Correct it.")
+
+
+def _check_scores(table: pd.DataFrame, found: Problems) -> None:
+    """Note scores that are text, of a file of which others are numbers."""
+    unread = table[_number(table["score"]).isna()]
+    wrong = unread[~unread["score"].astype(str).str.lower().isin(_NO_SCORE)]
+    for line, value in wrong[["line", "score"]].itertuples(index=False):
+        remedy = "Correct it; a dot stands for none."
+        found.add(f"line {line}", f"column 5 (score) is {value!r}, not a number", remedy)
 
 
 def _check_summits(table: pd.DataFrame, found: Problems) -> None:
@@ -449,7 +461,7 @@ def _read_any_rows(path: Path) -> pd.DataFrame:
     if not lines:
         raise UserError(problem(path, "it holds only comments", "Give a file with at least one interval."))
     columns = [line.rstrip().split("\t") for _, line in lines]
-    width = len(columns[0])
+    width = min(lines[0][1].count("\t") + 1, max(map(len, columns)))  # the last cells of the first may be empty
     found = Problems(f"The intervals of {path} cannot be used:")
     if width < 3:
         found.add(

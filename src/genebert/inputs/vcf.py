@@ -27,6 +27,8 @@ FEW_ALLELES = 20
 """With fewer than 100, but so many, it is said if more than half mismatch."""
 MISMATCH = "REF mismatch"
 """Why an allele is skipped whose REF is not what the genome has."""
+BEYOND = "beyond the chromosome's end"
+"""Why one is skipped whose REF reaches where the genome has no base; a mismatch, too."""
 COLUMNS = ("#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO")
 DAMAGE = (OSError, ValueError, EOFError, zlib.error)
 """What reading a damaged file raises."""
@@ -38,8 +40,8 @@ class Skipped:
 
     Attributes:
         counts: reason -> number.
-        examples: "chrom:position:ref>alt" -> what the genome has, of the first REF mismatches.
-        swapped: number of REF mismatches where the genome has ALT.
+        examples: "chrom:position:ref>alt" -> what the genome has, of the first mismatches.
+        swapped: number of mismatches where the genome has ALT.
         flipped: number of them where it has the reverse complement of REF.
     """
 
@@ -48,17 +50,25 @@ class Skipped:
     swapped: int = 0
     flipped: int = 0
 
+    @property
+    def mismatched(self) -> int:
+        """Number of alleles whose REF is not what the genome has, or lies beyond a chromosome's end."""
+        return self.counts[MISMATCH] + self.counts[BEYOND]
+
     def likely_reason(self, compared: int) -> tuple[str, str]:
         """Return why so many of the alleles that were compared mismatch, most likely, and what to do."""
-        mismatched = self.counts[MISMATCH]
+        mismatched = self.mismatched
         if 2 * self.swapped > mismatched:
             what = f"In {self.swapped:,} of them it has ALT: REF and ALT seem to be swapped."
             return what, "Write the genome's allele as REF, such as with `bcftools norm --check-ref s`."
         if 2 * self.flipped > mismatched:
             what = f"In {self.flipped:,} of them it has the complement of REF: alleles seem to be of the other strand."
             return what, "Write the alleles of the forward strand, such as with `bcftools +fixref`."
-        if 2 * mismatched > compared:
-            what = "Most positions mismatch: the variants seem to be called on another assembly."
+        if self.counts[BEYOND] or 2 * mismatched > compared:
+            what = "Most positions mismatch"
+            if self.counts[BEYOND]:
+                what = f"{self.counts[BEYOND]:,} of them lie beyond the ends of their chromosomes"
+            what = f"{what}: the variants seem to be called on another assembly."
             return what, "Give the genome of the same assembly (hg19 and hg38 differ), or lift the variants over."
         what = "The file seems to be put together of several, or its genome to be another version of the same assembly."
         return what, "Give the genome of the same assembly, correct these records, or raise --max-mismatches."
@@ -248,16 +258,24 @@ class VcfReader:
             or max(len(variant.ref), len(variant.alt)) > 2 * self.max_indel
         ):
             return "longer than --max-indel"
-        found = decode(self.genome.fetch(variant.chrom, variant.position, variant.position + len(variant.ref)))
+        end = variant.position + len(variant.ref)
+        if end > self.genome.lengths[variant.chrom]:
+            self._show(variant, name, "no base there")
+            return BEYOND
+        found = decode(self.genome.fetch(variant.chrom, variant.position, end))
         if found == variant.ref:
             return ""
         if "N" in found:
             return "reference is N"
         self.skipped.swapped += self._genome_has(variant, variant.alt)
         self.skipped.flipped += found == decode(reverse_complement(encode(variant.ref).codes))
+        self._show(variant, name, found)
+        return MISMATCH
+
+    def _show(self, variant: Variant, name: str, found: str) -> None:
+        """Keep what the genome has in place of a REF, as an example."""
         if len(self.skipped.examples) < SHOWN_MISMATCHES:
             self.skipped.examples[f"{name}:{variant.position + 1}:{variant.ref}>{variant.alt}"] = found
-        return MISMATCH
 
     def _genome_has(self, variant: Variant, bases: str) -> bool:
         start = variant.position
@@ -273,7 +291,7 @@ class VcfReader:
             UserError: of 100 alleles or more, the REF of more than that, or of 20 or more, of more than half, is not
                 what the genome has.
         """
-        mismatched = self.skipped.counts[MISMATCH]
+        mismatched = self.skipped.mismatched
         compared = mismatched + self.matched
         if mismatched <= compared * (most if compared >= ENOUGH_ALLELES else 0.5) or compared < FEW_ALLELES:
             return
