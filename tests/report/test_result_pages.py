@@ -61,12 +61,12 @@ def importance() -> pd.DataFrame:
 
 def locus(length: int) -> pd.DataFrame:
     rows = [
-        (cell_type, 1000 + i, "A", base, 0.1 * (i % 7) - 0.3)
+        (cell_type, f"chr{HOSTILE}", 1000 + i, "A", base, 0.1 * (i % 7) - 0.3)
         for cell_type in ("B", HOSTILE)
         for i in range(length)
         for base in "CGT"
     ]
-    return pd.DataFrame(rows, columns=["cell_type", "position", "base", "mutated_to", "difference"])
+    return pd.DataFrame(rows, columns=["cell_type", "chrom", "position", "base", "mutated_to", "difference"])
 
 
 def test_explanation() -> None:
@@ -79,9 +79,22 @@ def test_explanation() -> None:
     assert f"Of {escape(HOSTILE)}/model." in page
     assert page.count("<svg") == 3  # the heat map, and two rows of bases
     assert "−1.250 [−2.000, 0.500]" in page
+    last = 1000 + explanation.BASES_PER_ROW + 5
+    assert f"The locus chr{escape(HOSTILE)}:1,000-{last:,} in two cell types." in page
+    assert page.count("Position on chr") == 2
     cells = re.findall(r"<td[^>]*>(.*?)</td>", page)
     assert cells.count("m2") == 2 and cells.count("m0") == 0  # two motifs of each cell type, the best first
     assert "1 [0, 2]" in cells
+
+
+def test_colours_and_ranks_of_motifs_agree() -> None:
+    """Colours were once of signed effects, so that a motif of the first rank could be paler than the last."""
+    sizes, marks = np.array([[2.0, 0.0], [1.0, 0.0]]), np.array([[explanation.UP, ""], ["", explanation.DOWN]])
+    svg = str(explanation.importance_map(["X", "Y"], ["B", "T"], sizes, marks).svg)
+    assert "Absolute effect (nats)" in svg
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    assert texts.count("+") == texts.count("\N{MINUS SIGN}") == 1
+    assert explanation.marks_of(np.array([0.1, -1, -1]), np.array([1, 1, -0.1])).tolist() == ["+", "", "\N{MINUS SIGN}"]
 
 
 def test_a_locus_with_a_long_stretch_of_n() -> None:

@@ -221,7 +221,8 @@ def learning_curve(
     def draw(figure: Canvas) -> None:
         axes = figure.subplots()
         for i, run in enumerate(runs):
-            _losses(axes, run, train, "training" if i == 0 else None, color=colour, alpha=0.55)
+            whole = _whole_records(run, train)
+            _losses(axes, whole, train, "training" if i == 0 else None, color=colour, alpha=0.55)
             _losses(axes, run, valid, "validation" if i == 0 else None, color=colour, marker="o", linewidth=0.9)
             if also:
                 _losses(axes, run, also, "held-out cell types", color=RED, marker="s", linewidth=0.9)
@@ -235,6 +236,15 @@ def learning_curve(
         figure.legend(loc="outside lower center", ncols=2, columnspacing=1)
 
     return panel(alt, (width, 2.25), draw)
+
+
+def _whole_records(run: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the records of a mean over steps without a last one over fewer steps, which scatters more."""
+    if column not in run:
+        return run
+    known = run[run[column].notna()]
+    steps = np.diff(known["step"].to_numpy(), prepend=0)
+    return known[:-1] if len(steps) > 1 and steps[-1] < steps[:-1].min() else known
 
 
 def _losses(axes: Axes, run: pd.DataFrame, column: str, label: str | None, **look: Any) -> None:

@@ -13,6 +13,7 @@ from genebert.report import figures, tables
 from genebert.report.canvas import HALF, THIRD
 from genebert.report.compare import Scores, auroc_by_cell_type, estimate, verdict
 from genebert.report.content import Figure, Prose, Section, Verdict, Verdicts
+from genebert.report.sections.pretraining import TRAINING_LOSS
 from genebert.stage import Manifest
 from genebert.target import Target
 
@@ -312,7 +313,7 @@ def _finetuning_curves(manifest: Manifest, target: Target, methods: Sequence[str
         "Fine-tuning losses.",
         panels,
         caption=(
-            "Light lines, training loss (means over 10 steps); dots, loss on all validation rows at the end"
+            f"{TRAINING_LOSS}; dots, loss on all validation rows at the end"
             " of each epoch; both are means over the network's branches, each of which keeps the epoch with its"
             " lowest loss, and of which those that have stopped are in the dots with their last one. One line per"
             " seed. Dashed: the loss of who knows nothing."
