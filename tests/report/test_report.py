@@ -386,6 +386,8 @@ def test_every_figure_has_a_caption_and_every_drawing_a_description(page: str) -
     assert page.count("<figure>") == page.count("<figcaption>") > 8
     drawings = re.findall(r"<svg[^>]*>", page)
     assert len(drawings) > 20
+    wide = re.findall(r'<div class="panel wide"[^>]*>', page)  # on a phone they scroll, also by keyboard
+    assert wide and all('tabindex="0" role="group" aria-label="Figure: ' in head for head in wide)
     assert all('role="img"' in head and re.search(r'aria-label="[^"]+"', head) for head in drawings)
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 
 from genebert.report import embedding, explanation
 from genebert.report.canvas import HALF, STYLE
-from genebert.report.embedding import draw_regions, embedding_page
+from genebert.report.embedding import Map, draw_regions, embedding_page
 from genebert.report.explanation import explanation_page
 
 HOSTILE = "<script>alert('&\"')</script>"
@@ -29,11 +29,15 @@ def test_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     places = pd.DataFrame(generator.normal(size=(100, 2)), columns=["x", "y"])
     tfs = [HOSTILE] * 50 + [f"TF{i}" for i in range(50)]
     cell_types = places.head(3).assign(cell_type=["B", HOSTILE, "$T$"])
-    page = embedding_page(cell_types, places.assign(strongest_tf=tfs), "hidden layer", umap=True)
+    regions = Map(places.assign(strongest_tf=tfs), ("UMAP 1", "UMAP 2"))
+    plain = Map(cell_types, ("PC 1 (31%)", "PC 2 (9%)"))
+    page = embedding_page(plain, regions, "hidden layer", f"drawn at random of 700 {HOSTILE}")
     check(page)
-    assert "40 of 100 regions" in page and "UMAP of principal components" in page
-    plain = embedding_page(cell_types, places.assign(strongest_tf=tfs), "hidden layer", umap=False)
-    assert "UMAP" not in plain and "The first two principal components" in plain
+    assert f"40 of 100 regions (drawn at random of 700 {escape(HOSTILE)})" in page
+    assert all(said in page for said in ("UMAP of principal components", "PC 1 (31%)", "UMAP 2", "In UMAP, only"))
+    assert "(20)</text>" in page and "others (" in page  # regions of a TF
+    page = embedding_page(plain, regions._replace(axes=plain.axes), "hidden layer")
+    assert "UMAP" not in page and page.count("the first two principal components") == 2
 
 
 def test_the_legend_of_long_names_lies_within_the_figure_and_leaves_the_map_its_width() -> None:
@@ -41,7 +45,7 @@ def test_the_legend_of_long_names_lies_within_the_figure_and_leaves_the_map_its_
     names = [f"C{i:03d}:NR1H_THR_{'LONG' * 5}_receptor{i}" for i in range(9)]
     with style.context(STYLE, after_reset=True):
         figure = Canvas(figsize=(HALF, 3.7), layout="constrained")
-        draw_regions(figure, places.assign(strongest_tf=names * 10), "UMAP")
+        draw_regions(figure, places.assign(strongest_tf=names * 10), ("UMAP 1", "UMAP 2"))
         figure.draw_without_rendering()
     legend = figure.legends[0].get_window_extent()
     assert legend.x0 >= 0 and legend.x1 <= figure.bbox.x1 and legend.y0 >= 0

@@ -11,6 +11,7 @@ import pytest
 from genebert.report import cohort_figures
 from genebert.report.build import render
 from genebert.report.content import Figure, Folded, Table, Verdicts
+from genebert.report.figures import OTHER_COLOURS
 from genebert.report.sections import risk
 from genebert.report.sections.risk import TOP_INDIVIDUALS, TOP_REGIONS, risk_section
 
@@ -118,6 +119,23 @@ def test_the_section_shows_what_the_tables_hold(tmp_path: Path, binary: bool) ->
     assert "1.00% of the calls are missing. Those with the higher and the lower phenotype differ" in page
     assert "<script>" not in page and "<b>disease" not in page
     assert "&lt;script&gt;0" in page
+
+
+def test_a_method_has_one_colour_in_all_figures(tmp_path: Path) -> None:
+    """The stacked model once had in the calibration curve the colour of another one in the ROC curve beside it."""
+    metrics = write_tables(tmp_path)
+    for name, column in (("metrics", "method"), ("predictions", None)):
+        table = pd.read_csv(tmp_path / f"{name}.tsv", sep="\t")
+        if column is None:
+            table[risk.STACKED] = table["GeneBERT"]
+        else:
+            table = pd.concat([table, table.head(1).assign(method=risk.STACKED)])
+        table.to_csv(tmp_path / f"{name}.tsv", sep="\t", index=False)
+    figures = [block for block in risk_section(tmp_path, metrics).blocks if isinstance(block, Figure)]
+    (shown,) = (figure for figure in figures if figure.title == "Ranking and calibration.")
+    ranking, _, calibration = (set(re.findall("#[0-9a-f]{6}", str(panel.svg))) for panel in shown.panels)
+    own = {colour.lower() for colour in OTHER_COLOURS}
+    assert len(ranking & own) == 3 and calibration & own == {OTHER_COLOURS[2].lower()}
 
 
 @pytest.mark.parametrize("binary", [True, False])

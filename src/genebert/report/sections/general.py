@@ -136,8 +136,8 @@ def reading_section() -> Section:
     text = (
         "Every comparison is on the same rows for all methods. Larger is better for all measures but losses and"
         " the Brier score. A sentence says “above” or “below” where the two 95% intervals do not overlap (in a cohort,"
-        " where that of the difference excludes 0), and else that they overlap or cannot be told apart; its mark is that of the"
-        " least favourable comparison."
+        " where that of the difference excludes 0), and else that they overlap or cannot be told apart; its mark is"
+        " that of the least favourable comparison."
         " Intervals show the spread over examples; they do not include the spread over repetitions of pre-training."
     )
     return Section("How to read this page", [Prose(text), Terms(TERMS)])

@@ -128,10 +128,12 @@ def _scores(predictions: pd.DataFrame, measured: pd.DataFrame) -> Scores:
 
 def _ranking(predictions: pd.DataFrame, measured: pd.DataFrame) -> Figure:
     label, scores = predictions["phenotype"].to_numpy(np.int64), _scores(predictions, measured)
+    colours = figures.colours_of(list(scores))
+    drawn = {name: scores[name] for name in (MODEL, STACKED) if name in scores}
     panels = [
-        figures.roc_curves(label, scores),
-        figures.precision_recall_curves(label, scores),
-        figures.reliability_curves(label, {name: scores[name] for name in (MODEL, STACKED) if name in scores}),
+        figures.roc_curves(label, scores, colours),
+        figures.precision_recall_curves(label, scores, colours),
+        figures.reliability_curves(label, drawn, colours),
     ]
     said = [
         "Receiver operating characteristic, and its area.",
