@@ -19,8 +19,10 @@ def test_components_of_blocks_are_those_of_scikit_learn() -> None:
     def blocks() -> Iterator[NDArray[np.float32]]:
         yield from np.split(rows, [1, 200, 200, 333])
 
-    found = principal_components(blocks, 4)
-    expected = PCA(4, svd_solver="full").fit_transform(rows.astype(np.float64))
+    found, shares = principal_components(blocks, 4)
+    reference = PCA(4, svd_solver="full")
+    expected = reference.fit_transform(rows.astype(np.float64))
+    assert np.allclose(shares, reference.explained_variance_ratio_, atol=1e-5)
     signs = np.sign((found * expected).sum(axis=0))
     assert found.dtype == np.float32
     assert np.allclose(found, expected * signs, atol=1e-3)
@@ -28,10 +30,10 @@ def test_components_of_blocks_are_those_of_scikit_learn() -> None:
 
 def test_few_rows_have_few_components_and_at_least_two_columns() -> None:
     rows = np.array([[0, 0, 0], [1, 0, 0], [0, 2, 0]], dtype=np.float32)
-    assert principal_components(lambda: [rows]).shape == (3, 2)
-    two = principal_components(lambda: [rows[:2]])
+    assert principal_components(lambda: [rows]).scores.shape == (3, 2)
+    two = principal_components(lambda: [rows[:2]]).scores
     assert np.allclose(two, [[-0.5, 0], [0.5, 0]])  # and not the other way round: the largest loading is positive
-    assert (principal_components(lambda: [rows[:1]]) == 0).all()
+    assert all((part == 0).all() for part in principal_components(lambda: [rows[:1]]))
 
 
 def test_fewer_than_five_rows_are_drawn_by_their_components(monkeypatch: pytest.MonkeyPatch) -> None:

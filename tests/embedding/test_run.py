@@ -9,6 +9,7 @@ from toys import World
 
 from genebert.corpus.store import Corpus
 from genebert.embedding import run as running
+from genebert.embedding.coordinates import LEAST_ROWS
 from genebert.embedding.encoder import Encoder
 from genebert.embedding.run import embed
 from genebert.errors import UserError
@@ -208,7 +209,8 @@ def test_umap_and_the_users_object(
     assert np.array_equal(joined.varm["X_genebert_pca"], regions.obsm["X_pca"][::-1])
     assert read_manifest(out).metrics["peaks_matched"] == len(names)
     page = (out / "embedding.html").read_text()
-    assert "UMAP" in page and page.count("<svg") == 2
+    assert "UMAP 1" in page and page.count("<svg") == 2
+    assert len(toy.cell_types) < LEAST_ROWS and "PC 1 (" in page  # UMAP of so few is their components, and called so
 
 
 @pytest.mark.parametrize(

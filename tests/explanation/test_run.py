@@ -146,6 +146,7 @@ def test_mutations_of_a_locus_are_predictions_of_the_edited_window(
     assert table["cell_type"].unique().tolist() == ["T", "B"]
     assert len(table) == 2 * 30 * 3
     assert (table["position"].min(), table["position"].max()) == (1000, 1029)
+    assert table["chrom"].unique().tolist() == ["chr3"]
     locus = Locus.parse("chr3:1000-1030", toy)
     with Genome(toy_world.genome) as genome:
         codes = genome.fetch("chr3", locus.window, locus.window + WIDTH)

@@ -34,7 +34,7 @@ def result(method: str, cell_type: str, measure: str, value: float | None, fract
 
 
 def cell_type(name: str, **changes: Any) -> dict[str, Any]:
-    facts = {"cell_type": name, "distance": 0.03, "p": 0.5, "nearest": "A", "unlike": False}
+    facts = {"cell_type": name, "distance": 0.03, "p": 0.5, "nearest": "A", "unlike": False, "known": 16}
     return {**facts, "test_windows": 1234, "positives": 56, **changes}
 
 
@@ -209,6 +209,7 @@ def test_numbers_have_no_positives() -> None:
 
 
 def test_what_is_missing(found: dict[str, Any]) -> None:
+    found["methods"].append(method_of("net"))
     found["missing"] = [
         {"method": "net", "fold": f"A x {i}", "reason": "not computed", "failed": False} for i in (1, 2)
     ]
@@ -217,6 +218,34 @@ def test_what_is_missing(found: dict[str, Any]) -> None:
     page = Page(text)
     assert page.table("Methods", "Folds") == [["net", "B x 1", "out of memory", "1"]]
     assert "<summary>2 pairs of method and fold not measured</summary>" in text
+
+
+def test_what_is_not_computed_is_counted_as_such(found: dict[str, Any]) -> None:
+    """A method without any fold was once one pair, and counted as there, as were ensembles that lack a member."""
+    found["folds"] = [{**found["folds"][0], "name": name} for name in ("A x 1", "B x 1", "C x 1")]
+    found["methods"] += [method_of("net"), method_of("slow")]
+    found["ensembles"] = {
+        name: {"of": ["trees", name], "log_odds": False} for name in ("flat and trees", "net and trees")
+    }
+    found["results"].append(result("flat and trees", "mean", "AUROC", 0.9))
+    waiting = {"reason": "not computed", "failed": False}
+    found["missing"] = [{"method": name, "fold": "all", **waiting} for name in ("net", "slow", "net")]
+    found["missing"].append({"method": "all", "fold": "B x 1", **waiting, "reason": "no rows (with 1 of the labels)"})
+    text = cross_validation_page(found)
+    assert "<dd>2 of 4</dd>" in text and "methods computed" in text
+    assert "1 of 2 ensembles, 2 baselines" in text
+    assert "<summary>8 pairs of method and fold not measured</summary>" in text  # 2 x 3 folds, and 2 x 1
+    rows = Page(text).table("Methods", "Folds")
+    assert rows[0] == ["net, slow", "all", "not computed", "6"]
+    assert rows[1] == ["trees, flat, net, slow", "B x 1", "no rows (with 1 of the labels)", "4"]
+
+
+def test_few_known_cell_types_say_little(found: dict[str, Any]) -> None:
+    assert "says little" not in cross_validation_page(found)
+    found["cell_types"] = [cell_type("A", unlike=True, p=0.25, known=3), cell_type("B", known=12)]
+    text = cross_validation_page(found)
+    said = "With 3 known cell types p is never below 0.25, and one cell type of the same kind in 4 is unlike by chance"
+    assert text.count(said) == 2  # in the table and in the figure
 
 
 def test_a_cross_validation_of_which_nothing_is_there_yet(found: dict[str, Any]) -> None:

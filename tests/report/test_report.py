@@ -31,6 +31,7 @@ from genebert.report.sections.corpus import densest_rows
 from genebert.report.tables import command
 from genebert.settings import InspectSettings, ReportSettings, StageSettings
 from genebert.stage import describe_input, open_stage, read_manifest, write_json
+from genebert.variants.null import ENOUGH
 
 CELL_TYPE = '<b>&"x'
 MOTIF = "$\\alpha<script>"
@@ -385,6 +386,8 @@ def test_every_figure_has_a_caption_and_every_drawing_a_description(page: str) -
     assert page.count("<figure>") == page.count("<figcaption>") > 8
     drawings = re.findall(r"<svg[^>]*>", page)
     assert len(drawings) > 20
+    wide = re.findall(r'<div class="panel wide"[^>]*>', page)  # on a phone they scroll, also by keyboard
+    assert wide and all('tabindex="0" role="group" aria-label="Figure: ' in head for head in wide)
     assert all('role="img"' in head and re.search(r'aria-label="[^"]+"', head) for head in drawings)
 
 
@@ -438,6 +441,8 @@ def test_numbers_and_intervals_are_the_manifests(page: str, folders: dict[str, P
         assert str(Estimate(row["model"]["value"], row["model"]["low"], row["model"]["high"])) in page
     for expected in ("123,456", "43</dd>", "4,321", "REF mismatch", "chr1:7:G&gt;A"):
         assert expected in page
+    area = predictions(["0", "1"])[1][0]["value"]  # of the predictor, and not the best of all methods
+    assert f"<dt>test AUROC</dt><dd>{area:.3f}</dd>" in page and f"{METHODS[0]}, promoter" in page
 
 
 def test_how_many_test_rows_share_bases_with_what_was_trained_on_is_said(page: str) -> None:
@@ -558,6 +563,7 @@ def test_with_the_published_masking_ln_4_is_not_what_ignorance_loses(folders: di
     curves = pd.DataFrame({"step": [10], "mgm": [4.1]})
     found = page_of(tmp_path, folders["corpus"], {"evaluation": [row], "validated_on": {}}, curves)
     assert "ln 4" not in found
+    assert "Dashed: a guess" not in found  # nothing is
     assert "nothing was held out for validation" in found
 
 
@@ -587,9 +593,9 @@ def test_measures_on_held_out_cell_types_stand_apart() -> None:
     ("own", "standing", "words"),
     [
         (0.50, "below", "is below B (0.600)."),
-        (0.59, "below", "is below B (0.600, intervals overlap)."),
-        (0.60, "level", "is not clearly above B (0.600, intervals overlap)."),
-        (0.62, "level", "is not clearly above B (0.620, intervals overlap)."),
+        (0.59, "level", "overlaps with B (0.600)."),
+        (0.60, "level", "overlaps with B (0.600)."),
+        (0.62, "level", "overlaps with B (0.620)."),
         (0.70, "above", "is above B (0.600)."),
     ],
 )
@@ -602,6 +608,22 @@ def test_verdicts_follow_from_the_numbers(own: float, standing: str, words: str)
         {"B": Estimate(other, other - 0.02, other + 0.02)},
     )
     assert (found.standing, found.sentence) == (standing, f"Accuracy: M ({own:.3f}) {words}")
+
+
+def test_a_verdict_names_every_baseline_on_its_side() -> None:
+    """A sentence about a model that is below one baseline once left out the others."""
+    others = {name: Estimate(value, value - 0.01, value + 0.01) for name, value in (("A", 0.5), ("B", 0.6), ("C", 0.7))}
+    found = compare.verdict("AUROC", "M", Estimate(0.6, 0.58, 0.62), others)
+    said = "is below C (0.700); overlaps with B (0.600); is above A (0.500)."
+    assert (found.standing, found.sentence) == ("below", f"AUROC: M (0.600) {said}")
+
+
+def test_a_last_record_of_fewer_steps_is_not_drawn() -> None:
+    """A mean over one step once made the curve of training end in a jump."""
+    run = pd.DataFrame({"step": [10, 15, 20, 21], "loss": [1.0, np.nan, 0.9, 5.0], "valid": [np.nan, 1.0, np.nan, 2.0]})
+    assert figures._whole_records(run, "loss")["step"].tolist() == [10, 20]
+    assert figures._whole_records(run[:3], "loss")["step"].tolist() == [10, 20]
+    assert figures._whole_records(run[:1], "loss")["step"].tolist() == [10]
 
 
 @pytest.mark.parametrize("key", ["pretrained", "predictors", "variants"])
@@ -747,6 +769,13 @@ def test_two_identical_cell_types_and_many_cell_types_can_be_drawn() -> None:
     assert drawn.count(">1.00</text>") >= 2
     many = [f"cell type {i}" for i in range(54)]
     assert ">cell type 53</text>" in figures.overlap(many, np.eye(54)).svg
+
+
+def test_what_p_values_of_variants_rest_on_is_said(page: str) -> None:
+    """The page once had all random variants as those that each allele is compared with."""
+    assert "In all, 1,000 random variants were scored;" in page
+    assert page.count(f"finest such group that has at least {ENOUGH}. No p is smaller than 1 / (1 + their number)") == 2
+    assert page.count("corrected for the number of alleles") == 2
 
 
 def test_the_command_line_repeats_a_stage(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 
 from genebert.report import embedding, explanation
 from genebert.report.canvas import HALF, STYLE
-from genebert.report.embedding import draw_regions, embedding_page
+from genebert.report.embedding import Map, draw_regions, embedding_page
 from genebert.report.explanation import explanation_page
 
 HOSTILE = "<script>alert('&\"')</script>"
@@ -29,11 +29,15 @@ def test_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     places = pd.DataFrame(generator.normal(size=(100, 2)), columns=["x", "y"])
     tfs = [HOSTILE] * 50 + [f"TF{i}" for i in range(50)]
     cell_types = places.head(3).assign(cell_type=["B", HOSTILE, "$T$"])
-    page = embedding_page(cell_types, places.assign(strongest_tf=tfs), "hidden layer", umap=True)
+    regions = Map(places.assign(strongest_tf=tfs), ("UMAP 1", "UMAP 2"))
+    plain = Map(cell_types, ("PC 1 (31%)", "PC 2 (9%)"))
+    page = embedding_page(plain, regions, "hidden layer", f"drawn at random of 700 {HOSTILE}")
     check(page)
-    assert "40 of 100 regions" in page and "UMAP of principal components" in page
-    plain = embedding_page(cell_types, places.assign(strongest_tf=tfs), "hidden layer", umap=False)
-    assert "UMAP" not in plain and "The first two principal components" in plain
+    assert f"40 of 100 regions (drawn at random of 700 {escape(HOSTILE)})" in page
+    assert all(said in page for said in ("UMAP of principal components", "PC 1 (31%)", "UMAP 2", "In UMAP, only"))
+    assert "(20)</text>" in page and "others (" in page  # regions of a TF
+    page = embedding_page(plain, regions._replace(axes=plain.axes), "hidden layer")
+    assert "UMAP" not in page and page.count("the first two principal components") == 2
 
 
 def test_the_legend_of_long_names_lies_within_the_figure_and_leaves_the_map_its_width() -> None:
@@ -41,7 +45,7 @@ def test_the_legend_of_long_names_lies_within_the_figure_and_leaves_the_map_its_
     names = [f"C{i:03d}:NR1H_THR_{'LONG' * 5}_receptor{i}" for i in range(9)]
     with style.context(STYLE, after_reset=True):
         figure = Canvas(figsize=(HALF, 3.7), layout="constrained")
-        draw_regions(figure, places.assign(strongest_tf=names * 10), "UMAP")
+        draw_regions(figure, places.assign(strongest_tf=names * 10), ("UMAP 1", "UMAP 2"))
         figure.draw_without_rendering()
     legend = figure.legends[0].get_window_extent()
     assert legend.x0 >= 0 and legend.x1 <= figure.bbox.x1 and legend.y0 >= 0
@@ -61,12 +65,12 @@ def importance() -> pd.DataFrame:
 
 def locus(length: int) -> pd.DataFrame:
     rows = [
-        (cell_type, 1000 + i, "A", base, 0.1 * (i % 7) - 0.3)
+        (cell_type, f"chr{HOSTILE}", 1000 + i, "A", base, 0.1 * (i % 7) - 0.3)
         for cell_type in ("B", HOSTILE)
         for i in range(length)
         for base in "CGT"
     ]
-    return pd.DataFrame(rows, columns=["cell_type", "position", "base", "mutated_to", "difference"])
+    return pd.DataFrame(rows, columns=["cell_type", "chrom", "position", "base", "mutated_to", "difference"])
 
 
 def test_explanation() -> None:
@@ -79,9 +83,22 @@ def test_explanation() -> None:
     assert f"Of {escape(HOSTILE)}/model." in page
     assert page.count("<svg") == 3  # the heat map, and two rows of bases
     assert "−1.250 [−2.000, 0.500]" in page
+    last = 1000 + explanation.BASES_PER_ROW + 5
+    assert f"The locus chr{escape(HOSTILE)}:1,000-{last:,} in two cell types." in page
+    assert page.count("Position on chr") == 2
     cells = re.findall(r"<td[^>]*>(.*?)</td>", page)
     assert cells.count("m2") == 2 and cells.count("m0") == 0  # two motifs of each cell type, the best first
     assert "1 [0, 2]" in cells
+
+
+def test_colours_and_ranks_of_motifs_agree() -> None:
+    """Colours were once of signed effects, so that a motif of the first rank could be paler than the last."""
+    sizes, marks = np.array([[2.0, 0.0], [1.0, 0.0]]), np.array([[explanation.UP, ""], ["", explanation.DOWN]])
+    svg = str(explanation.importance_map(["X", "Y"], ["B", "T"], sizes, marks).svg)
+    assert "Absolute effect (nats)" in svg
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    assert texts.count("+") == texts.count("\N{MINUS SIGN}") == 1
+    assert explanation.marks_of(np.array([0.1, -1, -1]), np.array([1, 1, -0.1])).tolist() == ["+", "", "\N{MINUS SIGN}"]
 
 
 def test_a_locus_with_a_long_stretch_of_n() -> None:

@@ -11,6 +11,8 @@ import pytest
 from genebert.report import cohort_figures
 from genebert.report.build import render
 from genebert.report.content import Figure, Folded, Table, Verdicts
+from genebert.report.figures import OTHER_COLOURS
+from genebert.report.sections import risk
 from genebert.report.sections.risk import TOP_INDIVIDUALS, TOP_REGIONS, risk_section
 
 REGION = "chr1:<script>{}"
@@ -106,16 +108,34 @@ def test_the_section_shows_what_the_tables_hold(tmp_path: Path, binary: bool) ->
     regions = shown["Regions that rank first."]
     assert len(regions.rows) == TOP_REGIONS
     assert [regions.rows[i][2] for i in (0, 1)] == ["GATA1 (+1.5)", "–"]
-    assert [regions.rows[i][regions.header.index("Attention")] for i in (0, 1)] == ["0", "0.069"]
+    assert [regions.rows[i][regions.header.index("Attention")] for i in (0, 1)] == ["0.00", "0.07"]
+    assert "The first of 30, of which 30 were tested" in regions.note
     assert regions.header[-1] == ("Carriers, controls" if binary else "Carriers, the others")
     assert [row[0] for row in shown["TFs whose hits variants gain or lose."].rows] == ["GATA1", "SPI1"]  # by p
     figures = {block.title: block for block in section.blocks if isinstance(block, Figure)}
-    assert len(figures["Where variants of different individuals converge."].panels) == 6
+    assert len(figures["Variants that individuals carry in the regions that rank first."].panels) == 6
     assert ("Ranking and calibration." in figures) == binary
     page = render("title", "", [], [section])
     assert "1.00% of the calls are missing. Those with the higher and the lower phenotype differ" in page
     assert "<script>" not in page and "<b>disease" not in page
     assert "&lt;script&gt;0" in page
+
+
+def test_a_method_has_one_colour_in_all_figures(tmp_path: Path) -> None:
+    """The stacked model once had in the calibration curve the colour of another one in the ROC curve beside it."""
+    metrics = write_tables(tmp_path)
+    for name, column in (("metrics", "method"), ("predictions", None)):
+        table = pd.read_csv(tmp_path / f"{name}.tsv", sep="\t")
+        if column is None:
+            table[risk.STACKED] = table["GeneBERT"]
+        else:
+            table = pd.concat([table, table.head(1).assign(method=risk.STACKED)])
+        table.to_csv(tmp_path / f"{name}.tsv", sep="\t", index=False)
+    figures = [block for block in risk_section(tmp_path, metrics).blocks if isinstance(block, Figure)]
+    (shown,) = (figure for figure in figures if figure.title == "Ranking and calibration.")
+    ranking, _, calibration = (set(re.findall("#[0-9a-f]{6}", str(panel.svg))) for panel in shown.panels)
+    own = {colour.lower() for colour in OTHER_COLOURS}
+    assert len(ranking & own) == 3 and calibration & own == {OTHER_COLOURS[2].lower()}
 
 
 @pytest.mark.parametrize("binary", [True, False])
@@ -139,7 +159,7 @@ def test_no_region_with_several_variants_is_no_error(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "convergence.tsv", sep="\t")
     table.drop_duplicates("region").to_csv(tmp_path / "convergence.tsv", sep="\t", index=False)
     titles = [block.title for block in risk_section(tmp_path, metrics).blocks if isinstance(block, Figure)]
-    assert "Where variants of different individuals converge." not in titles
+    assert "Variants that individuals carry in the regions that rank first." not in titles
 
 
 def test_regions_that_were_not_tested_have_no_p(tmp_path: Path) -> None:
@@ -154,10 +174,26 @@ def test_regions_that_were_not_tested_have_no_p(tmp_path: Path) -> None:
     assert "nan" not in render("title", "", [], [section])
 
 
+@pytest.mark.parametrize(
+    ("value", "form", "shown"),
+    [
+        (-0.0, "+.3g", "0"),
+        (0.0, "+.2f", "0.00"),
+        (-0.001, "+.2f", "0.00"),
+        (-0.5, "+.3g", "−0.5"),
+        (np.nan, ".2g", "–"),
+    ],
+)
+def test_nothing_has_no_sign(value: float, form: str, shown: str) -> None:
+    """A region that is not in the model once had the weight −0."""
+    assert risk._number(value, form) == shown
+
+
 def test_carriers_stand_where_their_variants_are() -> None:
     """The first variant, on the left, lowers the log-odds (blue): 7 cases have it, and 1 control."""
     rows = pd.DataFrame({"position": [11, 40], "change": [-1.0, 1.0], "carriers_cases": [7, 0], "carriers_controls": 1})
-    svg = str(cohort_figures.convergence("r", rows, (0, 50), ("cases", "controls")).svg)
+    svg = str(cohort_figures.carriers("r", rows, ("chr6", 0, 50), ("cases", "controls"), (-1.0, 1.0)).svg)
+    assert "Position on chr6 (bp, 1-based)" in svg and "Change (nats)" in svg
     points = re.findall(r'<use [^>]*x="([\d.]+)" y="([\d.]+)" style="fill: (#0072b2|#d55e00)', svg)
     place = {colour: [(float(x), float(y)) for x, y, own in points if own == colour] for _, _, colour in points}
     (case, control), (no_case, _) = place["#0072b2"], place["#d55e00"]

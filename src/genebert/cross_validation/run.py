@@ -256,6 +256,7 @@ def _facts_of_cell_types(work: _Work) -> list[Row]:
                 "cell_type": name,
                 "distance": mean(one.distance for one in own),
                 "p": mean(p) if p else None,
+                "known": min(one.known for one in own),
                 "nearest": Counter(one.nearest for one in own).most_common(1)[0][0],
                 "unlike": any(one.unlike for one in own),
                 "test_windows": int(np.isfinite(truth).sum()),

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +19,20 @@ Blocks = Callable[[], Iterable[NDArray[np.float32]]]
 """Begins anew to yield the rows of a matrix in blocks."""
 
 
-def principal_components(blocks: Blocks, most: int = COMPONENTS) -> NDArray[np.float32]:
-    """Return the first principal components of rows: float32, shape (n, at most `most`, d and n - 1, at least 2).
+class Components(NamedTuple):
+    """The first principal components of n rows.
+
+    Attributes:
+        scores: of the rows, float32, shape (n, at most `most`, d and n - 1, at least 2).
+        shares: of the variance of the rows, float64, one for each component.
+    """
+
+    scores: NDArray[np.float32]
+    shares: NDArray[np.float64]
+
+
+def principal_components(blocks: Blocks, most: int = COMPONENTS) -> Components:
+    """Return the first principal components of rows.
 
     Memory grows with d squared, and with n only by the result. What a component lacks (there are fewer than two) is 0.
     The largest loading of each is positive, so that signs do not depend on the solver.
@@ -35,14 +47,17 @@ def principal_components(blocks: Blocks, most: int = COMPONENTS) -> NDArray[np.f
         count, total, products = count + len(rows), total + rows.sum(axis=0), products + rows.T @ rows
     mean = total / max(count, 1)
     kept = max(0, min(most, len(mean), count - 1))
-    axes = np.linalg.eigh(products - count * np.outer(mean, mean))[1][:, ::-1][:, :kept]
+    squares, axes = np.linalg.eigh(products - count * np.outer(mean, mean))
+    axes = axes[:, ::-1][:, :kept]
     axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(kept)])
     scores = np.zeros((count, max(kept, 2)), dtype=np.float32)
     start = 0
     for block in blocks():
         scores[start : start + len(block), :kept] = (block - mean) @ axes
         start += len(block)
-    return scores
+    shares = np.zeros(scores.shape[1])
+    shares[:kept] = squares[::-1][:kept].clip(min=0) / (squares.sum() if squares.sum() > 0 else 1.0)
+    return Components(scores, shares)
 
 
 def umap_of(components: NDArray[np.float32], seed: int) -> NDArray[np.float32]:

@@ -30,12 +30,12 @@ from genebert.corpus.overlaps import regions_in
 from genebert.corpus.parallel import ThisProcess
 from genebert.corpus.store import Corpus
 from genebert.corpus.work import Results, Work
-from genebert.embedding.coordinates import principal_components, umap_module, umap_of
+from genebert.embedding.coordinates import LEAST_ROWS, Components, principal_components, umap_module, umap_of
 from genebert.embedding.encoder import Encoder
 from genebert.embedding.files import Block, dimensions, join, region_of_peaks, write_embedding
 from genebert.errors import UserError, listed, problem
 from genebert.export import cell_type_table, region_table
-from genebert.report.embedding import PAGE, embedding_page
+from genebert.report.embedding import PAGE, Map, embedding_page
 from genebert.settings import EmbedSettings
 from genebert.stage import StageRun, open_stage
 
@@ -162,17 +162,25 @@ def _embed(
     }
     if settings.anndata is not None and source is not None:
         metrics |= _join(settings.anndata, source, run.folder)
-    page = embedding_page(cell_types, regions, encoder.what, umap=settings.umap)
+    page = embedding_page(cell_types, regions, encoder.what, _which(settings, chosen))
     (run.folder / PAGE).write_text(page, encoding="utf-8")
     out = run.finish(metrics)
     say(f"{out}: {metrics['regions']:,} regions, {metrics['examples']:,} examples; open {PAGE} in a browser")
     return out
 
 
+def _which(settings: EmbedSettings, chosen: Chosen) -> str:
+    """Say which regions of the corpus are embedded; nothing if all are."""
+    every = len(chosen.corpus.regions)
+    if len(chosen.regions) == every:
+        return ""
+    return f"{'drawn at random ' if settings.sample is not None else ''}of {every:,} of the corpus"
+
+
 def _write_regions(
     path: Path, chosen: Chosen, encoder: Encoder, found: Results, about: dict[str, Any], seed: int | None
-) -> pd.DataFrame:
-    """Write regions.h5ad, and return its map: DataFrame with x, y, strongest_tf."""
+) -> Map:
+    """Write regions.h5ad, and return its map, with strongest_tf."""
 
     def blocks() -> Iterator[Block]:
         for number, part in enumerate(found):
@@ -181,10 +189,11 @@ def _write_regions(
     obs = region_table(chosen.corpus).iloc[chosen.regions].copy()
     obs["strongest_tf"] = pd.Categorical(strongest_motifs(chosen, encoder))
     obs["cell_types"] = np.bincount(np.concatenate(chosen.members), minlength=len(obs))
-    obsm = _coordinates(principal_components(lambda: (values for _, values in blocks())), seed)
+    components = principal_components(lambda: (values for _, values in blocks()))
+    obsm = _coordinates(components, seed)
     what = {"X": "pooled states of the sequence encoder: [CLS], the means of both halves, the highest of all"}
     write_embedding(path, obs, dimensions("sequence", encoder.network.sequence_width), blocks(), obsm, about | what)
-    return _map_of(obsm).assign(strongest_tf=obs["strongest_tf"].astype(str).to_numpy())
+    return Map(_places_of(obsm, strongest_tf=obs["strongest_tf"].astype(str)), _axes(components, seed))
 
 
 def strongest_motifs(chosen: Chosen, encoder: Encoder) -> NDArray[Any]:
@@ -209,7 +218,7 @@ def _write_examples(path: Path, chosen: Chosen, encoder: Encoder, found: Results
         },
         index=np.array(cell_types, dtype=object)[code] + "|" + names.to_numpy(object)[row],
     )
-    scores = principal_components(lambda: (part["state"] for part in found))
+    scores = principal_components(lambda: (part["state"] for part in found)).scores
     pca = np.empty_like(scores)
     begin = 0
     for number in range(chosen.parts):
@@ -245,10 +254,8 @@ def _accessibility(chosen: Chosen) -> NDArray[np.float32]:
     return np.concatenate(found)
 
 
-def _write_cell_types(
-    path: Path, chosen: Chosen, found: Results, about: dict[str, Any], seed: int | None
-) -> pd.DataFrame:
-    """Write cell_types.h5ad, and return its map: DataFrame with x, y, cell_type."""
+def _write_cell_types(path: Path, chosen: Chosen, found: Results, about: dict[str, Any], seed: int | None) -> Map:
+    """Write cell_types.h5ad, and return its map, with cell_type."""
     centred, plain, counted = cell_type_states(chosen, found)
     obs = cell_type_table(chosen.corpus).iloc[chosen.cell_types].copy()
     obs["regions"] = counted
@@ -259,12 +266,13 @@ def _write_cell_types(
     known |= not known.any()  # as of one cell type alone, whose vector is 0
     centred[~known] = np.nan
     plain[np.diff(chosen.first) == 0] = np.nan
-    where = _coordinates(principal_components(lambda: [centred[known]]), seed)
+    components = principal_components(lambda: [centred[known]])
+    where = _coordinates(components, seed)
     obsm = {"X_mean": plain} | {name: _spread(values, known) for name, values in where.items()}
     what = {"X": "mean over regions of the state in the cell type, less the region's mean over its cell types"}
     var = dimensions("state", centred.shape[1])
     write_embedding(path, obs, var, [(slice(0, len(obs)), centred)], obsm, about | what)
-    return _map_of(obsm).assign(cell_type=obs.index.to_numpy())[known]
+    return Map(_places_of(obsm, cell_type=obs.index)[known], _axes(components, seed))
 
 
 def _spread(values: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -305,13 +313,24 @@ def cell_type_states(
     return centred.astype(np.float32), plain.astype(np.float32), counted
 
 
-def _coordinates(components: NDArray[np.float32], seed: int | None) -> dict[str, NDArray[np.float32]]:
+def _coordinates(components: Components, seed: int | None) -> dict[str, NDArray[np.float32]]:
     """Return X_pca and, if there is a seed, X_umap."""
-    return {"X_pca": components} | ({} if seed is None else {"X_umap": umap_of(components, seed)})
+    scores = components.scores
+    return {"X_pca": scores} | ({} if seed is None else {"X_umap": umap_of(scores, seed)})
 
 
-def _map_of(obsm: dict[str, NDArray[np.float32]]) -> pd.DataFrame:
-    return pd.DataFrame(obsm.get("X_umap", obsm["X_pca"])[:, :2], columns=["x", "y"])
+def _axes(components: Components, seed: int | None) -> tuple[str, str]:
+    """Name what `_places_of` returns; of few rows X_umap, too, is their components."""
+    if seed is not None and len(components.scores) >= LEAST_ROWS:
+        return "UMAP 1", "UMAP 2"
+    first, second = components.shares[:2]
+    return f"PC 1 ({first:.0%})", f"PC 2 ({second:.0%})"
+
+
+def _places_of(obsm: dict[str, NDArray[np.float32]], **names: Any) -> pd.DataFrame:
+    """Return where rows are on a map, x and y, and what they are called."""
+    places = pd.DataFrame(obsm.get("X_umap", obsm["X_pca"])[:, :2], columns=["x", "y"])
+    return places.assign(**{column: np.asarray(own) for column, own in names.items()})
 
 
 def _join(path: Path, source: NDArray[np.int64], folder: Path) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -78,8 +78,8 @@ def mutate_locus(
         work: computes, and keeps what an interrupted run has computed.
 
     Returns:
-        DataFrame with cell_type, position (0-based), base, mutated_to, difference (of the log-odds of the second class,
-        mutated minus not). Bases that are N are left out.
+        DataFrame with cell_type, chrom, position (0-based), base, mutated_to, difference (of the log-odds of the second
+        class, mutated minus not). Bases that are N are left out.
 
     Raises:
         UserError: the whole locus is N.
@@ -97,7 +97,8 @@ def mutate_locus(
         "locus", "mutating the locus", _log_odds, scored, len(blocks), lambda i: mutated[blocks[i] :][:_WINDOWS]
     )
     odds = np.concatenate([one["log_odds"] for one in found])
-    columns = {
+    columns: dict[str, Any] = {
+        "chrom": locus.chrom,
         "position": [locus.window + place for place, _ in changes],
         "base": [BASES[codes[place]] for place, _ in changes],
         "mutated_to": [BASES[base] for _, base in changes],

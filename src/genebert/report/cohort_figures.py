@@ -1,6 +1,7 @@
 """What figures show of a cohort: variants of cases and controls in a region, and p values against their expectation."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,39 +14,46 @@ from genebert.report.canvas import BLUE, GREY, HALF, diverging, panel, shorten, 
 from genebert.report.content import Panel
 
 
-def convergence(name: str, variants: pd.DataFrame, span: tuple[int, int], groups: tuple[str, str]) -> Panel:
+def carriers(
+    name: str, variants: pd.DataFrame, span: tuple[str, int, int], groups: tuple[str, str], limits: tuple[float, float]
+) -> Panel:
     """Draw the variants of one region where they lie: carriers in one group upwards, in the other downwards.
 
     Args:
         name: of the region.
         variants: position (1-based), change (of log-odds), carriers_cases, carriers_controls.
-        span: start and end of the region, 0-based, half-open.
+        span: chromosome, start and end of the region, 0-based, half-open.
         groups: what those above and those below the line are called.
+        limits: of the colours of changes.
     """
+    chrom, start, end = span
     change = variants["change"].to_numpy(np.float64)
-    low, high = symmetric(change)
-    colours = diverging()((change - low) / (high - low))
     place = variants["position"].to_numpy(np.int64)
     above, below = variants["carriers_cases"].to_numpy(np.int64), variants["carriers_controls"].to_numpy(np.int64)
 
     def draw(figure: Canvas) -> None:
         axes = figure.subplots()
         axes.vlines(place, -below, above, color=GREY, linewidth=0.8)
-        look = {"c": colours, "edgecolors": GREY, "linewidths": 0.5, "s": 16, "zorder": 3, "clip_on": False}
+        look: dict[str, Any] = {"edgecolors": GREY, "linewidths": 0.5, "s": 16, "zorder": 3, "clip_on": False}
+        look |= {"c": change, "cmap": diverging(), "vmin": limits[0], "vmax": limits[1]}
         axes.scatter(place, above, **look)
-        axes.scatter(place, -below, **look)
+        points = axes.scatter(place, -below, **look)
+        bar = figure.colorbar(points, ax=axes, fraction=0.05, pad=0.02)
+        bar.set_label("Change (nats)")
+        bar.outline.set_visible(False)
         axes.axhline(0, color="black", linewidth=0.6)
         most = max(int(above.max(initial=1)), int(below.max(initial=1)))
         axes.set_ylim(-1.25 * most, 1.25 * most)
-        axes.set_xlim(span[0] + 1, span[1])
+        axes.set_xlim(start + 1, end)
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):,.0f}")
+        axes.set_xlabel(f"Position on {shorten(chrom)} (bp, 1-based)")
         axes.set_ylabel(f"Carriers: {groups[1]} | {groups[0]}")
         axes.set_title(shorten(name), loc="left")
 
-    return panel(f"Variants of region {name}: carriers among {groups[0]} and {groups[1]}.", (HALF, 1.7), draw)
+    return panel(f"Variants of region {name}: carriers among {groups[0]} and {groups[1]}.", (HALF, 1.9), draw)
 
 
 def expected_against_observed(p: NDArray[np.float64], label: str) -> Panel:

@@ -16,6 +16,8 @@ Scores = Mapping[str, Numbers]
 """method -> probability of the second class for each test row."""
 FEWEST = 5
 """Rows of a class that DeLong's interval needs: of fewer, their variance is hardly known."""
+STANDINGS: dict[Standing, str] = {"below": "is below", "level": "overlaps with", "above": "is above"}
+"""What is said of a model and a baseline; the first that holds for any baseline is how the model stands."""
 PARTS = {"train": "training", "valid": "validation", "test": "test"}
 
 
@@ -42,7 +44,9 @@ def _measured_on(row: Mapping[str, Any]) -> str:
 
 
 def verdict(what: str, subject: str, own: Estimate, others: Mapping[str, Estimate]) -> Verdict:
-    """Say in a sentence whether a model beats its baselines.
+    """Say in a sentence which baselines a model beats, and which beat it.
+
+    Two differ where their intervals do not overlap.
 
     Args:
         what: the measure, such as "NGSP, AUROC".
@@ -50,17 +54,20 @@ def verdict(what: str, subject: str, own: Estimate, others: Mapping[str, Estimat
         own: its estimate; larger is better.
         others: baseline -> estimate.
     """
-    worse = {name: other for name, other in others.items() if own.value < other.value}
-    close = {name: other for name, other in others.items() if name not in worse and own.low <= other.high}
-    standing: Standing = "below" if worse else "level" if close else "above"
-    said = {"below": "is below", "level": "is not clearly above", "above": "is above"}[standing]
-    named = [_against(name, own, other) for name, other in (worse or close or others).items()]
-    return Verdict(standing, f"{what[:1].upper()}{what[1:]}: {subject} ({own.value:.3f}) {said} {' and '.join(named)}.")
+    standings = {name: _standing(own, other) for name, other in others.items()}
+    found = [(one, [name for name in others if standings[name] == one]) for one in STANDINGS]
+    said = [
+        f"{STANDINGS[one]} {' and '.join(f'{name} ({others[name].value:.3f})' for name in names)}"
+        for one, names in found
+        if names
+    ]
+    worst = next((one for one, names in found if names), "level")
+    return Verdict(worst, f"{what[:1].upper()}{what[1:]}: {subject} ({own.value:.3f}) {'; '.join(said)}.")
 
 
-def _against(name: str, own: Estimate, other: Estimate) -> str:
-    overlap = own.low <= other.high and other.low <= own.high
-    return f"{name} ({other.value:.3f}{', intervals overlap' if overlap else ''})"
+def _standing(own: Estimate, other: Estimate) -> Standing:
+    """Return "above" or "below" where the intervals do not overlap."""
+    return "above" if own.low > other.high else "below" if own.high < other.low else "level"
 
 
 class Curve(NamedTuple):

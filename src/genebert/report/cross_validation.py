@@ -1,12 +1,13 @@
 """The page of a cross-validation over cell types and chromosomes, as one self-contained HTML page."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from genebert.report.build import render
 from genebert.report.content import Block, Figure, Folded, Prose, Section, Table, Terms, Tile, Verdicts
 from genebert.report.cross_validation_figures import by_distance, learning_curves, side_by_side
-from genebert.report.tables import counted
+from genebert.report.tables import counted, few_known, likeness, rule_of_likeness
 from genebert.report.words import (
     NOTHING,
     all_options,
@@ -22,6 +23,8 @@ from genebert.report.words import (
 
 MEAN, SPECIFIC, CROSSED = "mean", "specific", "specific, crossed"
 """In results: in the place of a cell type, the mean over all; the measures of what is specific to the cell type."""
+ALL = "all"
+"""In what is missing: in the place of a method or a fold, every one."""
 HEADLINES = {
     "classes": ["AUPRC", "AUPRC where cell types differ", SPECIFIC, CROSSED],
     "value": ["Pearson", "Pearson where cell types differ", SPECIFIC, CROSSED],
@@ -157,13 +160,24 @@ class Shown:
 def _tiles(shown: Shown) -> list[Tile]:
     found = shown.found
     windows = sum(one["test_windows"] for one in found["cell_types"])
-    ensembles = counted(len(shown.ensembles), "ensemble")
+    measured = {row["method"] for row in shown.rows()}
+    methods, ensembles = (
+        (sum(name in measured for name in names), len(names)) for names in (_names(found["methods"]), shown.ensembles)
+    )
+    note = f"{_some_of(*ensembles, 'ensemble')}, {counted(len(shown.baselines), 'baseline')}"
     return [
         _tile(len(found["cell_types"]), "cell type", "each tested as a new one"),
         _tile(windows, "test row", "windows in cell types"),
         _tile(len(found["folds"]), "fold", "cell types x chromosomes"),
-        _tile(len(found["methods"]), "method", f"{ensembles}, {counted(len(shown.baselines), 'baseline')}"),
+        Tile(f"{methods[0]:,} of {methods[1]:,}", "methods computed", note)
+        if methods[0] < methods[1]
+        else _tile(methods[1], "method", note),
     ]
+
+
+def _some_of(there: int, count: int, noun: str) -> str:
+    """Return a number and its noun, after the number that is there where that is another."""
+    return counted(count, noun) if there == count else f"{there:,} of {counted(count, noun)}"
 
 
 def _tile(count: int, noun: str, note: str) -> Tile:
@@ -185,7 +199,17 @@ def _overview(shown: Shown) -> Section:
         blocks.append(Verdicts([verdict(row["measure"], row) for row in headlines]))
         blocks.append(Folded("All differences", _differences(shown)))
     blocks += _seen(shown.found["methods"])
-    return Section("Overview", [*blocks, *missing([{"failed": True, **row} for row in shown.found["missing"]], "fold")])
+    return Section("Overview", [*blocks, *missing(_missing(shown.found), "fold", _names(shown.found["folds"]))])
+
+
+def _missing(found: Mapping[str, Any]) -> list[Row]:
+    """Return a row for each pair of method and fold without results, and reason, whatever the fraction of labels."""
+    rows: dict[tuple[str, str, str], Row] = {}
+    for row in found["missing"]:
+        methods, folds = (_names(found[f"{what}s"]) if row[what] == ALL else [row[what]] for what in ("method", "fold"))
+        for method, fold in product(methods, folds):
+            rows[method, fold, row["reason"]] = {"failed": True, **row, "method": method, "fold": fold}
+    return list(rows.values())
 
 
 def _figure(shown: Shown, ranked: Sequence[str]) -> Figure:
@@ -286,7 +310,7 @@ def _facts(shown: Shown) -> Table:
         [
             one["cell_type"],
             one["nearest"],
-            "unlike" if one["unlike"] else "alike" if one["p"] is not None else "unknown",
+            likeness(one),
             number(one["distance"]),
             NOTHING if one["p"] is None else f"{one['p']:.2g}",
             f"{one['test_windows']:,}",
@@ -294,14 +318,17 @@ def _facts(shown: Shown) -> Table:
         ]
         for one in shown.found["cell_types"]
     ]
-    header = ["Cell type", "Nearest", "To the known ones", "Distance", "p", "Test windows"]
+    header = ["Cell type", "Nearest", "Like known ones?", "Distance", "p", "Test windows"]
     note = (
         "Distance: of the TF usage (mean motif evidence over accessible regions) from the nearest mixture of the known"
         " cell types of the fold, and p: fraction of these, each left out in turn, that are as far; means over folds,"
-        " the most frequent nearest, and unlike where it is in any fold."
-        " Predictions in an unlike cell type extrapolate."
+        f" the most frequent nearest, and unlike where it is in any fold. {rule_of_likeness(_fewest_known(shown))}"
     )
     return Table("Cell types.", [*header, *(["Positives"] if classes else [])], rows, text=3, note=note)
+
+
+def _fewest_known(shown: Shown) -> int:
+    return min(one["known"] for one in shown.found["cell_types"])
 
 
 def _of_cell_types(shown: Shown, measure: str, ranked: Sequence[str]) -> Table:
@@ -325,7 +352,7 @@ def _distances(shown: Shown, method: str, facts: Mapping[str, Row]) -> list[Bloc
     panels = [by_distance(method, name, own[name], facts) for name in measures]
     said = (
         f"{method}, in each cell type with its 95% interval, against how far the cell type's use of TFs is from that of"
-        " the known ones. Red squares: unlike them."
+        f" the known ones. Red squares: unlike them.{few_known(_fewest_known(shown))}"
     )
     title = "Does it get worse with the distance from known cell types?"
     return [Figure(title, panels, caption=said, columns=2)] if panels else []

@@ -8,7 +8,17 @@ from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
 from genebert.report.build import render
-from genebert.report.canvas import WIDE, diverging, heat_map, minus, panel, shorten, symmetric
+from genebert.report.canvas import (
+    BLUE,
+    WIDE,
+    annotate_cells,
+    heat_map,
+    minus,
+    panel,
+    sequential,
+    shorten,
+    symmetric,
+)
 from genebert.report.content import Block, Figure, Folded, Panel, Prose, Section, Table, Tile
 from genebert.report.mutagenesis import draw_logo, draw_substitutions, letter_heights, substitutions
 
@@ -20,6 +30,7 @@ SHOWN = 3
 """Motifs per cell type that are listed before a reader asks for more."""
 BASES_PER_ROW = 80
 """More letters side by side cannot be read."""
+UP, DOWN = "+", "\N{MINUS SIGN}"
 
 
 def explanation_page(
@@ -53,14 +64,18 @@ def _motif_section(main: pd.DataFrame, cell_types: Sequence[str], measure: str, 
     best = main.sort_values("rank", kind="stable").groupby("cell_type", sort=False).head(top)
     shown = best.sort_values("rank", kind="stable")["motif"].drop_duplicates().head(MOST_MOTIFS).tolist()
     names = main.drop_duplicates("motif").set_index("motif")["name"]
-    grid = main.pivot_table(index="motif", columns="cell_type", values="specific").reindex(shown)[list(cell_types)]
+    grid = main.pivot_table(index="motif", columns="cell_type", values=["absolute", "specific_low", "specific_high"])
+    sizes, low, high = (
+        grid[name].reindex(shown)[list(cell_types)].to_numpy(np.float64)
+        for name in ("absolute", "specific_low", "specific_high")
+    )
     caption = (
-        f"What is specific to a cell type: the mean effect ({measure}) on the log-odds of class {target} in its"
-        " accessible regions, less the mean over the cell types shown. Orange: the motif counts more there."
+        f"Colour: the mean absolute effect ({measure}) on the log-odds of class {target} in the accessible regions of a"
+        f" cell type, by which motifs are ranked in it. {UP} or {DOWN}: the signed effect is above or below its mean"
+        " over the cell types shown, and the 95% interval of the difference excludes 0."
     )
-    figure = Figure(
-        "TFs by cell type.", [specific_map(names[shown].tolist(), cell_types, grid.to_numpy())], caption=caption
-    )
+    drawn = importance_map(names[shown].tolist(), cell_types, sizes, marks_of(low, high))
+    figure = Figure("TFs by cell type.", [drawn], caption=caption)
     first = best.groupby("cell_type", sort=False).head(SHOWN)
     blocks: list[Block] = [figure, _top_table(first, cell_types)]
     if len(first) < len(best):
@@ -125,21 +140,31 @@ def _locus_section(locus: pd.DataFrame, target: str) -> Section:
         " with all of its members and calibrated, on average over the three"
         " substitutions. Colours: the change by each; dots, the base itself. All rows share their scales."
     )
-    figure = Figure("The locus in two cell types.", panels, caption=caption)
+    place = f"{locus['chrom'].iloc[0]}:{first:,}-{last + 1:,}"
+    figure = Figure(f"The locus {place} in two cell types.", panels, caption=caption)
     return Section(
         "Locus", [Prose("Every base is replaced by each of the three others; motifs are scanned again."), figure]
     )
 
 
-def specific_map(motifs: Sequence[str], cell_types: Sequence[str], values: NDArray[np.float64]) -> Panel:
-    """Draw effects less their mean over cell types, shape (motifs, cell types)."""
+def marks_of(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.str_]:
+    """Return a mark for each interval that excludes 0."""
+    return np.where(low > 0, UP, np.where(high < 0, DOWN, ""))
+
+
+def importance_map(
+    motifs: Sequence[str], cell_types: Sequence[str], sizes: NDArray[np.float64], marks: NDArray[np.str_]
+) -> Panel:
+    """Draw mean absolute effects, and a mark in each cell that has one; both of shape (motifs, cell types)."""
     size = min(WIDE, 2.6 + 0.26 * len(cell_types)), max(2.2, 1.2 + 0.14 * len(motifs))
+    most = float(np.nanmax(sizes, initial=0.0)) or 1.0
 
     def draw(figure: Canvas) -> None:
-        label = "Specific effect (nats)"
-        heat_map(figure.subplots(), values, motifs, cell_types, diverging(), symmetric(values), label)
+        axes = figure.subplots()
+        heat_map(axes, sizes, motifs, cell_types, sequential(BLUE), (0.0, most), "Absolute effect (nats)")
+        annotate_cells(axes, sizes, marks, 0.35 * most)
 
-    return panel("Heat map: effect of motifs that is specific to each cell type.", size, draw)
+    return panel("Heat map: mean absolute effect of motifs in each cell type.", size, draw)
 
 
 def locus_panel(locus: pd.DataFrame, start: int, end: int, limits: tuple[float, float]) -> Panel:
@@ -159,7 +184,7 @@ def locus_panel(locus: pd.DataFrame, start: int, end: int, limits: tuple[float, 
         grid[-1].set_xlim(start - 0.6, start + BASES_PER_ROW - 0.4)
         ticks = np.arange(-(-start // 10) * 10, end, 10)
         grid[-1].set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-        grid[-1].set_xlabel("Position (bp, 0-based)")
+        grid[-1].set_xlabel(f"Position on {shorten(locus['chrom'].iloc[0])} (bp, 0-based)")
 
     names = " and ".join(str(name) for name in tables)
     return panel(f"In-silico mutagenesis in {names}: logos and substitutions.", (WIDE, 2.15 * len(tables)), draw)

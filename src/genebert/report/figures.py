@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from genebert.calibration import reliability
+from genebert.calibration import CALIBRATED, reliability
 from genebert.metrics import Estimate
 from genebert.report.canvas import (
     BLACK,
@@ -49,9 +49,12 @@ Dots = Mapping[str, Estimate]
 
 
 def colours_of(methods: Sequence[str]) -> dict[str, str]:
-    """Return a colour for each method: blue for the first, which is the model, and fixed ones for others."""
+    """Return a colour for each method of a section: blue for the first, which is the model, and others in order.
+
+    What the predictor says, calibrated, is black.
+    """
     others = {name: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, name in enumerate(methods[1:])}
-    return {methods[0]: MODEL_COLOUR, **others}
+    return {methods[0]: MODEL_COLOUR, **others, CALIBRATED: BLACK}
 
 
 # ----------------------------------------------------------------------------------------------------- corpus
@@ -221,7 +224,8 @@ def learning_curve(
     def draw(figure: Canvas) -> None:
         axes = figure.subplots()
         for i, run in enumerate(runs):
-            _losses(axes, run, train, "training" if i == 0 else None, color=colour, alpha=0.55)
+            whole = _whole_records(run, train)
+            _losses(axes, whole, train, "training" if i == 0 else None, color=colour, alpha=0.55)
             _losses(axes, run, valid, "validation" if i == 0 else None, color=colour, marker="o", linewidth=0.9)
             if also:
                 _losses(axes, run, also, "held-out cell types", color=RED, marker="s", linewidth=0.9)
@@ -235,6 +239,15 @@ def learning_curve(
         figure.legend(loc="outside lower center", ncols=2, columnspacing=1)
 
     return panel(alt, (width, 2.25), draw)
+
+
+def _whole_records(run: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the records of a mean over steps without a last one over fewer steps, which scatters more."""
+    if column not in run:
+        return run
+    known = run[run[column].notna()]
+    steps = np.diff(known["step"].to_numpy(), prepend=0)
+    return known[:-1] if len(steps) > 1 and steps[-1] < steps[:-1].min() else known
 
 
 def _losses(axes: Axes, run: pd.DataFrame, column: str, label: str | None, **look: Any) -> None:
@@ -282,12 +295,12 @@ def curves(
     alt: str,
     label: NDArray[np.int64],
     scores: Scores,
+    colours: Mapping[str, str],
     curve: Callable[[NDArray[np.int64], NDArray[np.float64]], Curve],
     axis_labels: tuple[str, str],
     ignorance: Sequence[Sequence[float]],
 ) -> Panel:
     """Draw a curve per method, its area in the legend, and what ignorance would give as a dashed line."""
-    colours = colours_of(list(scores))
 
     def draw(figure: Canvas) -> None:
         axes = figure.subplots()
@@ -301,34 +314,35 @@ def curves(
     return panel(alt, (THIRD, 2.75), draw)
 
 
-def roc_curves(label: NDArray[np.int64], scores: Scores) -> Panel:
+def roc_curves(label: NDArray[np.int64], scores: Scores, colours: Mapping[str, str]) -> Panel:
     """Draw receiver operating characteristics."""
     return curves(
         "ROC curves of all methods, with areas.",
         label,
         scores,
+        colours,
         roc,
         ("False positive rate", "True positive rate"),
         ([0, 1], [0, 1]),
     )
 
 
-def precision_recall_curves(label: NDArray[np.int64], scores: Scores) -> Panel:
+def precision_recall_curves(label: NDArray[np.int64], scores: Scores, colours: Mapping[str, str]) -> Panel:
     """Draw precision against recall; the dashed line is the fraction of the second class."""
     share = float(label.mean())
     return curves(
         "Precision-recall curves of all methods, with average precision.",
         label,
         scores,
+        colours,
         precision_recall,
         ("Recall", "Precision"),
         ([0, 1], [share, share]),
     )
 
 
-def reliability_curves(label: NDArray[np.int64], scores: Scores) -> Panel:
+def reliability_curves(label: NDArray[np.int64], scores: Scores, colours: Mapping[str, str]) -> Panel:
     """Draw observed against predicted probability, with 95% Wilson intervals; dashed, perfect calibration."""
-    colours = colours_of(list(scores))
 
     def draw(figure: Canvas) -> None:
         axes = figure.subplots()
@@ -339,7 +353,7 @@ def reliability_curves(label: NDArray[np.int64], scores: Scores) -> Panel:
             axes.plot(
                 bins["predicted"],
                 bins["observed"],
-                marker="o",
+                marker="s" if name == CALIBRATED else "o",
                 markersize=2.6,
                 linewidth=0.9,
                 color=colours[name],
@@ -369,9 +383,8 @@ def scatter(title: str, true: NDArray[np.float64], predicted: NDArray[np.float64
     return panel(f"Predicted against true numbers of {title}.", (THIRD, THIRD), draw)
 
 
-def by_cell_type(methods: Mapping[str, Mapping[str, Estimate]]) -> Panel:
+def by_cell_type(methods: Mapping[str, Mapping[str, Estimate]], colours: Mapping[str, str]) -> Panel:
     """Draw AUROC with 95% intervals for each cell type and method."""
-    colours = colours_of(list(methods))
     names = list(next(iter(methods.values())))
     step = 0.62 / max(1, len(methods) - 1)
 

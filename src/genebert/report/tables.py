@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from genebert.cell_type_distance import COARSE, FEWEST, LEVEL
 from genebert.corpus.splits import NAMES, NONE
 from genebert.corpus.store import Corpus
 from genebert.report.canvas import minus
@@ -19,6 +20,13 @@ from genebert.stage import Manifest
 
 POSITIONAL = {"variants": "vcf", "predict": "windows"}
 """Inputs that the command line of a verb takes by position."""
+NULL_OF_ONE = (
+    "an allele is compared with those that are most like it: of the same substitution, or kind and length of insertion"
+    " or deletion, in windows of like GC content and motif density, of the finest such group that has at least 100. No"
+    " p is smaller than 1 / (1 + their number), so that the smallest ones can be at that floor, and the effects larger"
+    " than all of these. No p is corrected for the number of alleles and cell types."
+)
+"""What the p-values of `variants` rest on."""
 
 
 def splits(corpus: Corpus) -> Table:
@@ -120,7 +128,7 @@ def cell_type_distances(found: Sequence[Mapping[str, Any]]) -> Table:
         [
             one["cell_type"],
             one["nearest"],
-            "unlike" if one["unlike"] else "alike" if one["p"] is not None else "unknown",
+            likeness(one),
             f"{one['distance']:.3f}",
             "–" if one["p"] is None else f"{one['p']:.2g}",
         ]
@@ -130,10 +138,33 @@ def cell_type_distances(found: Sequence[Mapping[str, Any]]) -> Table:
         "Distance: of the TF usage (mean motif evidence over accessible regions) from the nearest mixture of the"
         f" {found[0]['known']} cell types trained on, root mean square over motifs, in standard deviations. p: fraction"
         " of these cell types, each left out in turn, that are as far from the others, the one in question counted"
-        " among them. Predictions in an unlike cell type extrapolate."
+        f" among them. {rule_of_likeness(found[0]['known'])}"
     )
-    header = ["Cell type", "Nearest", "Than those trained on", "Distance", "p"]
+    header = ["Cell type", "Nearest", "Like those trained on?", "Distance", "p"]
     return Table("Cell types that were not trained on.", header, rows, text=3, note=note)
+
+
+def likeness(one: Mapping[str, Any]) -> str:
+    """Return in a word whether a cell type is like known ones, as `Distance.to_json` has it."""
+    return "unlike" if one["unlike"] else "alike" if one["p"] is not None else "unknown"
+
+
+def rule_of_likeness(known: int) -> str:
+    """Say when a cell type is unlike that many known ones, and what follows."""
+    return (
+        f"Unlike: p is at most {LEVEL}, or as low as it can be, 1 / (known cell types + 1); unknown: there are fewer"
+        f" than {FEWEST}, or too few regions.{few_known(known)} Predictions in an unlike cell type extrapolate."
+    )
+
+
+def few_known(known: int) -> str:
+    """Say, in a sentence that begins with a space, that so many known cell types say little; nothing if they do."""
+    if not FEWEST <= known < COARSE:
+        return ""
+    return (
+        f" With {known} known cell types p is never below {1 / (known + 1):.2g}, and one cell type of the same kind in"
+        f" {known + 1} is unlike by chance: that says little."
+    )
 
 
 def scored(metrics: Mapping[str, Any]) -> Table:
@@ -181,7 +212,8 @@ def top_variants(largest: pd.DataFrame) -> Table:
         note=(
             "Log-odds in nats in the cell type where the effect is largest. Gained and lost: the motifs whose"
             " best hits near the variant the alternate allele strengthens or weakens most, with the change of"
-            " −log₁₀ p. p: share of random variants like it whose effect in the cell type is as large."
+            " −log₁₀ p. p: share of random variants, the allele counted among them, whose effect in the cell type is as"
+            f" large; {NULL_OF_ONE}"
         ),
     )
 

@@ -89,25 +89,27 @@ def spread(values: Sequence[float], form: str) -> str:
     return " to ".join(dict.fromkeys(format(value, form) for value in (min(values), max(values))))
 
 
-def missing(rows: Sequence[Row], noun: str) -> list[Block]:
+def missing(rows: Sequence[Row], noun: str, every: Sequence[str] = ()) -> list[Block]:
     """List what is not measured and why; what is no failure opens on demand.
 
     Args:
-        rows: method, reason, failed, and under `noun` what is missing of the method.
+        rows: method, reason, failed, and under `noun` what is missing of the method; of one task or fold each.
         noun: "task" or "fold".
+        every: names of tasks or folds that are called "all" where a method lacks all of them.
     """
     header = ["Methods", f"{noun.capitalize()}s", "Why", "Number"]
     failed, waiting = ([row for row in rows if row["failed"] is is_failure] for is_failure in (True, False))
     blocks: list[Block] = []
     if failed:
-        blocks.append(Table("What failed.", header, _grouped(failed, noun), text=3))
+        blocks.append(Table("What failed.", header, _grouped(failed, noun, every), text=3))
     if waiting:
-        summary = f"{counted(len(waiting), 'pair')} of method and {noun} not measured"
-        blocks.append(Folded(summary, Table("Not measured", header, _grouped(waiting, noun), text=3)))
+        pairs = {(row["method"], row[noun]) for row in waiting}
+        summary = f"{counted(len(pairs), 'pair')} of method and {noun} not measured"
+        blocks.append(Folded(summary, Table("Not measured", header, _grouped(waiting, noun, every), text=3)))
     return blocks
 
 
-def _grouped(rows: Sequence[Row], noun: str) -> list[list[str]]:
+def _grouped(rows: Sequence[Row], noun: str, every: Sequence[str]) -> list[list[str]]:
     """Return methods, what they lack, reason and number; methods that lack the same are together."""
     lacking: dict[tuple[str, str], list[str]] = {}
     for row in rows:
@@ -116,6 +118,6 @@ def _grouped(rows: Sequence[Row], noun: str) -> list[list[str]]:
     for (method, reason), names in lacking.items():
         methods.setdefault((reason, tuple(names)), []).append(method)
     return [
-        [", ".join(own), ", ".join(names), reason, f"{len(own) * len(names):,}"]
+        [", ".join(own), "all" if set(names) == {*every} else ", ".join(names), reason, f"{len(own) * len(names):,}"]
         for (reason, names), own in methods.items()
     ]

@@ -87,15 +87,14 @@ def tiles(corpus: Corpus, pretrained: Manifest | None, predictors: Sequence[Mani
                 f"{pretrained.metrics['steps']:,} steps",
             )
         )
-    results = [
-        (row["value"], row["method"], manifest.folder.name)
-        for manifest in predictors
-        for row in manifest.metrics["results"]
-        if row["metric"] == "AUROC"
-    ]
-    if results:
-        value, method, name = max(results)
-        found.append(Tile(f"{value:.3f}", "best test AUROC", f"{method}, {name}"))
+    for manifest in predictors:
+        results = manifest.metrics["results"]
+        model = results[0]["method"] if results else None
+        found += [
+            Tile(f"{row['value']:.3f}", "test AUROC", f"{model}, {manifest.folder.name}")
+            for row in results
+            if (row["method"], row["metric"]) == (model, "AUROC")
+        ]
     return found
 
 
@@ -136,7 +135,9 @@ def reading_section() -> Section:
     """Define the words that the page uses."""
     text = (
         "Every comparison is on the same rows for all methods. Larger is better for all measures but losses and"
-        " the Brier score. A sentence that says “below” follows from the numbers beside it, and is not softened."
+        " the Brier score. A sentence says “above” or “below” where the two 95% intervals do not overlap (in a cohort,"
+        " where that of the difference excludes 0), and else that they overlap or cannot be told apart; its mark is"
+        " that of the least favourable comparison."
         " Intervals show the spread over examples; they do not include the spread over repetitions of pre-training."
     )
     return Section("How to read this page", [Prose(text), Terms(TERMS)])

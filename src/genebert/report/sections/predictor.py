@@ -13,6 +13,7 @@ from genebert.report import figures, tables
 from genebert.report.canvas import HALF, THIRD
 from genebert.report.compare import Scores, auroc_by_cell_type, estimate, verdict
 from genebert.report.content import Figure, Prose, Section, Verdict, Verdicts
+from genebert.report.sections.pretraining import TRAINING_LOSS
 from genebert.stage import Manifest
 from genebert.target import Target
 
@@ -201,16 +202,17 @@ def _binary_figures(
     positive = metrics["target"]["names"][1]
     scores: Scores = {name: predictions[f"{name}: {positive}"].to_numpy(np.float64) for name in methods}
     calibrated = {CALIBRATED: predictions[f"{CALIBRATED}: {positive}"].to_numpy(np.float64)}
+    colours = figures.colours_of(methods)
     panels = [
-        figures.roc_curves(label, scores),
-        figures.precision_recall_curves(label, scores),
-        figures.reliability_curves(label, {**scores, **calibrated}),
+        figures.roc_curves(label, scores, colours),
+        figures.precision_recall_curves(label, scores, colours),
+        figures.reliability_curves(label, {**scores, **calibrated}, colours),
     ]
     said = [
         "Receiver operating characteristic, and its area.",
         "Precision against recall, and average precision; dashed, the share of the positive class.",
         "Reliability in ten bins of equally many rows, with 95% Wilson intervals; dashed, perfect calibration; "
-        "calibrated, what the predictor says.",
+        "black squares, what the predictor says, calibrated.",
     ]
     caption = (
         f"Positive class: {positive}; n = {len(label):,} test rows, {label.sum():,} positive. Probabilities"
@@ -233,7 +235,7 @@ def _cell_types(cell_type: NDArray[Any], label: NDArray[np.int64], scores: Score
     return [
         Figure(
             "AUROC in each cell type.",
-            [figures.by_cell_type(by_cell_type)],
+            [figures.by_cell_type(by_cell_type, figures.colours_of(list(by_cell_type)))],
             caption=(
                 f"Test rows of one cell type at a time, {spread} of "
                 "each; bars, 95% intervals (DeLong); dashed, chance. Probabilities are averaged over seeds."
@@ -272,7 +274,7 @@ def _reliability(target: Target, predictions: pd.DataFrame, truth: NDArray[Any],
     )
     return Figure(
         "Calibration.",
-        [figures.reliability_curves(label, {CALIBRATED: score})],
+        [figures.reliability_curves(label, {CALIBRATED: score}, figures.colours_of([CALIBRATED]))],
         caption=f"Probability {which} against how often it came true, in ten bins of equally many; bars, 95% Wilson"
         " intervals; dashed, perfect calibration.",
     )
@@ -312,7 +314,7 @@ def _finetuning_curves(manifest: Manifest, target: Target, methods: Sequence[str
         "Fine-tuning losses.",
         panels,
         caption=(
-            "Light lines, training loss (means over 10 steps); dots, loss on all validation rows at the end"
+            f"{TRAINING_LOSS}; dots, loss on all validation rows at the end"
             " of each epoch; both are means over the network's branches, each of which keeps the epoch with its"
             " lowest loss, and of which those that have stopped are in the dots with their last one. One line per"
             " seed. Dashed: the loss of who knows nothing."

@@ -47,6 +47,7 @@ MEASURES = (
     Curve("ngsp_auroc", "NGSP", "AUROC", (0.5, "chance")),
     Curve("srm_retrieval", "SRM", "Retrieval at 1 of 64", (1 / 64, "chance, 1 of 64")),
 )
+TRAINING_LOSS = "Light lines, training loss (means over 10 steps; fewer at the end are not drawn)"
 BASELINES = {
     "majority base": "the most frequent base",
     "order-5 Markov": "the base that most often follows the five before it, which it is shown even where they are "
@@ -151,14 +152,14 @@ def _during_training(curves: pd.DataFrame, metrics: Mapping[str, Any]) -> list[F
         losses = [replace(curve, ignorance=None) if curve.column == "mgm" else curve for curve in losses]
     measures = [curve for curve in MEASURES if f"valid_{curve.column}" in curves]
     shown = [
-        ("Pre-training losses.", losses, f"Light lines, training loss (means over 10 steps); {followed}."),
+        ("Pre-training losses.", losses, f"{TRAINING_LOSS}; {followed}."),
         ("Measures of the tasks during training.", measures, f"{followed[:1].upper()}{followed[1:]}."),
     ]
     return [
         Figure(
             title,
             [_panel(curves, one) for one in chosen],
-            caption=f"{caption} Dashed: a guess without knowledge.",
+            caption=caption + " Dashed: a guess without knowledge." * any(one.ignorance for one in chosen),
             columns=3,
         )
         for title, chosen, caption in shown

@@ -9,9 +9,9 @@ import pandas as pd
 
 from genebert.metrics import Estimate
 from genebert.report import cohort_figures, figures
-from genebert.report.canvas import minus
+from genebert.report.canvas import minus, symmetric
 from genebert.report.compare import Scores
-from genebert.report.content import Block, Figure, Folded, Panel, Prose, Section, Standing, Table, Verdict, Verdicts
+from genebert.report.content import Block, Figure, Folded, Prose, Section, Standing, Table, Verdict, Verdicts
 from genebert.report.tables import counted
 
 MODEL = "GeneBERT"
@@ -22,6 +22,7 @@ TOP_TFS = 15
 TOP_INDIVIDUALS = 20
 DIFFERENT = 0.001
 """From this p down, a difference in missing calls is told, as the stage does."""
+BY_PERMUTATION = "p is by permutation, and so never below 1 / (1 + permutations)."
 _WORDS = dict.fromkeys(
     ("sample", "method", "against", "measure", "region", "chrom", "top_tf", "tf", "direction", "variant", "id"), str
 )
@@ -90,8 +91,7 @@ def _verdicts(comparisons: pd.DataFrame) -> list[Verdict]:
     for row in first.itertuples():
         standing: Standing = "above" if row.low > 0 else "below" if row.high < 0 else "level"
         said = {"above": "is above", "below": "is below", "level": "cannot be told from"}[standing]
-        size = f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"
-        found.append(Verdict(standing, f"{row.measure}: {MODEL} {said} {row.against} ({minus(size)})."))
+        found.append(Verdict(standing, f"{row.measure}: {MODEL} {said} {row.against} ({_difference(row)})."))
     return found
 
 
@@ -112,10 +112,7 @@ def _measures(measured: pd.DataFrame, metrics: Mapping[str, Any]) -> Figure:
 
 
 def _comparisons(comparisons: pd.DataFrame) -> Table:
-    rows = [
-        [row.method, row.against, row.measure, minus(f"{row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}]")]
-        for row in comparisons.itertuples()
-    ]
+    rows = [[row.method, row.against, row.measure, _difference(row)] for row in comparisons.itertuples()]
     return Table(
         "Differences between methods.",
         ["Method", "Less", "Measure", "Difference [95% interval]"],
@@ -131,10 +128,12 @@ def _scores(predictions: pd.DataFrame, measured: pd.DataFrame) -> Scores:
 
 def _ranking(predictions: pd.DataFrame, measured: pd.DataFrame) -> Figure:
     label, scores = predictions["phenotype"].to_numpy(np.int64), _scores(predictions, measured)
+    colours = figures.colours_of(list(scores))
+    drawn = {name: scores[name] for name in (MODEL, STACKED) if name in scores}
     panels = [
-        figures.roc_curves(label, scores),
-        figures.precision_recall_curves(label, scores),
-        figures.reliability_curves(label, {name: scores[name] for name in (MODEL, STACKED) if name in scores}),
+        figures.roc_curves(label, scores, colours),
+        figures.precision_recall_curves(label, scores, colours),
+        figures.reliability_curves(label, drawn, colours),
     ]
     said = [
         "Receiver operating characteristic, and its area.",
@@ -168,9 +167,16 @@ def _regions_figure(regions: pd.DataFrame) -> Figure:
     return Figure("Regions.", panels, said if len(said) > 1 else (), "" if len(said) > 1 else said[0], columns=2)
 
 
+def _difference(row: Any) -> str:
+    return "{} [{}, {}]".format(*(_number(value, "+.3f") for value in (row.difference, row.low, row.high)))
+
+
 def _number(value: float, form: str) -> str:
-    """Return a number in a format, or a dash for one that is not known."""
-    return minus(f"{value:{form}}") if np.isfinite(value) else "–"
+    """Return a number in a format, or a dash for one that is not known; 0, and what is printed so, has no sign."""
+    if not np.isfinite(value):
+        return "–"
+    shown = f"{value:{form}}"
+    return minus(shown) if float(shown) else shown.lstrip("+-")
 
 
 def _regions_table(regions: pd.DataFrame, attention: pd.DataFrame, binary: bool) -> Table:
@@ -184,7 +190,7 @@ def _regions_table(regions: pd.DataFrame, attention: pd.DataFrame, binary: bool)
             _number(row.weight, "+.3g"),
             _number(row.p, ".2g"),
             _number(row.q, ".2g"),
-            _number(attended.get(row.region, np.nan), ".2g"),
+            _number(attended.get(row.region, np.nan), ",.2f"),
             f"{row.variants:,}",
             f"{row.carriers_cases:,}",
             f"{row.carriers_controls:,}",
@@ -194,10 +200,12 @@ def _regions_table(regions: pd.DataFrame, attention: pd.DataFrame, binary: bool)
     header = ["Rank", "Region", "TF", "Weight", "p", "q", "Attention", "Variants"]
     header += [f"Carriers, {above}", f"Carriers, {below}"]
     note = (
-        f"The first of {len(regions):,}; all are in regions.tsv. p: score test of the region's (signed) effects. q:"
-        " expected share of false ones among regions up to this one (Benjamini and Hochberg). Attention: what the"
-        " attention model gives the region, where 1 is the mean. TF: the one whose best hit the carriers' variants"
-        " change most, with the change of its −log₁₀ p."
+        f"The first of {len(regions):,}, of which {regions['p'].notna().sum():,} were tested; all are in regions.tsv."
+        f" Weight: what a unit of the effect (or of its size) adds to the {_unit(binary)}; a region of weight 0"
+        f" is not in the model. p: score test of the region's (signed) effects. {BY_PERMUTATION} q: expected share of"
+        " false ones among regions up to this one (Benjamini and Hochberg). Attention: what the attention model gives"
+        " the region, where 1 is the mean. TF: the one whose best hit the carriers' variants change most, with the"
+        " change of its −log₁₀ p."
     )
     return Table("Regions that rank first.", header, rows, text=3, note=note)
 
@@ -211,27 +219,37 @@ def _groups(binary: bool) -> tuple[str, str]:
     return ("cases", "controls") if binary else ("individuals with high values", "the others")
 
 
+def _unit(binary: bool) -> str:
+    """Return what weights and contributions are added to."""
+    return "log-odds" if binary else "prediction"
+
+
 def _convergence(regions: pd.DataFrame, variants: pd.DataFrame, binary: bool) -> list[Block]:
     """Draw, region by region, which variants different individuals carry."""
-    panels: list[Panel] = []
+    drawn: list[tuple[Any, pd.DataFrame]] = []
     groups = _groups(binary)
     listed = set(variants["region"])
     for row in regions[regions["region"].isin(listed)].itertuples():
-        if len(panels) == TOP_DRAWN:
+        if len(drawn) == TOP_DRAWN:
             break
         rows = variants[variants["region"] == row.region].drop_duplicates("variant")
         if len(rows) > 1:
             rows = rows.assign(position=rows["variant"].str.rsplit(":", n=2).str[1].astype(np.int64))
-            panels.append(cohort_figures.convergence(row.region, rows, (row.start, row.end), groups))
-    if not panels:
+            drawn.append((row, rows))
+    if not drawn:
         return []
+    limits = symmetric(np.concatenate([rows["change"].to_numpy(np.float64) for _, rows in drawn]))
+    panels = [
+        cohort_figures.carriers(row.region, rows, (row.chrom, row.start, row.end), groups, limits)
+        for row, rows in drawn
+    ]
     caption = (
         f"Each stem is a variant at its place; its height, the number of carriers: {groups[0]} upwards, {groups[1]}"
-        " downwards. Vermilion: the alternate allele raises the log-odds; blue: lowers it. Where different variants of"
-        " one colour lie on one side, they converge."
+        " downwards. Vermilion: the alternate allele raises the log-odds; blue: lowers it; one scale for all regions."
+        " Different variants of one colour on one side would converge; whether any do is not tested here."
     )
     return [
-        Figure("Where variants of different individuals converge.", panels, caption=caption, columns=2),
+        Figure("Variants that individuals carry in the regions that rank first.", panels, caption=caption, columns=2),
         Folded("Variants of the regions that rank first", _variants_table(variants, groups)),
     ]
 
@@ -277,8 +295,8 @@ def _tfs(tfs: pd.DataFrame, hits: pd.DataFrame, binary: bool) -> list[Block]:
     ]
     header = ["TF", "Hits", "p", "q", "Variants", "Regions", f"Carriers, {above}", f"Carriers, {below}"]
     note = (
-        f"The first of {len(tfs):,} pairs of TF and direction; all are in tfs.tsv. TFs with similar motifs stand or"
-        " fall together."
+        f"The first of {len(tfs):,} pairs of TF and direction; all are in tfs.tsv. {BY_PERMUTATION} TFs with similar"
+        " motifs stand or fall together."
     )
     table = Table("TFs whose hits variants gain or lose.", header, rows, text=2, note=note)
     return [table, Folded("Variants that hit the TFs that rank first", _hits_table(hits, (above, below)))]
@@ -314,11 +332,10 @@ def _individuals_table(predictions: pd.DataFrame, contributions: pd.DataFrame, b
         [sample, regions.get(sample, "–"), _observed(phenotype, binary), _number(predicted, ".3g")]
         for sample, phenotype, predicted in highest[["sample", "phenotype", MODEL]].itertuples(index=False)
     ]
-    unit = "log-odds" if binary else "prediction"
     note = (
         f"The first of {len(predictions):,}; all are in predictions.tsv and individuals.tsv. Predicted by {MODEL}, out"
         " of fold; the level of predictions differs a little between folds. Regions: those that contribute most, with"
-        f" what they add to the {unit}."
+        f" what they add to the {_unit(binary)}."
     )
     header = ["Individual", "Regions", "Observed", "Predicted"]
     return Table("Individuals predicted highest.", header, rows, text=2, note=note)

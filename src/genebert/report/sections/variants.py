@@ -122,10 +122,8 @@ def _p_values(effects: Effects, metrics: dict[str, Any]) -> list[Figure]:
     panels = [draw(effects.p, effects.p_counts) for draw in (variant_figures.p_histogram, variant_figures.p_quantiles)]
     said = ["How often p-values occur.", "The same, ordered, against uniform ones."]
     caption = (
-        f"Empirical p-values of the effects, two-sided, against those of {metrics['random_variants']:,} random variants"
-        " of the same substitution, or kind and length of insertion or deletion, in windows of like GC content and"
-        " motif density. They would be uniform if the variants had no larger effects than random ones; the number of"
-        " random variants limits how small they can be."
+        f"Empirical p-values of the effects, two-sided. In all, {metrics['random_variants']:,} random variants were"
+        f" scored; {tables.NULL_OF_ONE} They would be uniform if the variants had no larger effects than random ones."
     )
     return [Figure("Effects against those of random variants.", panels, said, caption=caption, columns=2)]
 
