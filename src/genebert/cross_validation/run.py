@@ -33,12 +33,11 @@ from genebert.cross_validation.measures import Asked, measure
 from genebert.cross_validation.protocol import COLUMNS, MEAN, NEAREST, Protocol, read_protocol
 from genebert.cross_validation.seen import seen_by
 from genebert.errors import Problems
-from genebert.report.cross_validation import cross_validation_page
+from genebert.report.cross_validation import ALL, cross_validation_page
 from genebert.settings import CrossValidateSettings
 from genebert.stage import sha256_of, software_versions
 
 PAGE, PREDICTIONS = "cross_validation.html", "predictions.parquet"
-ALL = "all"
 MEASURED = (
     "method",
     "label_fraction",

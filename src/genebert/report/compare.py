@@ -61,7 +61,7 @@ def verdict(what: str, subject: str, own: Estimate, others: Mapping[str, Estimat
         for one, names in found
         if names
     ]
-    worst = next((one for one, names in found if names), "level")
+    worst: Standing = next((one for one, names in found if names), "level")
     return Verdict(worst, f"{what[:1].upper()}{what[1:]}: {subject} ({own.value:.3f}) {'; '.join(said)}.")
 
 
