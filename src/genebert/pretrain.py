@@ -83,16 +83,18 @@ def pretrain(settings: PretrainSettings) -> Path:
 
 def _lead(settings: PretrainSettings) -> Path:
     inputs = {"corpus": settings.corpus, "init_sequence": settings.init_sequence}
-    with leading() as send, open_stage("pretrain", settings, inputs, resumable=True) as run:
-        if run.finished:
-            return run.out
-        job = Job.of(settings)
-        model, place = job.new_model(), Place(run.folder, run.scratch, newest_checkpoint(run.scratch))
-        job.check_resumed(place.resumed)
-        send(place)
-        with numerics(job.device, place.resumed):
-            model, curves = job.train(model, place)
-            return _finish(job, model, curves, run)
+    with leading() as send:
+        Corpus.open(settings.corpus)  # a folder that is none is said to be so
+        with open_stage("pretrain", settings, inputs, resumable=True) as run:
+            if run.finished:
+                return run.out
+            job = Job.of(settings)
+            model, place = job.new_model(), Place(run.folder, run.scratch, newest_checkpoint(run.scratch))
+            job.check_resumed(place.resumed)
+            send(place)
+            with numerics(job.device, place.resumed):
+                model, curves = job.train(model, place)
+                return _finish(job, model, curves, run)
 
 
 def _follow(settings: PretrainSettings) -> Path:

@@ -382,10 +382,13 @@ def train(
 @contextmanager
 def _signals(description: str) -> Iterator[None]:
     """End by a signal as other programs do; of SIGTERM, Lightning makes an exit without failure, and says nothing."""
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         yield
     except SystemExit as ended:
         name = signal.SIGTERM if isinstance(ended, SIGTERMException) else signal.SIGINT
+        if name == signal.SIGINT:  # which Lightning lets be ignored from then on
+            signal.signal(signal.SIGINT, interrupt)
         if rank() == 0:
             say(f"{description}: stopped by {name.name}; the same command goes on")
         raise SystemExit(128 + name) from None
