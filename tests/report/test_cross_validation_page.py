@@ -146,6 +146,14 @@ def test_cell_types_that_cannot_be_measured_are_named(found: dict[str, Any]) -> 
     assert Page(text).table("Cell type", "trees")[1] == ["B", *4 * ["–"]]
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"), [("classes", "AUPRC is the share of positives"), ("value", "all of these correlations are 0")]
+)
+def test_what_is_reached_without_knowledge_is_said(kind: str, said: str) -> None:
+    text = cross_validation_page(document(["trees"], ["B", "T", "NK", "Mono"], kind))
+    assert text.count(f"Without knowledge, {said}") == 1
+
+
 def test_differences_become_sentences(found: dict[str, Any]) -> None:
     found["comparisons"] = [
         difference("trees", "flat", 0.1, 0.3),

@@ -25,6 +25,11 @@ MEAN, SPECIFIC, CROSSED = "mean", "specific", "specific, crossed"
 """In results: in the place of a cell type, the mean over all; the measures of what is specific to the cell type."""
 ALL = "all"
 """In what is missing: in the place of a method or a fold, every one."""
+WITHOUT_KNOWLEDGE = {
+    "classes": "Without knowledge, AUPRC is the share of positives, and what is specific (Pearson's correlation) 0.",
+    "value": "Without knowledge, all of these correlations are 0.",
+}
+"""By the kind of target: what measures are where nothing is known."""
 HEADLINES = {
     "classes": ["AUPRC", "AUPRC where cell types differ", SPECIFIC, CROSSED],
     "value": ["Pearson", "Pearson where cell types differ", SPECIFIC, CROSSED],
@@ -216,7 +221,7 @@ def _figure(shown: Shown, ranked: Sequence[str]) -> Figure:
     drawn = side_by_side(ranked, shown.headlines, shown.by_method(MEAN), shown.baselines)
     said = (
         f"Means over cell types with 95% intervals, best in {_ranked_by(shown)} first, baselines last."
-        " Blue: fitted; orange: baselines."
+        f" Blue: fitted; orange: baselines. {WITHOUT_KNOWLEDGE[shown.found['target']]}"
     )
     return Figure("New cell types on new chromosomes.", [drawn], caption=said)
 

@@ -27,7 +27,7 @@ from genebert.report.content import Panel
 
 LOOKS = [(colour, line) for line in ("-", "--", ":") for colour in (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, BLACK)]
 """Colour and line of each method; so many can be told apart."""
-_MOST_NAMED = 24
+_MOST_NAMED = 12
 """Of more cell types than these, only the unlike ones have their names beside the dots."""
 Row = Mapping[str, Any]
 
