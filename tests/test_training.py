@@ -1,6 +1,7 @@
 import math
 import signal
 import zipfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -280,6 +281,15 @@ def test_what_there_was_before_training_diverged_is_kept_and_nothing_is_written_
     assert list(tmp_path.iterdir()) == [kept]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let SIGINT interrupt, which what a shell started in the background ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_ends_training_as_a_failure_that_the_same_command_mends(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -294,6 +304,7 @@ def test_a_signal_ends_training_as_a_failure_that_the_same_command_mends(
     with pytest.raises(SystemExit) as ended:
         train(learner(), signalled, checkpoints=Checkpoints(tmp_path, 5), **options)
     assert ended.value.code == 128 + getattr(signal, name)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # and not ignored from now on
     assert f"toy: stopped by {name}; the same command goes on" in capsys.readouterr().err
     resumed = train(learner(), batch, checkpoints=Checkpoints(tmp_path, 5, 2, newest_checkpoint(tmp_path)), **options)
     pd.testing.assert_frame_equal(whole, resumed)
